@@ -1,0 +1,66 @@
+"""Order and fusion: the total order of hits, the weighted sum, reciprocal rank fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from m3search.records import MODES, FloatArray, Hits, IntArray, Mode
+
+PASSAGE_WEIGHTS: dict[Mode, float] = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}
+"""w1, w2, w3 for passages (arXiv 2402.03216v4, section 4.1)."""
+LONG_DOCUMENT_WEIGHTS: dict[Mode, float] = {"dense": 0.15, "sparse": 0.5, "multi": 0.35}
+"""w1, w2, w3 for long documents (same paper, section 4.3)."""
+
+
+def top_k(
+    rows: npt.ArrayLike, scores: npt.ArrayLike, k: int
+) -> tuple[IntArray, FloatArray]:
+    """The k best by score descending, then row ascending; NaN never wins.
+
+    rows (n,), scores (n,) -> rows and scores of length min(k, n).
+    """
+    all_rows = np.asarray(rows, np.int64)
+    all_scores = np.nan_to_num(np.asarray(scores, np.float32), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    if 0 < k < len(all_rows):
+        kth = np.partition(all_scores, len(all_scores) - k)[len(all_scores) - k]
+        keep = np.flatnonzero(all_scores >= kth)  # all ties of the k-th: the row decides
+        all_rows, all_scores = all_rows[keep], all_scores[keep]
+    order = np.lexsort((all_rows, -all_scores))[: max(k, 0)]
+    return all_rows[order], all_scores[order]
+
+
+def weighted_sum(scores: Mapping[Mode, npt.ArrayLike], weights: Mapping[Mode, float]) -> FloatArray:
+    """w1*dense + w2*sparse + w3*multi of raw scores, with no normalisation before or after.
+
+    The arrays share one shape; a mode of weight 0, or without scores, adds nothing.
+    """
+    total: npt.NDArray[np.float64] | None = None
+    for mode in MODES:
+        if mode in scores:
+            part = weights.get(mode, 0.0) * np.asarray(scores[mode], np.float64)
+            total = part if total is None else total + part
+    if total is None:
+        raise ValueError("no scores to fuse")
+    return total.astype(np.float32)
+
+
+def reciprocal_rank_fusion(
+    found: Sequence[Hits], k: int, *, constant: float = 60.0, weights: Sequence[float] | None = None
+) -> Hits:
+    """Sum of weight / (constant + rank) over the lists that hold a row (Cormack et al. 2009).
+
+    found: Hits of the same queries; ranks start at 1; `constant` >= 0 -> Hits of width k.
+    """
+    factors = [1.0] * len(found) if weights is None else list(weights)
+    lines = []
+    for query in range(len(found[0])):
+        total: dict[int, float] = {}
+        for hits, factor in zip(found, factors, strict=True):
+            for rank, row in enumerate(hits.rows[query].tolist(), start=1):
+                if row >= 0:
+                    total[row] = total.get(row, 0.0) + factor / (constant + rank)
+        lines.append(top_k(list(total), list(total.values()), k))
+    return Hits.stack(lines, k)

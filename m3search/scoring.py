@@ -1,0 +1,63 @@
+"""The scores of the three modes, on encoded texts (arXiv 2402.03216v4, section 3.2).
+
+Higher is better in all of them. Sums run in float64 and are rounded once to float32, so that a
+score does not depend on how many documents were scored beside it or in which order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse as sp
+
+from m3search.records import FloatArray, IntArray
+
+
+def dense_scores(queries: npt.ArrayLike, documents: npt.ArrayLike) -> FloatArray:
+    """Inner products s_dense = <q, p> of unit vectors.
+
+    queries (n, dim), documents (m, dim) -> (n, m) float32 in [-1, 1].
+
+    >>> dense_scores([[1.0, 0.0]], [[0.6, 0.8], [0.0, 1.0]]).tolist()
+    [[0.6000000238418579, 0.0]]
+    """
+    product = np.asarray(queries, np.float64) @ np.asarray(documents, np.float64).T
+    return product.astype(np.float32)
+
+
+def sparse_scores(queries: sp.csr_array, documents: sp.csr_array) -> FloatArray:
+    """Lexical matching s_lex = sum of w_q(t) * w_p(t) over the terms of both texts.
+
+    queries (n, vocabulary), documents (m, vocabulary) -> (n, m) float32, >= 0.
+    """
+    product = queries.astype(np.float64) @ documents.astype(np.float64).T
+    return product.toarray().astype(np.float32)
+
+
+def maxsim(query: npt.ArrayLike, document: npt.ArrayLike) -> float:
+    """Late interaction s_mul = mean over query vectors of the best match in the document.
+
+    query (n, dim), document (m, dim), unit rows -> a number in [-1, 1]; 0 where either is empty.
+
+    >>> maxsim([[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [-1.0, 0.0]])
+    0.5
+    """
+    vectors = np.asarray(document, np.float64)
+    return float(maxsim_many(query, vectors, np.array([0, len(vectors)]))[0])
+
+
+def maxsim_many(query: npt.ArrayLike, vectors: npt.ArrayLike, offsets: IntArray) -> FloatArray:
+    """`maxsim` of one query with many documents whose vectors lie one after the other.
+
+    query (n, dim); vectors (total, dim); offsets (documents + 1,), document i owning
+    vectors[offsets[i]:offsets[i + 1]] -> (documents,) float32.
+    """
+    q, v = np.asarray(query), np.asarray(vectors)
+    scores = np.zeros(len(offsets) - 1, dtype=np.float32)
+    filled = offsets[1:] > offsets[:-1]
+    if len(q) == 0 or not filled.any():
+        return scores
+    similarity = q.astype(np.float64) @ v.astype(np.float64).T
+    best = np.maximum.reduceat(similarity, offsets[:-1][filled], axis=1)
+    scores[filled] = best.mean(axis=0)
+    return scores
