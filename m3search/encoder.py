@@ -1,0 +1,243 @@
+"""`Encoder`: texts in, `Encoded` out, all three modes from one forward pass."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import sparse as sp
+from transformers import PreTrainedTokenizerFast
+
+from m3search.errors import ConfigError
+from m3search.model.checkpoint import fingerprint, load_checkpoint
+from m3search.model.modeling import M3Model
+from m3search.model.resolve import resolve
+from m3search.model.tokenization import Tokenization, Tokenized, pad
+from m3search.records import Encoded, FloatArray, Kind, Mode, ModelIdentity, Token
+from m3search.scoring import maxsim
+
+QUERY_MAX_LENGTH = 512
+"""Queries are cut here even by models that read longer documents, as in the reference."""
+WINDOW = 2048
+"""Texts that are sorted by length together; the memory beside the result is bounded by it."""
+_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
+_MAX_BATCH_TEXTS = 512
+
+Progress = Callable[[int], None]
+"""Called with the number of texts done since the last call."""
+
+
+class Encoder:
+    """An M3 model with its tokenizer, on one device, at one precision; safe to share by threads."""
+
+    def __init__(
+        self,
+        model: M3Model,
+        tokenizer: PreTrainedTokenizerFast,
+        identity: ModelIdentity,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.identity = identity
+        self.device = device
+        self.dtype = dtype
+        self.model = model.eval().to(device)
+        self.model.backbone.to(dtype)
+        self._tokenization = Tokenization(tokenizer)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path | None = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        max_length: int | None = None,
+        mcls: bool = False,
+    ) -> Encoder:
+        """The encoder of a checkpoint.
+
+        name: None for the embedded m3-mini, a folder, or a hub name such as ``BAAI/bge-m3``.
+        device: None takes a GPU where there is one. dtype: None takes bfloat16 where the device
+        computes in it, else float32; heads and scores are float32 always. max_length: tokens per
+        text, at most what the model was made for (the default). mcls: a CLS every 256 tokens,
+        their mean state as dense vector (arXiv 2402.03216v4, appendix B.2).
+        Raises ArtifactError for a bad checkpoint, ConfigError for a bad setting.
+        """
+        canonical, folder = resolve(name)
+        model, tokenizer, info = load_checkpoint(folder)
+        length = info.max_length if max_length is None else max_length
+        if not 3 <= length <= info.max_length:
+            raise ConfigError(
+                "max_length",
+                expected=f"3 to {info.max_length} tokens for {canonical}",
+                found=str(length),
+                remedy="Choose a length in this range, or a model trained for longer texts.",
+            )
+        place = torch.device(device) if device is not None else _best_device()
+        identity = ModelIdentity(
+            name=canonical,
+            fingerprint=fingerprint(folder),
+            dim=model.dim,
+            vocabulary=model.vocabulary,
+            multi_dim=model.multi_dim,
+            max_length=length,
+            pooling=info.pooling,
+            mcls=mcls,
+        )
+        return cls(model, tokenizer, identity, device=place, dtype=dtype or best_dtype(place))
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        kind: Kind = "document",
+        *,
+        batch_tokens: int | None = None,
+        progress: Progress | None = None,
+    ) -> Encoded:
+        """All texts, in their order.
+
+        kind: a query is cut at 512 tokens even where documents may be longer. batch_tokens: padded
+        tokens per forward pass; it changes speed and memory, and no score beyond rounding.
+        """
+        parts = list(self.stream(texts, kind, batch_tokens=batch_tokens, progress=progress))
+        return Encoded.concatenate(parts) if parts else self._encode_window([], kind, 1, None)
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        kind: Kind = "document",
+        *,
+        batch_tokens: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Encoded]:
+        """`encode` for any number of texts: one `Encoded` per window of 2,048, in order."""
+        budget = batch_tokens or _BATCH_TOKENS.get(self.device.type, _BATCH_TOKENS["cpu"])
+        source = iter(texts)
+        while window := list(islice(source, WINDOW)):
+            yield self._encode_window(window, kind, budget, progress)
+
+    def tokens(self, text: str, kind: Kind = "document") -> list[Token]:
+        """What stands behind each row of `Encoded.multi` for this text, in row order."""
+        with self._lock:
+            return self._tokenization.tokens(text, self._limit(kind), self.identity.mcls)
+
+    def compute_score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    ) -> dict[str, list[float]]:
+        """The scores of (query, document) pairs by the names and rules of FlagEmbedding.
+
+        weights: dense, sparse, multi. Keys dense, sparse, colbert, sparse+dense,
+        colbert+sparse+dense; the two sums are divided by the sum of their weights.
+        """
+        queries = self.encode([query for query, _ in pairs], "query")
+        documents = self.encode([document for _, document in pairs], "document")
+        dense = np.einsum("nd,nd->n", queries.dense, documents.dense)
+        sparse = np.asarray(queries.sparse.multiply(documents.sparse).sum(axis=1)).reshape(-1)
+        multi = np.array([maxsim(q, d) for q, d in zip(queries.multi, documents.multi, strict=True)])
+        w = np.asarray(weights, np.float64)
+        two = (w[0] * dense + w[1] * sparse) / (w[0] + w[1])
+        three = (w[0] * dense + w[1] * sparse + w[2] * multi) / w.sum()
+        named = {"colbert": multi, "sparse": sparse, "dense": dense,
+                 "sparse+dense": two, "colbert+sparse+dense": three}
+        return {name: [float(score) for score in scores] for name, scores in named.items()}
+
+    def _limit(self, kind: Kind) -> int:
+        length = self.identity.max_length
+        return min(length, QUERY_MAX_LENGTH) if kind == "query" else length
+
+    def _encode_window(
+        self, texts: list[str], kind: Kind, budget: int, progress: Progress | None
+    ) -> Encoded:
+        """Texts sorted by length, cut into batches of `budget` padded tokens, put back in order."""
+        with self._lock:
+            tokenized = self._tokenization.encode(texts, self._limit(kind), self.identity.mcls)
+        order = np.argsort([-len(ids) for ids in tokenized.ids], kind="stable")
+        empty = sp.csr_array((0, self.identity.vocabulary), dtype=np.float32)
+        dense: list[FloatArray] = [np.zeros((0, self.identity.dim), np.float32)]
+        sparse, multi = [empty], []
+        for rows in _cut(order, tokenized, budget):
+            batch = self._encode_batch([tokenized.ids[row] for row in rows])
+            dense.append(batch.dense)
+            sparse.append(batch.sparse)
+            multi.extend(batch.multi)
+            if progress:
+                progress(len(rows))
+        back = np.argsort(order, kind="stable")
+        return Encoded(
+            np.concatenate(dense)[back],
+            sp.csr_array(sp.vstack(sparse, format="csr")[back]),
+            [multi[position] for position in back],
+            tokenized.truncated,
+        )
+
+    @torch.inference_mode()
+    def _encode_batch(self, ids: list[np.ndarray]) -> Encoded:
+        input_ids, mask = pad(ids, self._tokenization.pad_id)
+        cls = self._tokenization.cls_mask(input_ids, self.identity.mcls)
+        cls_mask = torch.from_numpy(cls).to(self.device) if self.identity.mcls else None
+        outputs = self.model(
+            torch.from_numpy(input_ids).to(self.device),
+            torch.from_numpy(mask.astype(np.int64)).to(self.device),
+            cls_mask,
+        )
+        dense, weights, vectors = (tensor.cpu().numpy() for tensor in outputs)
+        kept = (mask & ~cls)[:, 1:]
+        multi = np.split(vectors[kept], np.cumsum(kept.sum(axis=1))[:-1])
+        words = mask & ~np.isin(input_ids, self._tokenization.special_ids)
+        sparse = lexical_matrix(input_ids, weights, words, self.identity.vocabulary)
+        return Encoded(dense, sparse, multi)
+
+
+def lexical_matrix(
+    ids: np.ndarray, weights: np.ndarray, kept: np.ndarray, vocabulary: int
+) -> sp.csr_array:
+    """Term weights of a batch: for each text and term the largest weight of its positions.
+
+    ids, weights, kept (B, L) -> (B, vocabulary) csr float32 with weights > 0 only.
+    """
+    texts, positions = np.nonzero(kept & (weights > 0))
+    values = weights[texts, positions].astype(np.float32)
+    keys = texts.astype(np.int64) * vocabulary + ids[texts, positions]
+    order = np.argsort(keys, kind="stable")
+    keys, values = keys[order], values[order]
+    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    largest = np.maximum.reduceat(values, starts) if len(values) else values
+    rows, columns = np.divmod(keys[starts], vocabulary)
+    pointers = np.searchsorted(rows, np.arange(len(ids) + 1))
+    return sp.csr_array((largest, columns, pointers), shape=(len(ids), vocabulary))
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device has instructions for it, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    if device.type == "cpu" and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    ):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _cut(order: np.ndarray, tokenized: Tokenized, budget: int) -> Iterator[np.ndarray]:
+    """Runs of `order` (longest first) whose padded size fits the budget; at least one text each."""
+    start = 0
+    while start < len(order):
+        longest = len(tokenized.ids[order[start]])
+        size = max(1, min(budget // longest, _MAX_BATCH_TEXTS))
+        yield order[start : start + size]
+        start += size

@@ -1,0 +1,105 @@
+"""Texts to token ids: special tokens, truncation, and the inserted CLS tokens of MCLS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerFast
+
+from m3search.records import BoolArray, Token
+
+MCLS_STRIDE = 256
+"""Positions from one CLS to the next under MCLS."""
+
+Ids = npt.NDArray[np.int64]
+
+
+class Tokenized(NamedTuple):
+    """Texts as the model reads them."""
+
+    ids: list[Ids]
+    """token ids of each text, special tokens included, no padding"""
+    truncated: BoolArray
+    """(n,) whether tokens were cut off"""
+
+
+class Tokenization:
+    """A fast tokenizer whose special tokens and truncation are placed by us.
+
+    The tokenizer itself is asked for plain pieces only, so that one instance serves every length.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+        around = tokenizer("", add_special_tokens=True)["input_ids"]
+        self._first, self._last = around[0], around[-1]
+        self.pad_id = int(tokenizer.pad_token_id or 0)
+        special = {
+            tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id,
+            tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id,
+        }
+        self.special_ids = np.array(sorted(i for i in special if i is not None), np.int64)
+        """ids that never carry a lexical weight"""
+
+    def encode(self, texts: Sequence[str], max_length: int, mcls: bool = False) -> Tokenized:
+        """Token ids of each text, at most `max_length` with the special tokens."""
+        if not texts:
+            return Tokenized([], np.zeros(0, dtype=bool))
+        plain = self._tokenizer(
+            list(texts), add_special_tokens=False, truncation=False, padding=False,
+            return_attention_mask=False, return_token_type_ids=False, verbose=False,
+        )["input_ids"]
+        room = _room(max_length, mcls)
+        ids = [self._frame(np.asarray(pieces[:room], np.int64), mcls) for pieces in plain]
+        return Tokenized(ids, np.array([len(pieces) > room for pieces in plain]))
+
+    def cls_mask(self, ids: Ids, mcls: bool = False) -> BoolArray:
+        """(B, L) where `encode` placed a CLS; one that the text itself spells is not meant."""
+        placed = np.zeros(ids.shape, dtype=bool)
+        stride = MCLS_STRIDE if mcls else ids.shape[1]
+        placed[:, ::stride] = ids[:, ::stride] == self._first
+        return placed
+
+    def tokens(self, text: str, max_length: int, mcls: bool = False) -> list[Token]:
+        """The tokens that own a vector (all but CLS), with their characters in `text`."""
+        plain = self._tokenizer(
+            text, add_special_tokens=False, truncation=False, return_offsets_mapping=True,
+            verbose=False,
+        )
+        room = _room(max_length, mcls)
+        ids, spans = plain["input_ids"][:room], plain["offset_mapping"][:room]
+        pieces = self._tokenizer.convert_ids_to_tokens([*ids, self._last])
+        spans = [*spans, (0, 0)]
+        return [
+            Token(int(token), str(piece), int(start), int(end), row)
+            for row, (token, piece, (start, end)) in enumerate(
+                zip([*ids, self._last], pieces, spans, strict=True)
+            )
+        ]
+
+    def _frame(self, pieces: Ids, mcls: bool) -> Ids:
+        """CLS + pieces + SEP; under MCLS a CLS at every multiple of the stride."""
+        if mcls:
+            gaps = np.arange(MCLS_STRIDE - 1, len(pieces) + 1, MCLS_STRIDE - 1)
+            gaps = gaps[gaps < len(pieces)]
+            pieces = np.insert(pieces, gaps, self._first)
+        return np.concatenate([[self._first], pieces, [self._last]])
+
+
+def pad(ids: Sequence[Ids], pad_id: int) -> tuple[Ids, BoolArray]:
+    """(B, L) token ids padded on the right, and the (B, L) mask of real tokens."""
+    lengths = np.array([len(row) for row in ids])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    padded = np.full(mask.shape, pad_id, np.int64)
+    padded[mask] = np.concatenate(ids)
+    return padded, mask
+
+
+def _room(max_length: int, mcls: bool) -> int:
+    """Pieces of text that fit beside the special tokens."""
+    if not mcls:
+        return max_length - 2
+    return max_length - 1 - -(-(max_length - 1) // MCLS_STRIDE)

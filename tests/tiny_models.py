@@ -1,0 +1,83 @@
+"""Small checkpoints of random weights, in the layouts that users bring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, XLMRobertaConfig
+from transformers import XLMRobertaModel
+
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
+HIDDEN, MULTI_DIM = 32, 24
+
+
+def sentencepiece_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A unigram tokenizer with XLM-R's special ids: <s> 0, <pad> 1, </s> 2, <unk> 3, <mask> last."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=4000, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens(["<mask>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", cls_token="<s>", pad_token="<pad>",
+        eos_token="</s>", sep_token="</s>", unk_token="<unk>", mask_token="<mask>",
+        model_max_length=8192,
+    )
+
+
+def write_xlm_roberta(folder: Path, texts: list[str], positions: int = 8194) -> Path:
+    """An M3 checkpoint without m3.json, as BAAI/bge-m3 comes."""
+    torch.manual_seed(7)
+    tokenizer = sentencepiece_tokenizer(texts)
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=positions, type_vocab_size=1,
+        pad_token_id=1, bos_token_id=0, eos_token_id=2, initializer_range=0.3,
+    )
+    XLMRobertaModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_heads(folder)
+    return folder
+
+
+def write_heads(folder: Path, hidden: int = HIDDEN, multi_dim: int = HIDDEN) -> None:
+    """Random heads under the names of the reference, in half precision as on the hub."""
+    for name, rows in (("sparse_linear.pt", 1), ("colbert_linear.pt", multi_dim)):
+        head = torch.nn.Linear(hidden, rows)
+        torch.save({k: v.half() for k, v in head.state_dict().items()}, folder / name)
+
+
+def write_bert(folder: Path, texts: list[str]) -> Path:
+    """A plain BERT encoder without heads, as a training starts from."""
+    torch.manual_seed(11)
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=2000, special_tokens=special, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
+        sep_token="[SEP]", mask_token="[MASK]",
+    )
+    config = BertConfig(
+        vocab_size=len(fast), hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=128,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
