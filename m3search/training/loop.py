@@ -1,0 +1,260 @@
+"""The training loop: batches through the model, the loss back, a checkpoint at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from m3search.config import override, parse, read_toml
+from m3search.errors import ArtifactError, M3Error
+from m3search.model.checkpoint import (
+    HEAD_FILES,
+    CheckpointInfo,
+    load_backbone,
+    load_checkpoint,
+    load_tokenizer,
+    save_checkpoint,
+)
+from m3search.model.modeling import M3Model
+from m3search.model.resolve import resolve
+from m3search.model.tokenization import Tokenization
+from m3search.training.batching import Batch, Sampler
+from m3search.training.data import Corpus, read_source
+from m3search.training.forward import represent, score
+from m3search.training.losses import Losses, Scores, m3_loss
+from m3search.training.recipe import Recipe, Start
+from m3search.training.state import STATE_FILE, load_state, save_state
+
+Metrics = dict[str, float]
+
+
+class TrainingStopped(M3Error):
+    """A run that could only get worse: the loss is not finite."""
+
+
+def train(
+    recipe: str | Path | Recipe,
+    out: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    report: Callable[[Metrics], None] | None = None,
+) -> Path:
+    """Run a recipe; the folder of the finished checkpoint is returned.
+
+    recipe: a TOML file or a `Recipe`. overrides: ``table.key=value`` settings over the file's.
+    resume: go on from the training state in `out`; the weights end the same as without the stop.
+    report: called with the metrics of every logged step, which also go to ``metrics.jsonl``.
+    """
+    settings = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+    folder = Path(out)
+    if not resume and (folder / STATE_FILE).exists():
+        raise ArtifactError(
+            str(folder),
+            expected="a folder without a training in it",
+            found="the state of an earlier one",
+            remedy="Go on with it (--resume), or choose another folder.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(settings, folder)
+    if resume:
+        run.resume()
+    run.train(report)
+    return folder
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a TOML file with some settings replaced."""
+    table = read_toml(path)
+    for setting in overrides:
+        table = override(table, setting)
+    return parse(Recipe, table, str(path))
+
+
+class Run:
+    """One training: model, optimiser, data and where it stands."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.step = 0
+        torch.manual_seed(recipe.optimiser.seed)
+        data = Path(recipe.data.folder).expanduser()
+        self.corpora: list[Corpus] = [read_source(data, s) for s in recipe.data.sources]
+        self.sampler = Sampler(
+            self.corpora, recipe.data, recipe.batches, recipe.optimiser.seed
+        )
+        self.model, self.tokenizer = start_model(recipe.start)
+        self.tokenization = Tokenization(self.tokenizer)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.train().to(self.device)
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = recipe.start.dropout
+        self.optimiser = make_optimiser(self.model, recipe)
+
+    def resume(self) -> None:
+        """Stand where the saved state stood."""
+        self.step = load_state(self.folder, self.model, self.optimiser, self.recipe)
+
+    def train(self, report: Callable[[Metrics], None] | None) -> None:
+        """Every remaining step, then the checkpoint."""
+        output, total = self.recipe.output, self.recipe.optimiser.steps
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as log:
+            while self.step < total:
+                started = time.perf_counter()
+                metrics = self.train_step()
+                metrics["seconds"] = time.perf_counter() - started
+                if self.step % output.log_every == 0 or self.step == total:
+                    log.write(json.dumps({k: round(v, 6) for k, v in metrics.items()}) + "\n")
+                    log.flush()
+                    if report:
+                        report(metrics)
+                if self.step % output.save_every == 0 or self.step == total:
+                    save_state(self.folder, self.step, self.model, self.optimiser, self.recipe)
+        self.save()
+
+    def train_step(self) -> Metrics:
+        """One optimiser step on the batch of this step number."""
+        batch = self.sampler.batch(self.step)
+        rate = learning_rate_factor(self.step, self.recipe)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["base_lr"] * rate
+        losses, scores, active, tokens = self.losses_of(batch)
+        if not torch.isfinite(losses.total):
+            raise TrainingStopped(
+                f"step {self.step}",
+                expected="a finite loss",
+                found=str(losses.total.item()),
+                remedy="Lower the learning rate or raise the temperature, and resume from the "
+                "last saved state.",
+            )
+        self.optimiser.zero_grad()
+        losses.total.backward()
+        norm = nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.recipe.optimiser.max_gradient_norm
+        )
+        self.optimiser.step()
+        self.step += 1
+        with torch.no_grad():
+            metrics = self._metrics(losses, scores, batch)
+        return metrics | {
+            "active_terms_query": active[0],
+            "active_terms_passage": active[1],
+            "gradient_norm": float(norm),
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            "tokens": float(tokens),
+        }
+
+    def losses_of(self, batch: Batch) -> tuple[Losses, Scores, tuple[float, float], int]:
+        """Losses and scores of a batch, mean active terms of queries and passages, token count."""
+        data, objective = self.recipe.data, self.recipe.objective
+        queries = self.tokenization.encode(batch.queries, data.query_max_length).ids
+        passages = self.tokenization.encode(batch.passages, data.passage_max_length).ids
+        budget = self.recipe.batches.sub_batch_tokens
+        half = self.recipe.optimiser.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            q = represent(self.model, self.tokenization, queries, budget)
+            p = represent(self.model, self.tokenization, passages, budget)
+        scores = score(q, p)
+        targets = torch.tensor(batch.targets, device=self.device)
+        masked = torch.zeros(scores.dense.shape, dtype=torch.bool, device=self.device)
+        if batch.masked:
+            masked[tuple(torch.tensor(batch.masked, device=self.device).T)] = True
+        start = objective.self_distill_start_step
+        losses = m3_loss(scores, targets, masked, objective, 0 <= start <= self.step)
+        active = tuple(float((r.weights > 0).sum(dim=1).float().mean()) for r in (q, p))
+        return losses, scores, (active[0], active[1]), sum(map(len, [*queries, *passages]))
+
+    def save(self) -> None:
+        """Write the finished checkpoint with where it came from."""
+        training: dict[str, Any] = {
+            "recipe": asdict(self.recipe),
+            "data": [
+                {"files": list(corpus.files), "passages": len(corpus.passages),
+                 "queries": sum(len(p.queries) for p in corpus.passages),
+                 "sha256": corpus.fingerprint}
+                for corpus in self.corpora
+            ],
+        }
+        training["recipe"]["data"].pop("folder")  # a path of one machine says nothing elsewhere
+        start = self.recipe.start
+        info = CheckpointInfo(self.model.pooling, start.max_length, self.step, training)
+        half = self.recipe.output.weights == "fp16"
+        save_checkpoint(
+            self.folder, self.model, self.tokenizer, info,
+            dtype=torch.float16 if half else torch.float32,
+        )
+
+    def _metrics(self, losses: Losses, scores: Scores, batch: Batch) -> Metrics:
+        targets = torch.tensor(batch.targets, device=self.device)
+        weights = self.recipe.objective.ensemble_weights
+        ensemble = sum((w * s for w, s in zip(weights, scores, strict=True)), torch.zeros(()))
+        named = {**scores._asdict(), "ensemble": ensemble}
+        return (
+            {"step": float(self.step), "loss": float(losses.total)}
+            | {f"loss_{name}": float(value) for name, value in losses._asdict().items()
+               if name != "total"}
+            | {f"accuracy_{name}": _accuracy(value, targets) for name, value in named.items()}
+        )
+
+
+def start_model(start: Start) -> tuple[M3Model, PreTrainedTokenizerFast]:
+    """The model to train: an M3 checkpoint as it is, or an encoder with new heads."""
+    _, folder = resolve(start.checkpoint)
+    if all((folder / name).exists() for name in HEAD_FILES.values()):
+        model, tokenizer, _ = load_checkpoint(folder)
+        if model.multi_dim != start.multi_dim:
+            raise ArtifactError(
+                str(folder),
+                expected=f"token vectors of {start.multi_dim} dimensions (start.multi_dim)",
+                found=str(model.multi_dim),
+                remedy="Set start.multi_dim to what the checkpoint has.",
+            )
+        model.pooling = start.pooling
+        return model, tokenizer
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.eos_token is None:  # other loaders drop the eos token's lexical weight, not sep's
+        tokenizer.eos_token, tokenizer.bos_token = tokenizer.sep_token, tokenizer.cls_token
+    model = M3Model(load_backbone(folder), multi_dim=start.multi_dim, pooling=start.pooling)
+    return model, tokenizer
+
+
+def make_optimiser(model: M3Model, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW; heads have their own learning rate, biases and norms no weight decay."""
+    options = recipe.optimiser
+    groups = []
+    for is_head in (False, True):
+        for decays in (False, True):
+            chosen = [
+                parameter
+                for name, parameter in model.named_parameters()
+                if name.startswith("backbone.") != is_head and (parameter.ndim > 1) == decays
+            ]
+            rate = options.head_learning_rate if is_head else options.learning_rate
+            decay = options.weight_decay if decays else 0.0
+            groups.append({"params": chosen, "base_lr": rate, "lr": rate, "weight_decay": decay})
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def learning_rate_factor(step: int, recipe: Recipe) -> float:
+    """Linear warm-up to 1 over the first steps, then linear decay to 0 at the last."""
+    total = recipe.optimiser.steps
+    warmup = math.ceil(recipe.optimiser.warmup_ratio * total)
+    if step < warmup:
+        return (step + 1) / warmup
+    return (total - step) / max(1, total - warmup)
+
+
+def _accuracy(scores: Tensor, targets: Tensor) -> float:
+    """Share of queries whose positive has the highest score in the batch."""
+    return float((scores.argmax(dim=1) == targets).float().mean())
