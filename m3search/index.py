@@ -1,0 +1,227 @@
+"""The index: one directory that keeps four stores row-aligned, and changes by atomic commits.
+
+Knows an encoder only as something that turns texts into `Encoded`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from m3search.errors import ConfigError
+from m3search.records import (
+    BoolArray,
+    Document,
+    Encoded,
+    FloatArray,
+    Hits,
+    IntArray,
+    Kind,
+    Mode,
+    ModelIdentity,
+)
+from m3search.stores.commit import check_complete, check_model, check_unfinished
+from m3search.stores.filter import Filter
+from m3search.stores.intake import BuildReport, Intake, Progress
+from m3search.stores.manifest import Manifest
+from m3search.stores.snapshot import Snapshot, open_snapshot
+from m3search.stores.writer import IndexWriter, create
+
+__all__ = ["BuildReport", "DocumentEncoder", "Filter", "Index"]
+
+SEGMENT_DOCUMENTS = 20_000
+
+
+class DocumentEncoder(Protocol):
+    """What an index asks of an encoder."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model, and how it is used."""
+
+    def encode(self, texts: Sequence[str], kind: Kind = "document") -> Encoded:
+        """All texts, in their order."""
+
+
+class Index:
+    """One commit of an index, until a change is made through this object.
+
+    Any number of threads may read. A change by another process or another `Index` is not seen
+    before `refresh`.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, encoder: DocumentEncoder | None = None, report: Any = None
+    ) -> None:
+        self._snapshot = snapshot
+        self._encoder = encoder
+        self.report: BuildReport = report or BuildReport()
+        """of the last build or add through this object"""
+
+    @classmethod
+    def build(
+        cls,
+        path: str | Path,
+        documents: Iterable[Document],
+        encoder: DocumentEncoder,
+        *,
+        title_template: str = "{title}\n{text}",
+        multi_codec: str = "fp16",
+        segment_documents: int = SEGMENT_DOCUMENTS,
+        source: str = "",
+        progress: Progress | None = None,
+    ) -> Index:
+        """A new index of the documents; one whose build was interrupted is gone on with.
+
+        Commits after every `segment_documents` documents, or fewer where they are large. A build
+        that goes on takes documents committed with the same content as they are. `source` says
+        what is read. `progress` is called with the number of documents done since its last call.
+        """
+        path = Path(path)
+        create(path, encoder.identity, title_template, multi_codec, source)
+        started = time.monotonic()
+        with IndexWriter(path) as writer:
+            check_unfinished(path, writer.manifest, title_template, multi_codec)
+            check_model(path, writer.manifest.model, encoder.identity)
+            intake = Intake(writer, encoder.encode, segment_documents, building=True, source=source)
+            intake.take(documents, progress)
+            intake.drop_unseen()
+            writer.commit(complete=True, source=source)
+            snapshot = open_snapshot(path, writer.base)
+        return cls(snapshot, encoder, intake.finished(snapshot, started))
+
+    @classmethod
+    def open(cls, path: str | Path) -> Index:
+        """The index at the path, at its newest commit. Sizes are checked; see `verify`."""
+        return cls(open_snapshot(Path(path)))
+
+    def refresh(self) -> Index:
+        """The newest commit as another index, or this one if there is none newer."""
+        snapshot = open_snapshot(self.path, self._snapshot)
+        if snapshot.manifest == self._snapshot.manifest:
+            return self
+        return Index(snapshot, self._encoder, self.report)
+
+    def pinned(self) -> Index:
+        """This commit as another index, that stays as it is when this one is changed."""
+        return Index(self._snapshot, self._encoder, self.report)
+
+    def add(
+        self,
+        documents: Iterable[Document],
+        encoder: DocumentEncoder | None = None,
+        *,
+        segment_documents: int = SEGMENT_DOCUMENTS,
+        progress: Progress | None = None,
+    ) -> BuildReport:
+        """Adds documents in one commit; one whose id the index holds takes the old one's place.
+
+        Without an encoder, the one of the build or of the last add is used.
+        """
+        encoder = encoder or self._encoder
+        if encoder is None:
+            raise ConfigError(
+                "add",
+                expected="an encoder",
+                found="none, as the index was opened from disk",
+                remedy=f"Give one: Encoder.load({self.manifest.model.name!r}).",
+            )
+        started = time.monotonic()
+        with IndexWriter(self.path) as writer:
+            check_complete(self.path, writer.manifest)
+            check_model(self.path, writer.manifest.model, encoder.identity)
+            intake = Intake(writer, encoder.encode, segment_documents, building=False)
+            intake.take(documents, progress)
+            writer.commit(complete=True)
+            self._snapshot = open_snapshot(self.path, writer.base)
+        self._encoder = encoder
+        self.report = intake.finished(self._snapshot, started)
+        return self.report
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Deletes documents in one commit; how many were there to be deleted."""
+        names = [ids] if isinstance(ids, str) else list(ids)
+        with IndexWriter(self.path) as writer:
+            rows = np.unique(writer.base.rows_of(names))
+            rows = rows[rows >= 0]
+            writer.remove(rows)
+            writer.commit(writer.manifest.complete)
+            self._snapshot = open_snapshot(self.path, writer.base)
+        return len(rows)
+
+    def compact(self, progress: Progress | None = None) -> None:
+        """Rewrites all documents into one segment without the deleted ones; scores stay."""
+        with IndexWriter(self.path) as writer:
+            segments = writer.manifest.segments
+            if len(segments) > 1 or any(segment.deletes for segment in segments):
+                writer.merge(progress)
+                writer.commit(writer.manifest.complete)
+            self._snapshot = open_snapshot(self.path, writer.base)
+
+    def verify(self) -> list[str]:
+        """Every damage found by reading all files, as 'file: what'; empty if sound."""
+        return self._snapshot.verify()
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._snapshot.path
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the commit holds."""
+        return self._snapshot.manifest
+
+    @property
+    def rows(self) -> int:
+        """Rows, deleted ones included: the length of an `allowed` mask."""
+        return self._snapshot.rows
+
+    def __len__(self) -> int:
+        """Documents that can be found."""
+        return self.manifest.documents
+
+    def info(self) -> dict[str, Any]:
+        """The manifest and the bytes of each store, as plain JSON."""
+        return {**self.manifest.to_json(), "bytes": self.bytes_by_store()}
+
+    def bytes_by_store(self) -> dict[str, int]:
+        """Bytes on disk by store."""
+        return self._snapshot.bytes_by_store()
+
+    def retrieve(
+        self, mode: Mode, queries: Encoded, k: int, allowed: BoolArray | None = None
+    ) -> Hits:
+        """The k best rows of each query in one mode, exactly; `allowed` (rows,) may narrow it."""
+        return self._snapshot.retrieve(mode, queries, k, allowed)
+
+    def scores(self, mode: Mode, query: Encoded, rows: npt.ArrayLike) -> FloatArray:
+        """The exact score (n,) float32 of given rows for one query (n = 1)."""
+        return self._snapshot.scores(mode, query, rows)
+
+    def vectors(self, row: int) -> FloatArray:
+        """The stored token vectors (n, multi_dim) float32 of one row."""
+        return self._snapshot.vectors(row)
+
+    def documents(self, rows: npt.ArrayLike) -> list[Document]:
+        """The documents of the rows, in the order asked."""
+        return self._snapshot.documents(rows)
+
+    def ids(self, rows: npt.ArrayLike) -> list[str]:
+        """The ids of the rows, in the order asked; cheaper than the documents."""
+        return self._snapshot.ids(rows)
+
+    def rows_of(self, ids: Sequence[str]) -> IntArray:
+        """The row (n,) int64 of each id, -1 where it is unknown or deleted."""
+        return self._snapshot.rows_of(ids)
+
+    def select(self, conditions: str | Filter | None) -> BoolArray | None:
+        """Which rows (rows,) bool match the filter; None for no filter."""
+        if isinstance(conditions, str):
+            conditions = Filter.parse(conditions)
+        return None if conditions is None else self._snapshot.select(conditions)

@@ -1,0 +1,162 @@
+"""The index directory as a whole: the lock, the manifest in force, what it allows and names."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from m3search.errors import ArtifactError
+from m3search.records import ModelIdentity
+from m3search.stores.files import naming, replace_file
+from m3search.stores.manifest import MANIFEST, SEGMENTS, Manifest, parse_manifest
+
+LOCK = "write.lock"
+_OURS = {LOCK, SEGMENTS, MANIFEST, f"{MANIFEST}.new"}
+
+
+class WriteLock:
+    """The right to write to an index, held by one process; the kernel takes it back at its end."""
+
+    def __init__(self, path: Path) -> None:
+        lock = path / LOCK
+        with naming(lock):
+            self._handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._handle, 32, 0).decode(errors="replace").strip()
+            self.release()
+            raise ArtifactError(
+                str(path),
+                expected="one writer at a time",
+                found=f"process {holder or 'of unknown id'} writing to it",
+                remedy="Wait until it is done, or end it; nothing has to be deleted.",
+            ) from error
+        with contextlib.suppress(OSError):  # the number only helps the reader of the message
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Lets the next writer in."""
+        os.close(self._handle)
+
+
+def check_folder(path: Path) -> None:
+    """ArtifactError unless an index is, or can be made, at the path."""
+    if path.exists() and not path.is_dir():
+        raise ArtifactError(
+            str(path),
+            expected="a folder for the index",
+            found="a file",
+            remedy="Give another path.",
+        )
+    if path.is_dir() and not (path / MANIFEST).exists():
+        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in _OURS)
+        if foreign:
+            raise ArtifactError(
+                str(path),
+                expected="an empty folder or an index",
+                found=f"a folder with {foreign[0]!r} in it",
+                remedy="Give another path, or empty the folder.",
+            )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in force; ArtifactError where there is no index."""
+    file = path / MANIFEST
+    try:
+        return parse_manifest(file, file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ArtifactError(
+            str(path),
+            expected="an index",
+            found="a folder without manifest.json" if path.is_dir() else "none",
+            remedy="Check the path, or build one: m3search index CORPUS --index DIR.",
+        ) from error
+    except OSError as error:
+        raise ArtifactError(
+            str(file),
+            expected="a readable file",
+            found=error.strerror or str(error),
+            remedy="Check its permissions.",
+        ) from error
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Makes the manifest the one in force, in one step."""
+    replace_file(path / MANIFEST, manifest.to_bytes())
+
+
+def collect(path: Path, manifest: Manifest) -> None:
+    """Removes what the manifest does not name: left by a killed writer or an older commit.
+
+    Only the holder of the lock may call it. Readers keep the files that they have open.
+    """
+    with contextlib.suppress(OSError):
+        (path / f"{MANIFEST}.new").unlink()
+    named = {segment.name: {file.name for file in segment.files} for segment in manifest.segments}
+    folder = path / SEGMENTS
+    for entry in list(folder.iterdir()) if folder.is_dir() else []:
+        if entry.name not in named:
+            shutil.rmtree(entry, ignore_errors=True)
+            continue
+        for file in entry.iterdir():
+            if file.name not in named[entry.name]:
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+
+def check_unfinished(path: Path, manifest: Manifest, template: str, codec: str) -> None:
+    """ArtifactError unless a build with these settings may start or go on."""
+    if manifest.complete:
+        raise ArtifactError(
+            str(path),
+            expected="no index yet, or an unfinished one",
+            found=f"an index of {manifest.documents} documents",
+            remedy="Add to it with --add (Index.add), or give another folder.",
+        )
+    for name, found, wanted in (
+        ("title template", manifest.title_template, template),
+        ("multi codec", manifest.multi_codec, codec),
+    ):
+        if found != wanted:
+            raise ArtifactError(
+                str(path),
+                expected=f"the {name} {found!r} of the build that was interrupted",
+                found=repr(wanted),
+                remedy="Go on with the same one, or build into another folder.",
+            )
+
+
+def check_complete(path: Path, manifest: Manifest) -> None:
+    """ArtifactError where a build was interrupted."""
+    if not manifest.complete:
+        origin = f" from {manifest.source}" if manifest.source else ""
+        raise ArtifactError(
+            str(path),
+            expected="a finished index",
+            found=f"an interrupted build{origin}, {manifest.documents} documents so far",
+            remedy="Run the same build again: it goes on where it stopped.",
+        )
+
+
+def check_model(path: Path, expected: ModelIdentity, found: ModelIdentity) -> None:
+    """ArtifactError unless both make the same vectors; the name may differ, as folders move."""
+    if replace(found, name=expected.name) != expected:
+        names = [name for name in vars(expected) if getattr(expected, name) != getattr(found, name)]
+        differing = [name for name in names if name != "name"]
+        raise ArtifactError(
+            str(path),
+            expected=f"the model of the index, {expected.name} ({_values(expected, differing)})",
+            found=f"{found.name} ({_values(found, differing)})",
+            remedy="Use the same model with the same settings, or build a new index.",
+        )
+
+
+def _values(model: ModelIdentity, names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {str(getattr(model, name))[:12]}" for name in names)

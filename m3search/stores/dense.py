@@ -1,0 +1,180 @@
+"""The dense store: one FAISS flat inner-product index per segment, mapped from disk."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from m3search.fusion import top_k
+from m3search.records import BoolArray, FloatArray, Hits, IntArray
+from m3search.stores.files import check_readable, damaged, naming
+
+KIND = "flat"
+FILE = "dense.faiss"
+SLACK = 32
+"""hits fetched beyond k, so that rounding at the cut rarely needs a second scan"""
+BLOCK_ROWS = 4096
+FETCHED_AT_ONCE = 1 << 22
+
+# FAISS before 1.11 has no mapping for flat indexes and reads them whole
+_MAPPED = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
+
+
+def exact_scores(query: FloatArray, vectors: npt.ArrayLike) -> FloatArray:
+    """s_dense = <q, p>, float32, of one query (dim,) with vectors (n, dim).
+
+    Every sum runs over one document alone, so a score has the same bits whatever is scored
+    beside it; a matrix product does not promise that.
+    """
+    products = np.asarray(vectors, dtype=np.float64) * query.astype(np.float64)
+    scores: FloatArray = np.add.reduce(products, axis=1).astype(np.float32)
+    return scores
+
+
+class FlatWriter:
+    """Writes FAISS's file format for IndexFlatIP piece by piece, with no vectors in memory."""
+
+    def __init__(self, folder: Path, dim: int) -> None:
+        self.path = folder / FILE
+        self._dim = dim
+        self._rows = 0
+        with naming(self.path):
+            self._file = self.path.open("wb")
+            self._file.write(_header(dim, 0))
+
+    def append(self, vectors: npt.ArrayLike) -> None:
+        """Adds vectors (n, dim)."""
+        array = np.ascontiguousarray(vectors, dtype="<f4").reshape(-1, self._dim)
+        with naming(self.path):
+            self._file.write(array.tobytes())
+        self._rows += len(array)
+
+    def finish(self) -> list[Path]:
+        """The files, complete."""
+        with naming(self.path), self._file:
+            self._file.seek(0)
+            self._file.write(_header(self._dim, self._rows))
+        return [self.path]
+
+    def close(self) -> None:
+        """Lets go of a file that will not be finished."""
+        with suppress(OSError):  # what is buffered may find no room on the disk
+            self._file.close()
+
+
+def _header(dim: int, rows: int) -> bytes:
+    """What FAISS writes before the vectors of an IndexFlatIP of that size."""
+    one = faiss.IndexFlatIP(dim)
+    one.add(np.zeros((1, dim), dtype=np.float32))
+    header = bytearray(bytes(faiss.serialize_index(one))[: -4 * dim])
+    if len(header) != 45 or struct.unpack_from("<q", header, 8) != (1,):
+        raise RuntimeError("this FAISS writes IndexFlatIP in an unknown layout")
+    struct.pack_into("<q", header, 8, rows)
+    struct.pack_into("<Q", header, 37, rows * dim)
+    return bytes(header)
+
+
+class FlatStore:
+    """The dense vectors of one segment. Any number of threads may read."""
+
+    def __init__(self, folder: Path, rows: int, dim: int) -> None:
+        path = folder / FILE
+        check_readable(path)
+        try:
+            index = faiss.read_index(str(path), _MAPPED)
+        except RuntimeError as error:
+            raise damaged(path, "a FAISS index", str(error).splitlines()[0]) from error
+        if not isinstance(index, faiss.IndexFlat) or (index.ntotal, index.d) != (rows, dim):
+            found = f"{index.ntotal} of {index.d} in {type(index).__name__}"
+            raise damaged(path, f"{rows} vectors of {dim} dimensions in a flat index", found)
+        self._index = index
+        self._vectors = _view(index)
+        self._largest: float | None = None
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def vectors(self, rows: npt.ArrayLike) -> FloatArray:
+        """The stored vectors (n, dim) of the given rows."""
+        return np.array(self._vectors[np.asarray(rows)], dtype=np.float32)
+
+    def scores(self, query: FloatArray, rows: IntArray) -> FloatArray:
+        """The exact score (n,) of the given rows for one query (dim,)."""
+        scores = np.empty(len(rows), dtype=np.float32)
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            scores[block] = exact_scores(query, self._vectors[rows[block]])
+        return scores
+
+    def retrieve(self, queries: FloatArray, k: int, allowed: BoolArray | None = None) -> Hits:
+        """The k best allowed rows of each query (n, dim), in the total order of hits."""
+        if k < 1:
+            return Hits.stack((((), ()) for _ in queries), 0)
+        rows = None if allowed is None else np.flatnonzero(allowed)
+        count = len(self) if rows is None else len(rows)
+        if count <= k + SLACK:
+            every = np.arange(len(self)) if rows is None else rows
+            return Hits.stack((self._rank(query, every, k) for query in queries), k)
+        options = None if allowed is None else _options(allowed)
+        step = max(1, FETCHED_AT_ONCE // (k + SLACK))
+        lines = []
+        for start in range(0, len(queries), step):
+            block = np.ascontiguousarray(queries[start : start + step], dtype=np.float32)
+            near, found = self._index.search(block, k + SLACK, params=options)
+            for query, score, line in zip(block, near, found, strict=True):
+                lines.append(self._settle(query, score, line, k, options))
+        return Hits.stack(lines, k)
+
+    def _rank(self, query: FloatArray, rows: IntArray, k: int) -> tuple[IntArray, FloatArray]:
+        return top_k(rows, self.scores(query, rows), k)
+
+    def _settle(
+        self, query: FloatArray, near: FloatArray, found: IntArray, k: int, options: Any
+    ) -> tuple[IntArray, FloatArray]:
+        """The k best, exactly, from what FAISS found in float32, widened where that is unsure."""
+        best = self._rank(query, found[found >= 0], k)
+        if len(best[1]) < k:  # only where scores are no numbers
+            return best
+        margin = self._margin(query)
+        kth = float(best[1][-1])
+        if kth > float(near[-1]) + margin:
+            return best  # nothing that was not fetched can reach the k-th
+        radius = kth - 2 * margin
+        _, _, wider = self._index.range_search(query[np.newaxis], radius, params=options)
+        return self._rank(query, np.asarray(wider, dtype=np.int64), k)
+
+    def _margin(self, query: FloatArray) -> float:
+        """How far a float32 sum of dim products can lie from the exact one, either way.
+
+        The bound is dim * u * |q| * |p| with u = 2**-24 (Higham, Accuracy and Stability of
+        Numerical Algorithms, section 3.1), doubled for the rounding of the scores themselves.
+        It is never 0, as a range search leaves out what lies on its edge.
+        """
+        if self._largest is None:
+            squares = 0.0
+            for start in range(0, len(self), BLOCK_ROWS):
+                block = np.asarray(self._vectors[start : start + BLOCK_ROWS], dtype=np.float64)
+                squares = max(squares, float((block * block).sum(axis=1).max()))
+            self._largest = squares**0.5
+        norm = float(np.linalg.norm(query.astype(np.float64)))
+        return 2 * (len(query) + 2) * 2.0**-24 * norm * self._largest + 1e-30
+
+
+def _view(index: Any) -> FloatArray:
+    """The vectors (n, dim) inside the FAISS index, not copied; valid while the index lives."""
+    if index.ntotal == 0:
+        return np.zeros((0, index.d), dtype=np.float32)
+    flat = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
+    return np.asarray(flat, dtype=np.float32).reshape(index.ntotal, index.d)
+
+
+def _options(allowed: BoolArray) -> Any:
+    wrapped: Any = faiss  # its type stubs know only the C++ signatures
+    bits = np.packbits(allowed, bitorder="little")
+    return wrapped.SearchParameters(sel=wrapped.IDSelectorBitmap(bits))

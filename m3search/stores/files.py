@@ -1,0 +1,133 @@
+"""Durable files: synced writes, atomic replacement, checksums, and errors that name their file."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from m3search.errors import ArtifactError
+
+HEADER_BYTES = 128
+"""length of the header of a one-dimensional .npy file; numpy leaves room for the shape to grow"""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Every OSError raised inside says which file it is about."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+
+
+def damaged(path: Path, expected: str, found: str) -> ArtifactError:
+    """The error for a file that is not what the manifest says."""
+    return ArtifactError(
+        str(path),
+        expected=expected,
+        found=found,
+        remedy="Restore the index from a copy, or build it anew.",
+    )
+
+
+def check_readable(path: Path) -> None:
+    """Raises the OSError that keeps a file from being read: libraries hide it behind their own."""
+    with path.open("rb"):
+        pass
+
+
+def sync(path: Path) -> None:
+    """Puts a file or a folder on disk, so that it outlives a power cut."""
+    with naming(path):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Puts `content` at `path` in one step: a reader sees all of the old or all of the new."""
+    temporary = path.with_name(path.name + ".new")
+    with naming(temporary):
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    sync(path.parent)
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ArrayWriter:
+    """A one-dimensional .npy file written piece by piece."""
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
+        self._path = path
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._length = 0
+        with naming(path):
+            self._file = path.open("wb")
+            self._file.write(bytes(HEADER_BYTES))
+
+    def __enter__(self) -> ArrayWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with naming(self._path), self._file:
+            if kind is None:
+                self._file.seek(0)
+                self._file.write(self._header())
+
+    def append(self, values: npt.ArrayLike) -> None:
+        """Adds values at the end."""
+        array = np.ascontiguousarray(values, dtype=self._dtype)
+        with naming(self._path):
+            self._file.write(array.tobytes())
+        self._length += len(array)
+
+    def _header(self) -> bytes:
+        header = io.BytesIO()
+        fields = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(header, fields)
+        content = header.getvalue()
+        if len(content) != HEADER_BYTES:
+            raise ValueError(f"a .npy header of {len(content)} bytes, not {HEADER_BYTES}")
+        return content
+
+
+def map_array(path: Path, dtype: npt.DTypeLike, length: int | None = None) -> npt.NDArray[Any]:
+    """A one-dimensional .npy file as a read-only memory map; ArtifactError where it differs."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise damaged(path, "a .npy array", str(error)) from error
+    wanted = np.dtype(dtype).newbyteorder("<")
+    if array.ndim != 1 or array.dtype != wanted or (length is not None and len(array) != length):
+        size = "any number of" if length is None else str(length)
+        raise damaged(
+            path, f"{size} values of {wanted.str}", f"{array.shape} values of {array.dtype.str}"
+        )
+    return np.asarray(array)

@@ -1,0 +1,144 @@
+"""Documents on their way into an index: chunks, ids met twice, what is there already, a report.
+
+Knows an encoder only as a function from texts to `Encoded`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from m3search.corpus import document_text
+from m3search.errors import ConfigError
+from m3search.lines import SeenIds
+from m3search.records import Document, Encoded
+from m3search.stores.documents import Record
+from m3search.stores.snapshot import Snapshot
+from m3search.stores.writer import IndexWriter
+
+SEGMENT_BYTES = 1 << 29
+CHUNK_DOCUMENTS = 512
+CHUNK_BYTES = 1 << 28
+"""of token vectors that the encoder returns at a time, at one token a character"""
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class BuildReport:
+    """What a build or an add did."""
+
+    documents: int = 0
+    """encoded and written"""
+    replaced: int = 0
+    """of them, those whose id the index held already"""
+    unchanged: int = 0
+    """found in the index as they are, by a build that goes on; not encoded"""
+    deleted: int = 0
+    """held by the index of an interrupted build, but no longer by the corpus"""
+    truncated: int = 0
+    """longer than the encoder's maximum length, and cut"""
+    segments: int = 0
+    """of the index"""
+    seconds: float = 0.0
+
+
+@dataclass
+class Intake:
+    """Documents on their way from a corpus into a writer, a chunk at a time."""
+
+    writer: IndexWriter
+    encode: Callable[[Sequence[str]], Encoded]
+    segment_documents: int
+    building: bool
+    source: str = ""
+    report: BuildReport = field(default_factory=BuildReport)
+    seen: SeenIds = field(default_factory=SeenIds)
+
+    def __post_init__(self) -> None:
+        if self.segment_documents < 1:
+            raise ConfigError(
+                "segment_documents",
+                expected="a whole number from 1 up",
+                found=str(self.segment_documents),
+                remedy="Raise it.",
+            )
+        self.kept = np.zeros(self.writer.base.rows, dtype=bool)
+
+    def take(self, documents: Iterable[Document], progress: Progress | None) -> None:
+        """Writes all documents; a build commits at the end of every segment."""
+        most = min(CHUNK_DOCUMENTS, self.segment_documents)
+        characters = CHUNK_BYTES // (4 * self.writer.manifest.model.multi_dim)
+        for chunk in _chunks(documents, most, characters):
+            self._take_chunk(chunk)
+            full = self.writer.pending_rows >= self.segment_documents
+            if full or self.writer.pending_bytes >= SEGMENT_BYTES:
+                if self.building:
+                    self.writer.commit(complete=False, source=self.source)
+                else:
+                    self.writer.flush()
+            if progress is not None:
+                progress(len(chunk))
+
+    def drop_unseen(self) -> None:
+        """Deletes what an interrupted build committed and this one did not meet."""
+        live = np.concatenate([np.zeros(0, dtype=bool), *self.writer.base.live])
+        rows = np.flatnonzero(live & ~self.kept)
+        self.report.deleted = len(rows)
+        self.writer.remove(rows)
+
+    def finished(self, snapshot: Snapshot, started: float) -> BuildReport:
+        """The report, with what is known at the end."""
+        seconds = time.monotonic() - started
+        return replace(self.report, segments=len(snapshot.segments), seconds=seconds)
+
+    def _take_chunk(self, chunk: Sequence[Document]) -> None:
+        for document in chunk:
+            if self.seen.add(document.id, 1):
+                raise _repeated(document.id)
+        records = [Record.of(document) for document in chunk]
+        rows = self.writer.base.rows_of([record.id for record in records])
+        self.kept[rows[rows >= 0]] = True
+        new = np.ones(len(chunk), dtype=bool)
+        if self.building:
+            held = np.flatnonzero(rows >= 0)
+            stored = self.writer.base.records(rows[held])
+            new[held] = [records[i] != old for i, old in zip(held, stored, strict=True)]
+        chosen = np.flatnonzero(new).tolist()
+        self.report.unchanged += len(chunk) - len(chosen)
+        if not chosen:
+            return
+        template = self.writer.manifest.title_template
+        texts = [document_text(chunk[i], template) for i in chosen]
+        encoded = self.encode(texts)
+        replaced = rows[chosen][rows[chosen] >= 0]
+        self.writer.append([records[i] for i in chosen], encoded, replaced)
+        self.report.documents += len(chosen)
+        self.report.replaced += len(replaced)
+        self.report.truncated += int(encoded.truncated.sum())
+
+
+def _chunks(documents: Iterable[Document], most: int, characters: int) -> Iterator[list[Document]]:
+    """Up to `most` documents at a time, and up to about so many characters."""
+    chunk: list[Document] = []
+    size = 0
+    for document in documents:
+        chunk.append(document)
+        size += len(document.text) + len(document.title)
+        if len(chunk) == most or size >= characters:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _repeated(name: str) -> ConfigError:
+    return ConfigError(
+        f"document {name!r}",
+        expected="an id of its own for every document",
+        found="the id a second time in one call",
+        remedy="Leave one of them out, or give it another id.",
+    )

@@ -1,0 +1,190 @@
+"""What one commit of an index holds: the manifest, to and from JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from m3search.errors import ArtifactError
+from m3search.records import ModelIdentity
+from m3search.stores.files import damaged
+
+FORMAT = "m3search-index"
+VERSION = 1
+MANIFEST = "manifest.json"
+SEGMENTS = "segments"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One immutable file of a segment."""
+
+    name: str
+    size: int
+    """bytes"""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StoreEntry:
+    """One store of a segment: its kind, and the files that belong to it."""
+
+    kind: str
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True)
+class DeletesEntry:
+    """The tombstones of a segment at this commit."""
+
+    file: FileEntry
+    count: int
+    """rows deleted"""
+
+
+@dataclass(frozen=True)
+class SegmentEntry:
+    """A run of rows that never changes, with the tombstones of this commit beside it."""
+
+    name: str
+    rows: int
+    stores: Mapping[str, StoreEntry]
+    deletes: DeletesEntry | None = None
+
+    @property
+    def documents(self) -> int:
+        """Rows that are not deleted."""
+        return self.rows - (self.deletes.count if self.deletes else 0)
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """All files of the segment, tombstones included."""
+        files = tuple(file for store in self.stores.values() for file in store.files)
+        return files + ((self.deletes.file,) if self.deletes else ())
+
+
+@dataclass(frozen=True)
+class CodecCheck:
+    """What the multi-vector codec did to a sample of the build's own vectors."""
+
+    texts: int
+    vectors: int
+    mean_cosine: float
+    """between a vector and what is stored of it; 1 is best"""
+    min_cosine: float
+    rank_agreement: float
+    """share of document pairs that MaxSim puts in the same order, 0 to 1"""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One commit: the model, the segments and every file with its size and checksum."""
+
+    commit: int
+    complete: bool
+    """False while a build is under way or was interrupted"""
+    source: str
+    """what the build reads from"""
+    model: ModelIdentity
+    title_template: str
+    multi_codec: str
+    segments: tuple[SegmentEntry, ...] = ()
+    next_segment: int = 1
+    codec_check: CodecCheck | None = None
+
+    @property
+    def documents(self) -> int:
+        """Documents that can be found."""
+        return sum(segment.documents for segment in self.segments)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all segments, deleted ones included."""
+        return sum(segment.rows for segment in self.segments)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, as in manifest.json but without its own checksum."""
+        fields = asdict(self)
+        head = {"format": FORMAT, "version": VERSION}
+        return {**head, **fields, "documents": self.documents, "rows": self.rows}
+
+    def to_bytes(self) -> bytes:
+        """The content of manifest.json."""
+        fields = self.to_json()
+        fields["sha256"] = _fingerprint(fields)
+        return (json.dumps(fields, indent=1) + "\n").encode()
+
+
+def parse_manifest(path: Path, content: bytes) -> Manifest:
+    """The manifest in the content of a file; ArtifactError if foreign, newer or damaged."""
+    try:
+        fields = json.loads(content)
+    except ValueError as error:
+        raise damaged(path, "JSON", str(error)) from error
+    _check_format(path, fields)
+    found = _fingerprint({name: value for name, value in fields.items() if name != "sha256"})
+    if fields.get("sha256") != found:
+        raise damaged(path, f"content of SHA-256 {fields.get('sha256')}", found)
+    try:
+        return _to_manifest(fields)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{type(error).__name__} {error}"
+        raise damaged(path, f"the fields of version {VERSION}", what) from error
+
+
+def _check_format(path: Path, fields: object) -> None:
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise ArtifactError(
+            str(path),
+            expected=f'"format": "{FORMAT}"',
+            found="another kind of file",
+            remedy="Give the folder of an m3search index.",
+        )
+    version = fields.get("version")
+    if version != VERSION:
+        newer = isinstance(version, int) and version > VERSION
+        raise ArtifactError(
+            str(path),
+            expected=f"format version {VERSION}",
+            found=f"version {version}",
+            remedy="Update m3search to read it." if newer else "Build the index anew.",
+        )
+
+
+def _fingerprint(fields: Mapping[str, Any]) -> str:
+    content = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _to_manifest(fields: Mapping[str, Any]) -> Manifest:
+    check = fields["codec_check"]
+    return Manifest(
+        commit=int(fields["commit"]),
+        complete=bool(fields["complete"]),
+        source=str(fields["source"]),
+        model=ModelIdentity(**fields["model"]),
+        title_template=str(fields["title_template"]),
+        multi_codec=str(fields["multi_codec"]),
+        segments=tuple(_to_segment(segment) for segment in fields["segments"]),
+        next_segment=int(fields["next_segment"]),
+        codec_check=None if check is None else CodecCheck(**check),
+    )
+
+
+def _to_segment(fields: Mapping[str, Any]) -> SegmentEntry:
+    deletes = fields["deletes"]
+    return SegmentEntry(
+        name=str(fields["name"]),
+        rows=int(fields["rows"]),
+        stores={
+            name: StoreEntry(store["kind"], tuple(FileEntry(**file) for file in store["files"]))
+            for name, store in fields["stores"].items()
+        },
+        deletes=None
+        if deletes is None
+        else DeletesEntry(FileEntry(**deletes["file"]), int(deletes["count"])),
+    )

@@ -1,0 +1,260 @@
+"""The multi-vector store: one LMDB file per segment, row -> token vectors, scanned by MaxSim."""
+
+from __future__ import annotations
+
+import errno
+import struct
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+import lmdb
+import numpy as np
+
+from m3search.fusion import top_k
+from m3search.records import BoolArray, FloatArray, Hits, IntArray
+from m3search.scoring import maxsim
+from m3search.stores.codecs import (
+    Codec,
+    count_vectors,
+    decode_together,
+    decode_vectors,
+    encode_vectors,
+)
+from m3search.stores.files import check_readable, damaged
+
+FILE = "multi.lmdb"
+KEY = struct.Struct(">Q")
+"""the row; big-endian, so that LMDB's byte order is the order of rows"""
+FIRST_MAP = 1 << 24
+"""bytes of address space to begin with; doubled as the file grows"""
+SIMILARITIES_AT_ONCE = 1 << 23
+VECTORS_AT_ONCE = 1 << 14
+APPROXIMATE_AT_ONCE = 1 << 26
+MARGIN = 1e-4
+"""what lies this near to the k-th score in float32 is scored again in float64"""
+
+
+class VectorWriter:
+    """Appends the token vectors of one segment, row by row."""
+
+    def __init__(self, folder: Path, codec: Codec) -> None:
+        self.path = folder / FILE
+        self._codec = codec
+        self._rows = 0
+        with _naming(self.path):
+            self._environment = lmdb.open(
+                str(self.path),
+                subdir=False,
+                map_size=FIRST_MAP,
+                lock=False,
+                sync=False,
+                metasync=False,
+            )
+
+    def append(self, texts: Iterable[FloatArray]) -> int:
+        """Adds texts (vectors_i, dim); returns the bytes that they take."""
+        return self.append_blobs([encode_vectors(vectors, self._codec) for vectors in texts])
+
+    def append_blobs(self, blobs: Sequence[bytes]) -> int:
+        """Adds texts that are encoded already; returns their bytes."""
+        with _naming(self.path):
+            while not self._put(blobs):
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+        self._rows += len(blobs)
+        return sum(map(len, blobs))
+
+    def finish(self) -> list[Path]:
+        """The files, complete."""
+        self.close()
+        return [self.path]
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._environment.close()
+
+    def _put(self, blobs: Sequence[bytes]) -> bool:
+        """Whether the blobs had room in the map; where not, none was added."""
+        try:
+            with self._environment.begin(write=True) as transaction:
+                for row, blob in enumerate(blobs, start=self._rows):
+                    transaction.put(KEY.pack(row), blob, append=True)
+        except lmdb.MapFullError:
+            return False
+        return True
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """LMDB's errors as an OSError that names the file."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise OSError(errno.EIO, str(error), str(path)) from error
+
+
+class _Environment:
+    """An open LMDB file; a process may open a file only once, so all its readers share it."""
+
+    def __init__(self, path: Path) -> None:
+        self.lmdb = lmdb.open(str(path), subdir=False, readonly=True, lock=False, create=False)
+
+
+_opening = threading.Lock()
+_environments: WeakValueDictionary[tuple[int, int], _Environment] = WeakValueDictionary()
+
+
+def _open_environment(path: Path) -> _Environment:
+    with _opening:
+        status = path.stat()
+        key = (status.st_dev, status.st_ino)
+        environment = _environments.get(key)
+        if environment is None:
+            environment = _Environment(path)
+            _environments[key] = environment
+        return environment
+
+
+class _Block(NamedTuple):
+    """Neighbouring rows and their vectors, one after the other."""
+
+    rows: IntArray
+    vectors: FloatArray
+    offsets: IntArray
+
+
+class VectorStore:
+    """The token vectors of one segment. Any number of threads may read."""
+
+    def __init__(self, folder: Path, rows: int, dim: int) -> None:
+        self._path = folder / FILE
+        self._rows = rows
+        self._dim = dim
+        check_readable(self._path)
+        try:
+            self._environment = _open_environment(self._path)
+            entries = int(self._environment.lmdb.stat()["entries"])
+        except lmdb.Error as error:
+            raise damaged(self._path, "an LMDB file", str(error)) from error
+        if entries != rows:
+            raise damaged(self._path, f"{rows} entries", str(entries))
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def blobs(self, rows: Iterable[int]) -> Iterator[bytes]:
+        """The stored bytes of each row, in the order asked."""
+        with self._environment.lmdb.begin(buffers=False) as transaction:
+            for row in rows:
+                blob = transaction.get(KEY.pack(row))
+                if blob is None:
+                    raise damaged(self._path, f"vectors of row {row}", "none")
+                yield blob
+
+    def vectors(self, row: int) -> FloatArray:
+        """The stored vectors (n, dim) float32 of one row."""
+        return decode_vectors(next(self.blobs([row])))
+
+    def scores(self, query: FloatArray, rows: IntArray) -> FloatArray:
+        """The exact score (n,) of the given rows for one query (m, dim).
+
+        Each document is scored alone, so a score has the same bits whatever is scored beside it.
+        """
+        blobs = self.blobs(rows.tolist())
+        return np.array([maxsim(query, decode_vectors(blob)) for blob in blobs], dtype=np.float32)
+
+    def retrieve(
+        self, queries: Sequence[FloatArray], k: int, allowed: BoolArray | None = None
+    ) -> Hits:
+        """The k best allowed rows of each query (m_i, dim), found by scoring every one.
+
+        A scan in float32 finds what can reach the k best; that is scored again, exactly.
+        """
+        rows = np.arange(self._rows) if allowed is None else np.flatnonzero(allowed)
+        lines = []
+        for group in self._groups(queries):
+            approximate = self._scan(group, rows)
+            for query, scores in zip(group, approximate, strict=True):
+                near = rows[_reaches(scores, k, self._margin(query))]
+                lines.append(top_k(near, self.scores(query, near), k))
+        return Hits.stack(lines, k)
+
+    def verify(self) -> list[str]:
+        """What contradicts itself in the store; empty if nothing does."""
+        damages = []
+        with self._environment.lmdb.begin(buffers=True) as transaction:
+            for row, (key, blob) in enumerate(transaction.cursor()):
+                if bytes(key) != KEY.pack(row):
+                    damages.append(f"row {row} missing")
+                    break
+                vectors = decode_vectors(bytes(blob))
+                if vectors.shape[1] != self._dim:
+                    damages.append(f"row {row} of {vectors.shape[1]} dimensions")
+        return damages
+
+    def _groups(self, queries: Sequence[FloatArray]) -> Iterator[list[FloatArray]]:
+        """Queries that are scanned for together: bounded by their vectors and by their scores."""
+        group: list[FloatArray] = []
+        total = 0
+        most = max(1, APPROXIMATE_AT_ONCE // max(1, self._rows))
+        for query in queries:
+            if group and (total + len(query) > 512 or len(group) == most):
+                yield group
+                group, total = [], 0
+            group.append(query)
+            total += len(query)
+        if group:
+            yield group
+
+    def _scan(self, queries: Sequence[FloatArray], rows: IntArray) -> FloatArray:
+        """MaxSim (queries, rows) in float32; 0 where a side has no vectors."""
+        scores = np.zeros((len(queries), len(rows)), dtype=np.float32)
+        lengths = np.array([len(query) for query in queries])
+        filled = np.flatnonzero(lengths)
+        if not len(filled):
+            return scores
+        together = np.concatenate([query for query in queries if len(query)]).astype(np.float32)
+        lengths = lengths[filled]
+        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        at_once = max(1, min(VECTORS_AT_ONCE, SIMILARITIES_AT_ONCE // len(together)))
+        done = 0
+        for block in self._blocks(rows, at_once):
+            span = np.arange(done, done + len(block.rows))
+            done += len(block.rows)
+            held = block.offsets[1:] > block.offsets[:-1]
+            if held.any():
+                similarity = together @ block.vectors.T
+                best = np.maximum.reduceat(similarity, block.offsets[:-1][held], axis=1)
+                means = np.add.reduceat(best, starts, axis=0) / lengths[:, np.newaxis]
+                scores[np.ix_(filled, span[held])] = means
+        return scores
+
+    def _blocks(self, rows: IntArray, at_once: int) -> Iterator[_Block]:
+        """The vectors of the rows, about `at_once` of them at a time, and at least one row."""
+        pending: list[bytes] = []
+        total = first = 0
+        for place, blob in enumerate(self.blobs(rows.tolist())):
+            count = count_vectors(blob)
+            if pending and total + count > at_once:
+                yield _Block(rows[first:place], *decode_together(pending))
+                pending, total, first = [], 0, place
+            pending.append(blob)
+            total += count
+        if pending:
+            yield _Block(rows[first:], *decode_together(pending))
+
+    def _margin(self, query: FloatArray) -> float:
+        """Twice what float32 can miss by; stored vectors are unit vectors."""
+        norms = np.linalg.norm(query, axis=1) if len(query) else np.ones(1)
+        return max(MARGIN, 4 * self._dim * 2.0**-24) * max(1.0, float(norms.max()))
+
+
+def _reaches(scores: FloatArray, k: int, margin: float) -> BoolArray:
+    """Which of the scores lie above the k-th less the margin."""
+    if k < 1 or k >= len(scores):
+        return np.full(len(scores), k >= 1)
+    kth = np.partition(scores, len(scores) - k)[len(scores) - k]
+    return np.asarray(scores >= kth - margin)

@@ -1,0 +1,249 @@
+"""One segment: four stores that hold the same document in the same row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from m3search.errors import ArtifactError
+from m3search.records import BoolArray, Encoded, FloatArray, Hits, IntArray, Mode, ModelIdentity
+from m3search.stores import dense, documents, sparse
+from m3search.stores.codecs import CODECS, check_codec_name
+from m3search.stores.dense import FlatStore, FlatWriter
+from m3search.stores.documents import DocumentStore, DocumentWriter, Record
+from m3search.stores.files import checksum, damaged, naming, sync
+from m3search.stores.manifest import DeletesEntry, FileEntry, SegmentEntry, StoreEntry
+from m3search.stores.multi import VectorStore, VectorWriter
+from m3search.stores.sparse import CscStore, CscWriter, merge_postings
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "dense": (dense.KIND,),
+    "sparse": (sparse.KIND,),
+    "multi": CODECS,
+    "documents": (documents.KIND,),
+}
+"""the kinds of each store that this version reads"""
+ROWS_AT_ONCE = 256
+
+
+class SegmentWriter:
+    """Writes one segment; it counts only once a manifest names it."""
+
+    def __init__(self, folder: Path, model: ModelIdentity, codec: str) -> None:
+        self.folder = folder
+        self.rows = 0
+        self.bytes = 0
+        """of the vectors and texts so far"""
+        self._codec = check_codec_name(codec)
+        with naming(folder):
+            folder.mkdir(parents=True)
+        self._dense = FlatWriter(folder, model.dim)
+        self._sparse = CscWriter(folder, model.vocabulary)
+        self._multi = VectorWriter(folder, self._codec)
+        self._documents = DocumentWriter(folder)
+
+    def append(self, records: Sequence[Record], encoded: Encoded) -> None:
+        """Adds documents and their vectors, in the same order."""
+        if len(records) != len(encoded):
+            raise ValueError(f"{len(records)} documents, but {len(encoded)} were encoded")
+        self._documents.append(records)
+        self._dense.append(encoded.dense)
+        self._sparse.append(encoded.sparse)
+        self.bytes += self._multi.append(encoded.multi)
+        self.bytes += encoded.dense.nbytes + 8 * encoded.sparse.nnz
+        self.bytes += sum(len(record.text) + len(record.metadata) for record in records)
+        self.rows += len(records)
+
+    def finish(self) -> SegmentEntry:
+        """The segment, complete and on disk."""
+        return _seal(
+            self.folder,
+            self.rows,
+            {
+                "dense": (dense.KIND, self._dense.finish()),
+                "sparse": (sparse.KIND, self._sparse.finish()),
+                "multi": (self._codec, self._multi.finish()),
+                "documents": (documents.KIND, self._documents.finish()),
+            },
+        )
+
+    def close(self) -> None:
+        """Lets go of a segment that will not be finished."""
+        for writer in (self._dense, self._sparse, self._multi, self._documents):
+            writer.close()
+
+
+def _seal(folder: Path, rows: int, stores: dict[str, tuple[str, list[Path]]]) -> SegmentEntry:
+    """The entry of a segment whose files are written; they are on disk when it returns."""
+    entries = {
+        name: StoreEntry(kind, tuple(describe(path) for path in paths))
+        for name, (kind, paths) in stores.items()
+    }
+    sync(folder)
+    sync(folder.parent)
+    return SegmentEntry(folder.name, rows, entries)
+
+
+def describe(path: Path) -> FileEntry:
+    """Name, size and checksum of a file that is written; it is on disk when this returns."""
+    sync(path)
+    with naming(path):
+        return FileEntry(path.name, path.stat().st_size, checksum(path))
+
+
+def write_deletes(folder: Path, commit: int, deleted: BoolArray) -> DeletesEntry:
+    """Writes the tombstones (rows,) of a segment: bit i % 8 of byte i // 8, lowest bit first."""
+    path = folder / f"deletes-{commit:08d}.bits"
+    with naming(path):
+        path.write_bytes(np.packbits(deleted, bitorder="little").tobytes())
+    entry = DeletesEntry(describe(path), int(deleted.sum()))
+    sync(folder)
+    return entry
+
+
+def read_deletes(folder: Path, entry: SegmentEntry) -> BoolArray:
+    """The tombstones (rows,) of a segment."""
+    if entry.deletes is None:
+        return np.zeros(entry.rows, dtype=bool)
+    path = folder / entry.deletes.file.name
+    bits = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    if len(bits) != (entry.rows + 7) // 8:
+        raise damaged(path, f"bits of {entry.rows} rows", f"{len(bits)} bytes")
+    return np.unpackbits(bits, count=entry.rows, bitorder="little").astype(bool)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The open stores of one segment. Any number of threads may read."""
+
+    folder: Path
+    entry: SegmentEntry
+    dense: FlatStore
+    sparse: CscStore
+    multi: VectorStore
+    documents: DocumentStore
+
+    @classmethod
+    def open(cls, folder: Path, entry: SegmentEntry, model: ModelIdentity) -> Segment:
+        """All stores opened at once, so that they stay readable when the files are unlinked."""
+        _check_kinds(folder, entry)
+        _check_sizes(folder, entry.files)
+        return cls(
+            folder,
+            entry,
+            FlatStore(folder, entry.rows, model.dim),
+            CscStore(folder, entry.rows, model.vocabulary),
+            VectorStore(folder, entry.rows, model.multi_dim),
+            DocumentStore(folder, entry.rows),
+        )
+
+    def retrieve(self, mode: Mode, queries: Encoded, k: int, allowed: BoolArray | None) -> Hits:
+        """The k best allowed rows of each query in one mode."""
+        if mode == "dense":
+            return self.dense.retrieve(queries.dense, k, allowed)
+        if mode == "sparse":
+            return self.sparse.retrieve(queries.sparse, k, allowed)
+        return self.multi.retrieve(queries.multi, k, allowed)
+
+    def scores(self, mode: Mode, query: Encoded, rows: IntArray) -> FloatArray:
+        """The exact score of the given rows for one query."""
+        if mode == "dense":
+            return self.dense.scores(query.dense[0], rows)
+        if mode == "sparse":
+            return self.sparse.scores(query.sparse, rows)
+        return self.multi.scores(query.multi[0], rows)
+
+    def verify(self) -> list[str]:
+        """Every damage found in files and stores, as 'file: what'; empty if sound."""
+        damages = list(_file_damages(self.folder, self.entry.files))
+        if damages:
+            return damages
+        stores = {
+            "dense": len(self.dense),
+            "sparse": len(self.sparse),
+            "multi": len(self.multi),
+            "documents": len(self.documents),
+        }
+        for name, rows in stores.items():
+            if rows != self.entry.rows:
+                damages.append(f"{self.folder}: {rows} rows in {name}, not {self.entry.rows}")
+        for store in (self.sparse, self.multi, self.documents):
+            damages += [f"{self.folder}: {damage}" for damage in store.verify()]
+        return damages
+
+
+def _check_kinds(folder: Path, entry: SegmentEntry) -> None:
+    for name, kinds in KINDS.items():
+        store = entry.stores.get(name)
+        if store is None or store.kind not in kinds:
+            raise ArtifactError(
+                str(folder),
+                expected=f"a {name} store of kind {' or '.join(kinds)}",
+                found="none" if store is None else f"kind {store.kind!r}",
+                remedy="Update m3search to read it, or build the index anew.",
+            )
+
+
+def _check_sizes(folder: Path, files: Iterable[FileEntry]) -> None:
+    for file in files:
+        size = (folder / file.name).stat().st_size
+        if size != file.size:
+            raise damaged(folder / file.name, f"{file.size} bytes", f"{size} bytes")
+
+
+def _file_damages(folder: Path, files: Iterable[FileEntry]) -> Iterable[str]:
+    for file in files:
+        path = folder / file.name
+        if not path.exists():
+            yield f"{path}: missing"
+        elif path.stat().st_size != file.size:
+            yield f"{path}: {path.stat().st_size} bytes instead of {file.size}"
+        elif checksum(path) != file.sha256:
+            yield f"{path}: the content differs from its checksum"
+
+
+def merge_segments(
+    folder: Path,
+    parts: Sequence[tuple[Segment, BoolArray]],
+    model: ModelIdentity,
+    codec: str,
+    progress: Callable[[int], None] | None = None,
+) -> SegmentEntry:
+    """Writes the live rows of all parts, in their order, as one segment.
+
+    Bytes are copied, never decoded, so every score stays what it was. Memory is bounded.
+    """
+    with naming(folder):
+        folder.mkdir(parents=True)
+    vectors = FlatWriter(folder, model.dim)
+    blobs = VectorWriter(folder, check_codec_name(codec))
+    records = DocumentWriter(folder)
+    rows = 0
+    try:
+        for segment, live in parts:
+            source = iter(np.flatnonzero(live).tolist())
+            while chosen := list(islice(source, ROWS_AT_ONCE)):
+                vectors.append(segment.dense.vectors(chosen))
+                blobs.append_blobs(list(segment.multi.blobs(chosen)))
+                records.append(segment.documents.records(chosen))
+                rows += len(chosen)
+                if progress is not None:
+                    progress(len(chosen))
+        postings = [(segment.sparse, live) for segment, live in parts]
+        return _seal(
+            folder,
+            rows,
+            {
+                "dense": (dense.KIND, vectors.finish()),
+                "sparse": (sparse.KIND, merge_postings(postings, folder, model.vocabulary)),
+                "multi": (codec, blobs.finish()),
+                "documents": (documents.KIND, records.finish()),
+            },
+        )
+    finally:
+        for writer in (vectors, blobs, records):
+            writer.close()

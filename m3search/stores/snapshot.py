@@ -1,0 +1,214 @@
+"""One commit of an index, open for reading: every question that an index answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from m3search.errors import ArtifactError
+from m3search.fusion import top_k
+from m3search.lines import SeenIds
+from m3search.records import (
+    MODES,
+    BoolArray,
+    Document,
+    Encoded,
+    FloatArray,
+    Hits,
+    IntArray,
+    Mode,
+)
+from m3search.stores.commit import read_manifest
+from m3search.stores.documents import Record
+from m3search.stores.files import damaged
+from m3search.stores.filter import Filter
+from m3search.stores.manifest import SEGMENTS, Manifest
+from m3search.stores.segment import Segment, read_deletes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The segments of one commit. It never changes, and any number of threads may read it."""
+
+    path: Path
+    manifest: Manifest
+    segments: tuple[Segment, ...]
+    live: tuple[BoolArray, ...]
+    """per segment (rows,), which are not deleted"""
+    bases: IntArray
+    """(segments + 1,) the first global row of each segment, and the number of all rows"""
+
+    @property
+    def rows(self) -> int:
+        """Rows of all segments, deleted ones included."""
+        return int(self.bases[-1])
+
+    def retrieve(
+        self, mode: Mode, queries: Encoded, k: int, allowed: BoolArray | None = None
+    ) -> Hits:
+        """The k best live rows of each query in one mode; `allowed` is (rows,)."""
+        if allowed is not None and len(allowed) != self.rows:
+            raise ValueError(f"a mask of {len(allowed)} rows for an index of {self.rows}")
+        k = max(k, 0)
+        found = [
+            (base, segment.retrieve(mode, queries, min(k, len(live)), mask))
+            for base, segment, live, mask in self._masked(allowed)
+        ]
+        lines = []
+        for query in range(len(queries)):
+            rows = [base + hits.rows[query][hits.rows[query] >= 0] for base, hits in found]
+            scores = [hits.scores[query][hits.rows[query] >= 0] for _, hits in found]
+            lines.append(top_k(_join(rows, np.int64), _join(scores, np.float32), k))
+        return Hits.stack(lines, k)
+
+    def scores(self, mode: Mode, query: Encoded, rows: npt.ArrayLike) -> FloatArray:
+        """The exact score (n,) of global rows for one query; -inf for row -1."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        scores = np.full(len(wanted), -np.inf, dtype=np.float32)
+        for segment, places, inside in self._located(wanted):
+            scores[places] = segment.scores(mode, query, inside)
+        return scores
+
+    def documents(self, rows: npt.ArrayLike) -> list[Document]:
+        """The documents of global rows, in the order asked."""
+        return [record.to_document() for record in self.records(rows)]
+
+    def records(self, rows: npt.ArrayLike) -> list[Record]:
+        """The stored records of global rows, in the order asked."""
+        return self._gather(rows, lambda segment, inside: segment.documents.records(inside))
+
+    def ids(self, rows: npt.ArrayLike) -> list[str]:
+        """The ids of global rows, in the order asked."""
+        return self._gather(rows, lambda segment, inside: segment.documents.ids(inside))
+
+    def vectors(self, row: int) -> FloatArray:
+        """The stored token vectors (n, multi_dim) of one global row."""
+        return self._gather([row], lambda segment, inside: [segment.multi.vectors(inside[0])])[0]
+
+    def rows_of(self, ids: Sequence[str]) -> IntArray:
+        """The global row (n,) of each id; -1 where it is unknown or deleted."""
+        found: dict[str, int] = {}
+        for base, segment, live in zip(self.bases, self.segments, self.live, strict=False):
+            for name, row in segment.documents.rows_of(ids).items():
+                if live[row]:
+                    found[name] = int(base) + row
+        return np.array([found.get(name, -1) for name in ids], dtype=np.int64)
+
+    def select(self, conditions: Filter) -> BoolArray:
+        """Which rows (rows,) are live and match the filter."""
+        parts = [
+            segment.documents.select(conditions) & live
+            for segment, live in zip(self.segments, self.live, strict=True)
+        ]
+        return _join(parts, np.bool_)
+
+    def verify(self) -> list[str]:
+        """Every damage, as 'file: what'; empty if the index is sound."""
+        damages = [damage for segment in self.segments for damage in segment.verify()]
+        seen = SeenIds()
+        for segment, live in zip(self.segments, self.live, strict=True):
+            entry = segment.entry
+            if int(live.sum()) != entry.documents:
+                damages.append(f"{segment.folder}: {entry.documents} documents, {live.sum()} found")
+            if not damages:
+                names = segment.documents.ids(np.flatnonzero(live).tolist())
+                twice = [name for name in names if seen.add(name, 1)]
+                damages += [f"{segment.folder}: the id {name!r} a second time" for name in twice]
+        return damages
+
+    def bytes_by_store(self) -> dict[str, int]:
+        """Bytes on disk of each store, over all segments."""
+        sizes = dict.fromkeys((*MODES, "documents"), 0)
+        for segment in self.manifest.segments:
+            for name, store in segment.stores.items():
+                sizes[name] += sum(file.size for file in store.files)
+        return sizes
+
+    def _masked(
+        self, allowed: BoolArray | None
+    ) -> list[tuple[int, Segment, BoolArray, BoolArray | None]]:
+        """(base, segment, live, which rows may be found or None for all) of each segment."""
+        masked = []
+        for number, (segment, live) in enumerate(zip(self.segments, self.live, strict=True)):
+            start, stop = int(self.bases[number]), int(self.bases[number + 1])
+            mask = live if allowed is None else live & allowed[start:stop]
+            masked.append((start, segment, live, None if mask.all() else mask))
+        return masked
+
+    def _located(self, rows: IntArray) -> list[tuple[Segment, IntArray, IntArray]]:
+        """(segment, places in `rows`, rows in the segment) for every segment that is asked."""
+        if len(rows) and rows.max() >= self.rows:
+            raise IndexError(f"row {rows.max()} of an index of {self.rows} rows")
+        numbers = np.searchsorted(self.bases, rows, side="right") - 1
+        located = []
+        for number in np.unique(numbers[rows >= 0]).tolist():
+            places = np.flatnonzero(numbers == number)
+            located.append((self.segments[number], places, rows[places] - self.bases[number]))
+        return located
+
+    def _gather(
+        self, rows: npt.ArrayLike, read: Callable[[Segment, list[int]], Sequence[T]]
+    ) -> list[T]:
+        wanted = np.asarray(rows, dtype=np.int64)
+        if len(wanted) and wanted.min() < 0:
+            raise IndexError(f"row {wanted.min()}")
+        found: dict[int, T] = {}
+        for segment, places, inside in self._located(wanted):
+            found.update(zip(places.tolist(), read(segment, inside.tolist()), strict=True))
+        return [found[place] for place in range(len(wanted))]
+
+
+def _join(parts: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype=dtype), *parts]).astype(dtype)
+
+
+def open_snapshot(path: Path, known: Snapshot | None = None) -> Snapshot:
+    """The commit in force; segments that `known` has open already are shared with it.
+
+    A writer may commit and collect between the reading of the manifest and the opening of the
+    files. Then a file is gone, and the newer manifest is read.
+    """
+    manifest = read_manifest(path)
+    while True:
+        try:
+            return _open_commit(path, manifest, known)
+        except (FileNotFoundError, ArtifactError) as error:
+            newer = read_manifest(path)
+            if newer == manifest:
+                if isinstance(error, FileNotFoundError):
+                    raise damaged(Path(error.filename), "a file of the index", "none") from error
+                raise
+            manifest = newer
+        except OSError as error:
+            raise ArtifactError(
+                str(error.filename or path),
+                expected="a readable file",
+                found=error.strerror or str(error),
+                remedy="Check its permissions and the limit on open files (ulimit -n).",
+            ) from error
+
+
+def _open_commit(path: Path, manifest: Manifest, known: Snapshot | None) -> Snapshot:
+    opened = {segment.entry.name: segment for segment in known.segments} if known else {}
+    segments, live = [], []
+    for entry in manifest.segments:
+        folder = path / SEGMENTS / entry.name
+        segment = opened.get(entry.name)
+        if segment is None or segment.entry.stores != entry.stores:
+            segment = Segment.open(folder, entry, manifest.model)
+        else:
+            segment = Segment(
+                folder, entry, segment.dense, segment.sparse, segment.multi, segment.documents
+            )
+        segments.append(segment)
+        live.append(~read_deletes(folder, entry))
+    rows = [entry.rows for entry in manifest.segments]
+    bases = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
+    return Snapshot(path, manifest, tuple(segments), tuple(live), bases)

@@ -1,0 +1,190 @@
+"""The sparse store: posting lists of one segment as memory-mapped compressed columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse as sp
+
+from m3search.fusion import top_k
+from m3search.records import BoolArray, FloatArray, Hits, IntArray
+from m3search.stores.files import ArrayWriter, damaged, map_array
+
+KIND = "csc"
+INDPTR, ROWS, WEIGHTS = "sparse.indptr.npy", "sparse.rows.npy", "sparse.weights.npy"
+LENGTHS = "sparse.lengths.npy"
+FILES = (INDPTR, ROWS, WEIGHTS, LENGTHS)
+POSTINGS_AT_ONCE = 1 << 22
+
+
+class CscWriter:
+    """Gathers the sparse vectors of one segment and writes them transposed."""
+
+    def __init__(self, folder: Path, vocabulary: int) -> None:
+        self._folder = folder
+        self._parts = [sp.csr_array((0, vocabulary), dtype=np.float32)]
+
+    def append(self, vectors: sp.csr_array) -> None:
+        """Adds vectors (n, vocabulary)."""
+        self._parts.append(vectors.astype(np.float32))
+
+    def finish(self) -> list[Path]:
+        """The files, complete."""
+        vectors = sp.csr_array(sp.vstack(self._parts, format="csr"))
+        columns = vectors.tocsc()
+        columns.sort_indices()
+        arrays = (columns.indptr, columns.indices, columns.data, np.diff(vectors.indptr))
+        dtypes = ("<i8", "<i4", "<f4", "<i4")
+        for name, array, dtype in zip(FILES, arrays, dtypes, strict=True):
+            with ArrayWriter(self._folder / name, dtype) as writer:
+                writer.append(array)
+        return [self._folder / name for name in FILES]
+
+    def close(self) -> None:
+        """Lets go of what will not be finished."""
+        self._parts.clear()
+
+
+class CscStore:
+    """The posting lists of one segment. Any number of threads may read."""
+
+    def __init__(self, folder: Path, rows: int, vocabulary: int) -> None:
+        self._shape = (rows, vocabulary)
+        self.indptr: IntArray = map_array(folder / INDPTR, "<i8", vocabulary + 1)
+        self.rows: npt.NDArray[np.int32] = map_array(folder / ROWS, "<i4")
+        self.weights: FloatArray = map_array(folder / WEIGHTS, "<f4", len(self.rows))
+        self.lengths: npt.NDArray[np.int32] = map_array(folder / LENGTHS, "<i4", rows)
+        ends = (int(self.indptr[0]), int(self.indptr[-1]))
+        if ends != (0, len(self.rows)):
+            raise damaged(folder / INDPTR, f"values from 0 to {len(self.rows)}", f"{ends}")
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def retrieve(self, queries: sp.csr_array, k: int, allowed: BoolArray | None = None) -> Hits:
+        """The k best allowed rows of each query (n, vocabulary), only those that score above 0."""
+        return Hits.stack((self._best(*line, k, allowed) for line in self._terms(queries)), k)
+
+    def scores(self, query: sp.csr_array, rows: IntArray) -> FloatArray:
+        """The exact score (n,) of the given rows for one query (1, vocabulary); 0 without a term.
+
+        Adds in the order of `retrieve`, so that the bits are the same.
+        """
+        total = np.zeros(len(rows), dtype=np.float64)
+        for terms, weights in self._terms(query):
+            for term, weight in zip(terms.tolist(), weights.tolist(), strict=True):
+                start, stop = self.indptr[term], self.indptr[term + 1]
+                postings = self.rows[start:stop]
+                if not len(postings):
+                    continue
+                place = np.searchsorted(postings, rows)
+                place[place == len(postings)] = 0
+                held = postings[place] == rows
+                total[held] += weight * self.weights[start:stop][place[held]].astype(np.float64)
+        return total.astype(np.float32)
+
+    def verify(self) -> list[str]:
+        """What contradicts itself in the posting lists; empty if nothing does."""
+        steps = np.diff(self.indptr)
+        if (steps < 0).any():
+            return ["posting lists that end before they begin"]
+        counts = np.zeros(len(self), dtype=np.int64)
+        for start in range(0, len(self.rows), POSTINGS_AT_ONCE):
+            block = self.rows[start : start + POSTINGS_AT_ONCE]
+            if len(block) and (block.min() < 0 or block.max() >= len(self)):
+                return [f"a posting of a row outside 0 to {len(self) - 1}"]
+            counts += np.bincount(block, minlength=len(self))
+        return [] if np.array_equal(counts, self.lengths) else ["rows with missing postings"]
+
+    def _best(
+        self,
+        terms: IntArray,
+        weights: npt.NDArray[np.float64],
+        k: int,
+        allowed: BoolArray | None,
+    ) -> tuple[IntArray, FloatArray]:
+        scores = (self._columns(terms) @ weights).astype(np.float32)
+        found = scores > 0 if allowed is None else (scores > 0) & allowed
+        rows = np.flatnonzero(found)
+        return top_k(rows, scores[rows], k)
+
+    def _terms(self, queries: sp.csr_array) -> Iterator[tuple[IntArray, npt.NDArray[np.float64]]]:
+        """Terms and weights of each query, terms ascending, terms unknown to the index dropped."""
+        queries = sp.csr_array(queries).sorted_indices()
+        for start, stop in zip(queries.indptr[:-1], queries.indptr[1:], strict=True):
+            terms = queries.indices[start:stop].astype(np.int64)
+            known = terms < self._shape[1]
+            yield terms[known], queries.data[start:stop][known].astype(np.float64)
+
+    def _columns(self, terms: IntArray) -> sp.csc_array:
+        """The posting lists of the terms, (rows, terms) float32; only they are read from disk."""
+        starts, stops = self.indptr[terms], self.indptr[terms + 1]
+        spans = list(zip(starts.tolist(), stops.tolist(), strict=True))
+        rows = [self.rows[a:b] for a, b in spans] or [self.rows[:0]]
+        weights = [self.weights[a:b] for a, b in spans] or [self.weights[:0]]
+        indptr = np.concatenate([[0], np.cumsum(stops - starts)])
+        content = (np.concatenate(weights), np.concatenate(rows), indptr)
+        return sp.csc_array(content, shape=(self._shape[0], len(terms)))
+
+
+def merge_postings(
+    parts: Sequence[tuple[CscStore, BoolArray]], folder: Path, vocabulary: int
+) -> list[Path]:
+    """Writes the live rows of all parts as one store, a block of terms at a time."""
+    renumbered, base = [], 0
+    for _, live in parts:
+        renumbered.append(base + np.cumsum(live) - 1)
+        base += int(live.sum())
+    indptr, rows, weights, lengths = (folder / name for name in FILES)
+    counts = np.zeros(vocabulary, dtype=np.int64)
+    with ArrayWriter(rows, "<i4") as row_file, ArrayWriter(weights, "<f4") as weight_file:
+        for start, stop in _term_blocks(parts, vocabulary):
+            columns, merged_rows, merged_weights = _merge_block(parts, renumbered, start, stop)
+            counts[start:stop] = np.bincount(columns - start, minlength=stop - start)
+            row_file.append(merged_rows)
+            weight_file.append(merged_weights)
+    with ArrayWriter(indptr, "<i8") as file:
+        file.append(np.concatenate([[0], np.cumsum(counts)]))
+    with ArrayWriter(lengths, "<i4") as file:
+        for store, live in parts:
+            file.append(store.lengths[live])
+    return [indptr, rows, weights, lengths]
+
+
+def _term_blocks(
+    parts: Sequence[tuple[CscStore, BoolArray]], vocabulary: int
+) -> Iterator[tuple[int, int]]:
+    """Ranges of terms with about POSTINGS_AT_ONCE postings each, and at least one term."""
+    total = np.zeros(vocabulary + 1, dtype=np.int64)
+    for store, _ in parts:
+        total += store.indptr
+    start = 0
+    while start < vocabulary:
+        reach = int(np.searchsorted(total, total[start] + POSTINGS_AT_ONCE, side="right")) - 1
+        stop = min(max(reach, start + 1), vocabulary)
+        yield start, stop
+        start = stop
+
+
+def _merge_block(
+    parts: Sequence[tuple[CscStore, BoolArray]],
+    renumbered: Sequence[IntArray],
+    start: int,
+    stop: int,
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """(terms, new rows, weights) of the live postings of terms [start, stop), terms ascending."""
+    terms, rows, weights = [], [], []
+    for (store, live), numbers in zip(parts, renumbered, strict=True):
+        indptr = np.asarray(store.indptr[start : stop + 1])
+        span = slice(int(indptr[0]), int(indptr[-1]))
+        old = store.rows[span]
+        kept = live[old]
+        terms.append(np.repeat(np.arange(start, stop), np.diff(indptr))[kept])
+        rows.append(numbers[old[kept]])
+        weights.append(store.weights[span][kept])
+    columns = np.concatenate(terms)
+    order = np.argsort(columns, kind="stable")  # parts come in row order, so rows stay ascending
+    return columns[order], np.concatenate(rows)[order], np.concatenate(weights)[order]

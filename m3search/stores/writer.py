@@ -1,0 +1,203 @@
+"""Changes to an index: new segments and tombstones, put in force by one commit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from m3search.errors import ArtifactError
+from m3search.records import BoolArray, Encoded, FloatArray, ModelIdentity
+from m3search.stores.codecs import SAMPLE_TEXTS, check_codec, check_codec_name
+from m3search.stores.commit import (
+    WriteLock,
+    check_folder,
+    collect,
+    read_manifest,
+    write_manifest,
+)
+from m3search.stores.documents import Record
+from m3search.stores.manifest import MANIFEST, SEGMENTS, Manifest, SegmentEntry
+from m3search.stores.segment import SegmentWriter, merge_segments, write_deletes
+from m3search.stores.snapshot import Snapshot, open_snapshot
+
+
+def create(path: Path, model: ModelIdentity, title_template: str, codec: str, source: str) -> None:
+    """Makes an empty index at the path, commit 0, unless one is there."""
+    check_codec_name(codec)
+    check_folder(path)
+    first = Manifest(0, False, source, model, title_template, codec)
+    with reporting(path, 0):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = WriteLock(path)
+        try:
+            if not (path / MANIFEST).exists():
+                collect(path, first)
+                write_manifest(path, first)
+        finally:
+            lock.release()
+
+
+@contextmanager
+def reporting(path: Path, documents: int) -> Iterator[None]:
+    """An OSError while writing as an ArtifactError that says what is safe and what to do."""
+    try:
+        yield
+    except OSError as error:
+        committed = f"{documents} {'document is' if documents == 1 else 'documents are'} committed"
+        raise ArtifactError(
+            str(error.filename or path),
+            expected="to write the file",
+            found=f"{error.strerror or error}; {committed} and safe",
+            remedy="Make room or check the permissions, then run the same command again.",
+        ) from error
+
+
+class IndexWriter:
+    """The one writer of an index, from the taking of the lock to its release.
+
+    What is appended and deleted is seen by nobody before `commit`. Where the block under `with`
+    raises, what was appended and deleted until then is committed, unless writing itself failed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        manifest = read_manifest(path)  # says it best where there is no index
+        with reporting(path, manifest.documents):
+            self._lock = WriteLock(path)
+        try:
+            self._path = path
+            self.manifest = read_manifest(path)
+            collect(path, self.manifest)
+            self.base: Snapshot = open_snapshot(path)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._segment: SegmentWriter | None = None
+        self._flushed: list[SegmentEntry] = []
+        self._dead: dict[str, BoolArray] = {}
+        self._sample: list[FloatArray] = []
+        self._whole = True  # False after an error in the middle of a write
+
+    def __enter__(self) -> IndexWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is not None and self._whole:  # what was encoded so far is not lost
+                self.commit(self.manifest.complete)
+            if self._segment is not None:
+                self._segment.close()
+                shutil.rmtree(self._segment.folder, ignore_errors=True)
+        finally:
+            self._lock.release()
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows of the segment that is being written."""
+        return self._segment.rows if self._segment else 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of the segment that is being written."""
+        return self._segment.bytes if self._segment else 0
+
+    def append(self, records: Sequence[Record], encoded: Encoded, replaced: npt.ArrayLike) -> None:
+        """Adds documents, and deletes the rows of `base` that they replace."""
+        with self._writing():
+            if self._segment is None:
+                self._segment = SegmentWriter(
+                    self._next_folder(), self.manifest.model, self.manifest.multi_codec
+                )
+            self._segment.append(records, encoded)
+            self.remove(replaced)
+        if self.manifest.codec_check is None:
+            self._sample += encoded.multi[: SAMPLE_TEXTS - len(self._sample)]
+
+    def remove(self, rows: npt.ArrayLike) -> None:
+        """Deletes rows of `base`."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        numbers = np.searchsorted(self.base.bases, wanted, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            segment = self.base.segments[number]
+            dead = self._dead.setdefault(segment.entry.name, ~self.base.live[number])
+            dead[wanted[numbers == number] - self.base.bases[number]] = True
+
+    def flush(self) -> None:
+        """Ends the segment that is being written; the next documents begin another."""
+        if self._segment is None:
+            return
+        with self._writing():
+            self._flushed.append(self._segment.finish())
+            self._segment = None
+
+    def merge(self, progress: Callable[[int], None] | None = None) -> None:
+        """Replaces all segments by one that holds the live rows, in their order."""
+        parts = [
+            (segment, live)
+            for segment, live in zip(self.base.segments, self.base.live, strict=True)
+            if live.any()
+        ]
+        codec, model = self.manifest.multi_codec, self.manifest.model
+        with self._writing():
+            if parts:
+                self._flushed = [merge_segments(self._next_folder(), parts, model, codec, progress)]
+            for segment in self.base.segments:
+                self._dead[segment.entry.name] = np.ones(segment.entry.rows, dtype=bool)
+
+    def commit(self, complete: bool, source: str | None = None) -> None:
+        """Puts everything since the last commit in force, in one step."""
+        self.flush()
+        unchanged = not self._flushed and not self._dead and complete == self.manifest.complete
+        if unchanged:
+            return
+        with self._writing():
+            manifest = self._next_manifest(complete, source)
+            write_manifest(self._path, manifest)
+            self.manifest = manifest
+            self._flushed = []
+        collect(self._path, manifest)
+
+    def _next_manifest(self, complete: bool, source: str | None) -> Manifest:
+        number = self.manifest.commit + 1
+        segments = []
+        for entry in self.manifest.segments:
+            dead = self._dead.get(entry.name)
+            if dead is None or (entry.deletes and entry.deletes.count == int(dead.sum())):
+                segments.append(entry)
+            elif not dead.all():
+                deletes = write_deletes(self._path / SEGMENTS / entry.name, number, dead)
+                segments.append(replace(entry, deletes=deletes))
+        check = self.manifest.codec_check
+        if check is None and self._sample:
+            check = check_codec(self._sample, check_codec_name(self.manifest.multi_codec))
+        return replace(
+            self.manifest,
+            commit=number,
+            complete=complete,
+            source=self.manifest.source if source is None else source,
+            segments=(*segments, *self._flushed),
+            next_segment=self.manifest.next_segment + len(self._flushed),
+            codec_check=check,
+        )
+
+    def _next_folder(self) -> Path:
+        number = self.manifest.next_segment + len(self._flushed)
+        return self._path / SEGMENTS / f"{number:08d}"
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        was_whole, self._whole = self._whole, False
+        with reporting(self._path, self.manifest.documents):
+            yield
+        self._whole = was_whole

@@ -1,0 +1,144 @@
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from index_fakes import slow_rank
+
+from m3search.errors import ArtifactError
+from m3search.stores.dense import FILE, SLACK, FlatStore, FlatWriter, exact_scores
+
+
+def write(folder, vectors, pieces=1) -> FlatStore:
+    folder.mkdir(exist_ok=True)
+    writer = FlatWriter(folder, vectors.shape[1])
+    for piece in np.array_split(vectors, pieces):
+        writer.append(piece)
+    writer.finish()
+    return FlatStore(folder, *vectors.shape)
+
+
+def unit(random, *shape):
+    vectors = random.normal(size=shape)
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def assert_exact(store, vectors, queries, k, allowed=None):
+    hits = store.retrieve(queries, k, allowed)
+    for line, query in enumerate(queries):
+        scores = exact_scores(query, vectors)
+        rows = slow_rank(scores.tolist(), k, allowed)
+        found = hits.rows[line]
+        assert found[found >= 0].tolist() == rows
+        assert hits.scores[line][found >= 0].tobytes() == scores[rows].tobytes()
+        assert (hits.scores[line][found < 0] == -np.inf).all()
+
+
+def test_exact_scores_by_hand():
+    scores = exact_scores(np.array([0.5, 0.5], np.float32), [[1, 0], [1, 1], [-1, 0]])
+    assert scores.tolist() == [0.5, 1.0, -0.5]
+    assert scores.dtype == np.float32
+
+
+def test_a_score_has_the_same_bits_whatever_is_beside_it():
+    random = np.random.default_rng(0)
+    for dim in (1, 3, 8, 384, 1024):
+        vectors, query = unit(random, 257, dim), unit(random, dim)
+        together = exact_scores(query, vectors)
+        alone = [exact_scores(query, vectors[row : row + 1])[0] for row in range(257)]
+        assert together.tobytes() == np.array(alone).tobytes()
+
+
+def test_faiss_reads_what_is_written(tmp_path):
+    vectors = unit(np.random.default_rng(1), 100, 16)
+    write(tmp_path, vectors, pieces=7)
+    index = faiss.read_index(str(tmp_path / FILE))
+    assert isinstance(index, faiss.IndexFlatIP)
+    assert np.array_equal(index.reconstruct_n(0, 100), vectors)
+
+
+@pytest.mark.parametrize("k", [1, 10, 400, 468, 500, 501])
+def test_against_brute_force(tmp_path, k):
+    random = np.random.default_rng(2)
+    vectors = unit(random, 500, 24)
+    store = write(tmp_path, vectors, pieces=3)
+    queries = unit(random, 4, 24)
+    assert_exact(store, vectors, queries, k)
+    for share in (0.0, 0.01, 0.5, 1.0):
+        assert_exact(store, vectors, queries, k, random.random(500) < share)
+
+
+def test_identical_documents_come_in_row_order(tmp_path):
+    vectors = np.repeat(unit(np.random.default_rng(3), 1, 48), 3000, axis=0)
+    store = write(tmp_path, vectors)
+    hits = store.retrieve(vectors[:2], 7)
+    assert hits.rows.tolist() == [list(range(7))] * 2
+    allowed = np.arange(3000) % 5 == 3
+    assert store.retrieve(vectors[:1], 4, allowed).rows.tolist() == [[3, 8, 13, 18]]
+
+
+def test_scores_too_near_for_float32_sums(tmp_path):
+    """More near-ties than FAISS fetches, whose order in float32 is mostly noise."""
+    random = np.random.default_rng(4)
+    vectors = (unit(random, 1, 96) + 3e-8 * random.normal(size=(2000, 96))).astype(np.float32)
+    store = write(tmp_path, vectors)
+    queries = np.concatenate([vectors[:2], unit(random, 2, 96)])
+    assert len(np.unique(exact_scores(queries[0], vectors))) > 1
+    for k in (1, 5, 100):
+        assert_exact(store, vectors, queries, k)
+
+
+def test_zero_and_long_vectors(tmp_path):
+    random = np.random.default_rng(5)
+    vectors = (100 * random.normal(size=(300, 8))).astype(np.float32)
+    vectors[::2] = 0
+    store = write(tmp_path, vectors)
+    queries = np.stack([np.zeros(8, np.float32), vectors[1]])
+    assert_exact(store, vectors, queries, 5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_grids_of_ties(tmp_path_factory, data):
+    """Coordinates of a few values make many equal scores at every cut."""
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    random = np.random.default_rng(seed)
+    vectors = random.integers(-1, 2, size=(data.draw(st.integers(0, 150)), 3)).astype(np.float32)
+    store = write(tmp_path_factory.mktemp("dense"), vectors)
+    queries = random.integers(-1, 2, size=(data.draw(st.integers(0, 3)), 3)).astype(np.float32)
+    allowed = data.draw(st.sampled_from([None, random.random(len(vectors)) < 0.7]))
+    assert_exact(store, vectors, queries, data.draw(st.integers(0, 170)), allowed)
+
+
+def test_many_queries_are_fetched_in_blocks(tmp_path, monkeypatch):
+    random = np.random.default_rng(6)
+    vectors, queries = unit(random, 200, 8), unit(random, 9, 8)
+    store = write(tmp_path, vectors)
+    monkeypatch.setattr("m3search.stores.dense.FETCHED_AT_ONCE", 2 * (SLACK + 5))
+    monkeypatch.setattr("m3search.stores.dense.BLOCK_ROWS", 3)
+    assert_exact(store, vectors, queries, 5)
+
+
+def test_nothing_stored_and_nothing_asked(tmp_path):
+    store = write(tmp_path, np.zeros((0, 8), np.float32))
+    assert store.retrieve(np.ones((2, 8), np.float32), 3).rows.tolist() == [[-1] * 3] * 2
+    assert store.retrieve(np.zeros((0, 8), np.float32), 3).rows.shape == (0, 3)
+
+
+def test_a_query_that_is_no_number_finds_without_a_crash(tmp_path):
+    store = write(tmp_path, unit(np.random.default_rng(7), 200, 8))
+    assert store.retrieve(np.full((1, 8), np.nan, np.float32), 3).rows.shape == (1, 3)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "other size"])
+def test_damage(tmp_path, damage):
+    write(tmp_path, unit(np.random.default_rng(8), 20, 8))
+    file, rows = tmp_path / FILE, 20
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:100])
+    elif damage == "foreign":
+        file.write_bytes(b"x" * 1000)
+    else:
+        rows = 21
+    with pytest.raises(ArtifactError, match=FILE):
+        FlatStore(tmp_path, rows, 8)

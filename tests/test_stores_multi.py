@@ -1,0 +1,231 @@
+import gc
+import threading
+
+import lmdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from index_fakes import slow_rank
+
+from m3search.errors import ArtifactError, ConfigError
+from m3search.scoring import maxsim
+from m3search.stores import multi
+from m3search.stores.codecs import (
+    CODECS,
+    check_codec,
+    check_codec_name,
+    decode_vectors,
+    encode_vectors,
+)
+from m3search.stores.multi import FILE, KEY, VectorStore, VectorWriter
+
+
+def unit(random, *shape):
+    vectors = random.normal(size=shape)
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def draw(random, texts, most=6, dim=8):
+    return [unit(random, int(random.integers(0, most)), dim) for _ in range(texts)]
+
+
+def write(folder, texts, codec="fp16", pieces=1, dim=8) -> VectorStore:
+    folder.mkdir(exist_ok=True)
+    writer = VectorWriter(folder, codec)
+    step = max(1, -(-len(texts) // pieces))
+    for start in range(0, len(texts), step):
+        writer.append(texts[start : start + step])
+    writer.finish()
+    return VectorStore(folder, len(texts), dim)
+
+
+def assert_exact(store, texts, codec, queries, k, allowed=None):
+    stored = [decode_vectors(encode_vectors(text, codec)) for text in texts]
+    hits = store.retrieve(queries, k, allowed)
+    for line, query in enumerate(queries):
+        scores = np.array([maxsim(query, text) for text in stored], np.float32)
+        rows = slow_rank(scores.tolist(), k, allowed)
+        found = hits.rows[line] >= 0
+        assert hits.rows[line][found].tolist() == rows
+        assert hits.scores[line][found].tobytes() == scores[rows].tobytes()
+        every = np.arange(len(texts))[::-1]
+        assert store.scores(query, every).tobytes() == scores[every].tobytes()
+
+
+def test_blobs_by_hand():
+    vectors = np.array([[1.0, -0.5], [0.0, 0.0]], np.float32)
+    half = encode_vectors(vectors, "fp16")
+    assert half == b"\x01\x00\x02\x00\x02\x00\x00\x00" + b"\x00\x3c\x00\xb8" + bytes(4)
+    scale = np.float32(1 / 127)
+    levels = bytes([127, 256 - 64, 0, 0])  # -63.5 rounds to the even -64
+    assert encode_vectors(vectors, "int8") == (
+        b"\x02\x00\x02\x00\x02\x00\x00\x00" + scale.tobytes() + bytes(4) + levels
+    )
+    assert decode_vectors(half).tolist() == vectors.tolist()
+
+
+def test_int8_rounds_to_the_nearest():
+    blob = encode_vectors(np.array([[0.5, -0.15, 0.15, -0.5]], np.float32), "int8")
+    assert np.frombuffer(blob[12:], np.int8).tolist() == [127, -38, 38, -127]  # 38.1
+
+
+@pytest.mark.parametrize(("codec", "least"), [("fp16", 0.999999), ("int8", 0.9998)])
+def test_what_a_codec_keeps(codec, least):
+    vectors = unit(np.random.default_rng(0), 500, 64)
+    stored = decode_vectors(encode_vectors(vectors, codec))
+    assert stored.dtype == np.float32
+    check = check_codec([vectors[i : i + 10] for i in range(0, 500, 10)], codec)
+    cosine = (vectors * stored).sum(axis=1) / np.linalg.norm(stored, axis=1)
+    assert cosine.min() >= least
+    assert (check.texts, check.vectors) == (50, 500)
+    assert check.min_cosine == pytest.approx(cosine.min(), abs=1e-6)
+    assert check.mean_cosine == pytest.approx(cosine.mean(), abs=1e-6)
+    assert 0.97 < check.rank_agreement <= 1
+
+
+def test_rank_agreement_sees_a_bad_codec(monkeypatch):
+    texts = draw(np.random.default_rng(1), 30)
+    assert check_codec(texts, "fp16").rank_agreement > 0.99
+    monkeypatch.setattr("m3search.stores.codecs.decode_vectors", lambda blob: -decode_vectors(blob))
+    assert check_codec(texts, "fp16").rank_agreement < 0.8
+    assert check_codec(texts, "fp16").mean_cosine < -0.99
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_no_vectors(codec):
+    assert decode_vectors(encode_vectors(np.zeros((0, 8)), codec)).shape == (0, 8)
+    assert check_codec([], codec).rank_agreement == 1
+    assert check_codec([np.zeros((0, 8), np.float32)], codec).texts == 1
+
+
+def test_an_unknown_codec():
+    with pytest.raises(ConfigError, match="int8"):
+        check_codec_name("int9")
+    with pytest.raises(ValueError, match="codec 9"):
+        decode_vectors(b"\x09" + bytes(7))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("at_once", [1, 16, 1 << 14])
+def test_against_maxsim(tmp_path, monkeypatch, codec, at_once):
+    monkeypatch.setattr(multi, "VECTORS_AT_ONCE", at_once)
+    random = np.random.default_rng(2)
+    texts, queries = draw(random, 60), [*draw(random, 5), np.zeros((0, 8), np.float32)]
+    store = write(tmp_path, texts, codec, pieces=4)
+    for k in (1, 7, 60, 80):
+        assert_exact(store, texts, codec, queries, k)
+        assert_exact(store, texts, codec, queries, k, random.random(60) < 0.3)
+    assert_exact(store, texts, codec, queries, 5, np.zeros(60, bool))
+
+
+def test_queries_are_scanned_for_in_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(multi, "APPROXIMATE_AT_ONCE", 2 * 30)
+    random = np.random.default_rng(3)
+    texts, queries = draw(random, 30), draw(random, 7)
+    queries[3] = unit(random, 600, 8)
+    store = write(tmp_path, texts)
+    assert len(list(store._groups(queries))) == 5
+    assert_exact(store, texts, "fp16", queries, 4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 30), st.integers(0, 35))
+def test_ties(tmp_path_factory, seed, count, k):
+    random = np.random.default_rng(seed)
+    few = [np.eye(8, dtype=np.float32)[random.integers(0, 8, size=n)] for n in (0, 1, 2, 3)]
+    texts = [few[i] for i in random.integers(0, 4, size=count)]
+    store = write(tmp_path_factory.mktemp("multi"), texts)
+    assert_exact(store, texts, "fp16", [few[2], few[3]], k)
+
+
+def test_near_ties_are_told_apart(tmp_path):
+    random = np.random.default_rng(4)
+    base = unit(random, 3, 8)
+    texts = [base + np.float32(1e-3) * unit(random, 3, 8) for _ in range(200)]
+    store = write(tmp_path, texts)
+    assert_exact(store, texts, "fp16", [base, unit(random, 30, 8)], 9)
+
+
+def test_order_that_float32_sums_get_wrong(tmp_path):
+    random = np.random.default_rng(12)
+    base = unit(random, 2, 64)
+    base[:, :8] = 1e-3
+    texts = []
+    for _ in range(200):
+        text = base.copy()
+        text[:, :8] += 1e-6 * random.integers(-3, 4, size=(2, 8))  # steps of fp16
+        texts.append(text)
+    store = write(tmp_path, texts, dim=64)
+    queries = [unit(random, 30, 64) for _ in range(4)]
+    missed = 0
+    rough = store._scan(queries, np.arange(len(texts)))
+    for k in range(1, 60, 4):
+        hits = store.retrieve(queries, k)
+        kth = np.sort(rough, axis=1)[:, -k]
+        missed += int((np.take_along_axis(rough, hits.rows, axis=1).min(axis=1) < kth).sum())
+        assert_exact(store, texts, "fp16", queries, k)
+    assert missed  # the k best in float32 are others
+
+
+def test_the_map_grows_and_the_file_stays_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(multi, "FIRST_MAP", 1 << 16)
+    random = np.random.default_rng(5)
+    texts = [unit(random, 40, 32) for _ in range(300)]
+    store = write(tmp_path, texts, pieces=5, dim=32)
+    assert (tmp_path / FILE).stat().st_size < 2 * 300 * 40 * 32 * 2
+    assert store.verify() == []
+    for row in (0, 150, 299):
+        assert np.array_equal(store.vectors(row), texts[row].astype(np.float16))
+
+
+def test_keys_are_rows_in_order(tmp_path):
+    write(tmp_path, draw(np.random.default_rng(6), 300))
+    gc.collect()
+    with (
+        lmdb.open(str(tmp_path / FILE), subdir=False, readonly=True, lock=False) as environment,
+        environment.begin() as transaction,
+    ):
+        keys = [key for key, _ in transaction.cursor()]
+    assert keys == [row.to_bytes(8, "big") for row in range(300)]
+    assert KEY.size == 8
+
+
+def test_one_file_open_several_times(tmp_path):
+    texts = draw(np.random.default_rng(7), 5)
+    store = write(tmp_path, texts)
+    again = VectorStore(tmp_path, 5, 8)
+    del store
+    gc.collect()
+    assert_exact(again, texts, "fp16", texts[:2], 3)
+
+
+def test_threads(tmp_path):
+    random = np.random.default_rng(8)
+    texts, queries = draw(random, 50), draw(random, 3)
+    store = write(tmp_path, texts)
+    expected = store.retrieve(queries, 5).rows.tolist()
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(store.retrieve(queries, 5).rows.tolist()))
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 6
+
+
+def test_damage(tmp_path):
+    write(tmp_path, draw(np.random.default_rng(9), 5))
+    with pytest.raises(ArtifactError, match="6 entries"):
+        VectorStore(tmp_path, 6, 8)
+    (tmp_path / FILE).write_bytes(b"x" * 8192)
+    with pytest.raises(ArtifactError, match="LMDB"):
+        VectorStore(tmp_path, 5, 8)
+
+
+def test_verify_finds_other_dimensions(tmp_path):
+    write(tmp_path, draw(np.random.default_rng(10), 5))
+    assert len(VectorStore(tmp_path, 5, 9).verify()) == 5

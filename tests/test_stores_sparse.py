@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from index_fakes import slow_rank
+from scipy import sparse as sp
+
+from m3search.errors import ArtifactError
+from m3search.scoring import sparse_scores
+from m3search.stores import sparse
+from m3search.stores.sparse import FILES, CscStore, CscWriter, merge_postings
+
+
+def draw(random, rows, vocabulary, density=0.3) -> sp.csr_array:
+    weights = random.random((rows, vocabulary)) * (random.random((rows, vocabulary)) < density)
+    return sp.csr_array(weights.astype(np.float32))
+
+
+def write(folder, vectors, pieces=1) -> CscStore:
+    folder.mkdir(exist_ok=True)
+    writer = CscWriter(folder, vectors.shape[1])
+    step = max(1, -(-vectors.shape[0] // pieces))
+    for start in range(0, vectors.shape[0], step):
+        writer.append(vectors[start : start + step])
+    writer.finish()
+    return CscStore(folder, *vectors.shape)
+
+
+def slow(query: sp.csr_array, vectors: sp.csr_array) -> list[float]:
+    """The scores of all rows for one query, by a loop over dictionaries."""
+    weights = dict(zip(query.indices.tolist(), query.data.tolist(), strict=True))
+    scores = []
+    for row in range(vectors.shape[0]):
+        line = vectors[[row]]
+        held = dict(zip(line.indices.tolist(), line.data.tolist(), strict=True))
+        total = 0.0
+        for term in sorted(weights):
+            total += weights[term] * held.get(term, 0.0)
+        scores.append(float(np.float32(total)))
+    return scores
+
+
+def test_by_hand(tmp_path):
+    vectors = sp.csr_array(np.array([[0, 2, 0], [1, 0, 0], [0, 1, 4], [0, 2, 0]], np.float32))
+    store = write(tmp_path, vectors)
+    assert store.indptr.tolist() == [0, 1, 4, 5]
+    assert store.rows.tolist() == [1, 0, 2, 3, 2]
+    assert store.weights.tolist() == [1, 2, 1, 2, 4]
+    assert store.lengths.tolist() == [1, 1, 2, 1]
+    query = sp.csr_array(np.array([[0, 3, 0.5]], np.float32))
+    hits = store.retrieve(query, 4)
+    assert hits.rows.tolist() == [[0, 3, 2, -1]]
+    assert hits.scores.tolist() == [[6, 6, 5, -np.inf]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(0, 40), st.integers(0, 50), st.booleans(), st.booleans()
+)
+def test_against_dictionaries(tmp_path_factory, seed, rows, k, masked, coarse):
+    random = np.random.default_rng(seed)
+    vectors, queries = draw(random, rows, 12), draw(random, 3, 12)
+    if coarse:  # few different weights: many ties
+        vectors.data, queries.data = np.ceil(2 * vectors.data), np.ceil(2 * queries.data)
+    store = write(tmp_path_factory.mktemp("sparse"), vectors, pieces=3)
+    allowed = random.random(rows) < 0.6 if masked else None
+    hits = store.retrieve(queries, k, allowed)
+    for line in range(3):
+        query = queries[[line]]
+        expected = slow(query, vectors)
+        best = slow_rank(expected, k, allowed, positive=True)
+        found = hits.rows[line] >= 0
+        assert hits.rows[line][found].tolist() == best
+        assert hits.scores[line][found].tolist() == [expected[row] for row in best]
+        every = np.arange(rows)[::-1]
+        assert store.scores(query, every).tolist() == expected[::-1]
+        assert np.array_equal(store.scores(query, every), sparse_scores(query, vectors)[0][every])
+
+
+def test_terms_that_the_index_lacks(tmp_path):
+    store = write(tmp_path, draw(np.random.default_rng(0), 5, 4, density=1))
+    wide = sp.csr_array((np.ones(2, np.float32), ([0, 0], [2, 90])), shape=(1, 100))
+    narrow = sp.csr_array((np.ones(1, np.float32), ([0], [2])), shape=(1, 4))
+    assert np.array_equal(store.retrieve(wide, 5).scores, store.retrieve(narrow, 5).scores)
+    none = sp.csr_array((2, 4), dtype=np.float32)
+    assert store.retrieve(none, 3).rows.tolist() == [[-1, -1, -1]] * 2
+    assert store.scores(none[[0]], np.arange(5)).tolist() == [0.0] * 5
+    assert store.retrieve(none[:0], 3).rows.shape == (0, 3)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1 << 20])
+def test_merge_equals_a_store_of_the_live_rows(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(sparse, "POSTINGS_AT_ONCE", at_once)
+    random = np.random.default_rng(1)
+    pieces = [draw(random, rows, 15) for rows in (9, 1, 20, 4)]
+    lives = [random.random(piece.shape[0]) < 0.6 for piece in pieces]
+    lives[3][:] = False
+    stores = [write(tmp_path / str(i), piece) for i, piece in enumerate(pieces)]
+    (tmp_path / "merged").mkdir()
+    merge_postings(list(zip(stores, lives, strict=True)), tmp_path / "merged", 15)
+    kept = [piece[np.flatnonzero(live)] for piece, live in zip(pieces, lives, strict=True)]
+    write(tmp_path / "whole", sp.csr_array(sp.vstack(kept)))
+    for name in FILES:
+        whole = (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "merged" / name).read_bytes() == whole
+
+
+def test_arrays_are_mapped_and_plain_npy(tmp_path):
+    store = write(tmp_path, draw(np.random.default_rng(2), 6, 5))
+    assert np.array_equal(np.load(tmp_path / "sparse.rows.npy"), store.rows)
+    assert isinstance(store.rows.base, np.memmap)
+
+
+def test_verify_finds_a_posting_in_the_wrong_row(tmp_path):
+    vectors = draw(np.random.default_rng(3), 8, 5)
+    assert write(tmp_path, vectors).verify() == []
+    for wrong in (8, -1, 0):
+        rows = np.load(tmp_path / "sparse.rows.npy")
+        rows[-1] = wrong
+        np.save(tmp_path / "sparse.rows.npy", rows)
+        assert CscStore(tmp_path, 8, 5).verify()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damage(tmp_path, name):
+    write(tmp_path, draw(np.random.default_rng(4), 8, 5))
+    (tmp_path / name).write_bytes(b"not an array")
+    with pytest.raises(ArtifactError, match=name):
+        CscStore(tmp_path, 8, 5)
