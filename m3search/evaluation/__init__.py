@@ -1,0 +1,27 @@
+"""Evaluation: runs x judgements -> measures, and sets x rows -> a report folder.
+
+measures    `evaluate`: what a run is worth
+suite       which sets, from BEIR folders and TOML suites
+collection  one set's files, checked
+bm25        the baseline, with words and languages
+experiment  `evaluate_sets`: an index and one run for each row of each set
+report      the folder that an evaluation leaves
+"""
+
+from m3search.evaluation.engine import Engine
+from m3search.evaluation.experiment import Experiment, SetResult, evaluate_sets
+from m3search.evaluation.measures import Report, evaluate
+from m3search.evaluation.report import ReportFolder
+from m3search.evaluation.suite import EvaluationSet, load_sets
+
+__all__ = [
+    "Engine",
+    "EvaluationSet",
+    "Experiment",
+    "Report",
+    "ReportFolder",
+    "SetResult",
+    "evaluate",
+    "evaluate_sets",
+    "load_sets",
+]

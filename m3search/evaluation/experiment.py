@@ -1,0 +1,219 @@
+"""Sets x rows: every set indexed once, its queries encoded once, a run for every row."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from m3search.evaluation.bm25 import BM25, Language
+from m3search.evaluation.collection import Collection, load_collection
+from m3search.evaluation.engine import Encoder, Engine, Progress, open_or_build
+from m3search.evaluation.measures import Report, evaluate, largest_cutoff
+from m3search.evaluation.suite import EvaluationSet, check_folder, modes_of
+from m3search.records import Mode, Run
+
+RETRIEVED = 100
+"""documents a query that a run holds, or more where a measure looks further"""
+
+Encoders = Callable[[int | None], Encoder]
+Runs = dict[str, Run]
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """One set's measures, and what was found out beside them."""
+
+    name: str
+    report: Report
+    details: dict[str, Any]
+    """counts, settings, seconds, bytes, bm25, model; JSON-ready"""
+
+    def to_json(self) -> dict[str, Any]:
+        """The means under "rows", then the details."""
+        return {**self.report.to_json(), **self.details}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All sets of an evaluation."""
+
+    sets: tuple[SetResult, ...]
+    provenance: dict[str, Any]
+    """date, versions, and what the caller added, such as the command"""
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Row -> measure -> mean over the sets, for what every set has."""
+        if not self.sets:
+            return {}
+        means: dict[str, dict[str, float]] = {}
+        for row, values in self.sets[0].report.means.items():
+            for name in values:
+                column = [each.report.means.get(row, {}).get(name) for each in self.sets]
+                there = [value for value in column if value is not None]
+                if len(there) == len(self.sets):
+                    means.setdefault(row, {})[name] = sum(there) / len(there)
+        return means
+
+    def to_json(self) -> dict[str, Any]:
+        """{"sets": {name: {"rows": {row: {measure: value}}, ...}}}, "mean" where sets are several.
+
+        Values are 0 to 1.
+        """
+        content: dict[str, Any] = {"sets": {each.name: each.to_json() for each in self.sets}}
+        if len(self.sets) > 1:
+            content["mean"] = {"rows": self.means()}
+        return content | {"provenance": self.provenance}
+
+
+def evaluate_sets(
+    sets: Sequence[EvaluationSet],
+    encoders: Encoders,
+    *,
+    work: str | Path | None = None,
+    keep: Callable[[SetResult, Runs], None] | None = None,
+    progress: Progress | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    engine: Engine | None = None,
+) -> Experiment:
+    """Every row of every set, measured.
+
+    `encoders` makes the encoder for a maximum length; it is not called where only BM25 is asked.
+    Indexes stay in `work` and are used again while corpus and model are the same; without it they
+    go with the call. `keep` gets each set's result and runs as soon as they are made: the runs of
+    many sets are too large to hold.
+    """
+    for each in sets:
+        check_folder(each)  # a wrong path is told now, not after hours on the sets before it
+    latest = lru_cache(maxsize=1)(encoders)
+    results = []
+    with _work_folder(work) as folder:
+        for each in sets:
+            bench = _Bench(each, latest, folder, engine, progress or (lambda *_: None))
+            result = bench.measure()
+            if keep is not None:
+                keep(result, bench.runs)
+            results.append(result)
+    return Experiment(tuple(results), _versions() | dict(provenance or {}))
+
+
+class _Bench:
+    """One set at work: its runs, and the time and space they took."""
+
+    def __init__(
+        self,
+        wanted: EvaluationSet,
+        encoders: Encoders,
+        work: Path,
+        engine: Engine | None,
+        progress: Progress,
+    ) -> None:
+        self.wanted = wanted
+        self.runs: Runs = {}
+        self._encoders, self._work, self._engine = encoders, work, engine
+        self._progress = progress
+        self._seconds: dict[str, float] = {}
+        self._details: dict[str, Any] = {}
+        self._k = max(RETRIEVED, largest_cutoff(wanted.measures))
+
+    def measure(self) -> SetResult:
+        """The set's rows, run and evaluated."""
+        wanted = self.wanted
+        collection = load_collection(wanted)
+        modes = {row: modes_of(row) for row in wanted.rows}
+        if by_mode := {row: chosen for row, chosen in modes.items() if chosen is not None}:
+            self._run_modes(collection, by_mode)
+        if None in modes.values():
+            self._run_bm25(collection)
+        self.runs = {row: self.runs[row] for row in wanted.rows}
+        details = {
+            "counts": collection.counts(),
+            "settings": {
+                "split": wanted.split,
+                "k": self._k,
+                "depth": wanted.depth,
+                "weights": wanted.weights,
+                "max_length": wanted.max_length,
+            },
+            "seconds": {stage: round(spent, 3) for stage, spent in self._seconds.items()},
+        }
+        report = evaluate(self.runs, collection.qrels, wanted.measures)
+        return SetResult(wanted.name, report, details | self._details)
+
+    def _run_modes(self, collection: Collection, rows: Mapping[str, tuple[Mode, ...]]) -> None:
+        engine = self._engine or Engine.default()
+        encoder = self._encoders(self.wanted.max_length)
+        total = collection.documents
+        built = open_or_build(
+            engine,
+            self._work,
+            self.wanted.name,
+            collection,
+            encoder,
+            lambda done: self._report("indexing", done, total),
+        )
+        self._seconds["index"] = built.seconds
+        self._details |= {
+            "model": asdict(encoder.identity),
+            "index_reused": built.reused,
+            "bytes": built.index.bytes_by_store(),
+        }
+        searcher = engine.searcher(built.index, encoder)
+        with self._timed("encode queries"):
+            encoded = searcher.encode(collection.queries)
+        for row, modes in rows.items():
+            with self._timed(row):
+                self.runs[row] = searcher.run(
+                    encoded,
+                    self._k,
+                    modes=modes,
+                    weights=self.wanted.weights,
+                    depth=self.wanted.depth,
+                )
+            self._report(f"running {row}", len(collection.queries), len(collection.queries))
+
+    def _run_bm25(self, collection: Collection) -> None:
+        language = Language.known_or_guessed(self.wanted.language, collection.guess)
+        with self._timed("bm25 index"):
+            bm25 = BM25(collection.read(), language)
+        with self._timed("bm25"):
+            self.runs["bm25"] = bm25.run(collection.queries, self._k)
+        self._details["bm25"] = bm25.settings()
+        self._report("running bm25", len(collection.queries), len(collection.queries))
+
+    def _report(self, stage: str, done: int, total: int) -> None:
+        self._progress(f"{self.wanted.name}: {stage}", done, total)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._seconds[stage] = time.perf_counter() - started
+
+
+@contextmanager
+def _work_folder(work: str | Path | None) -> Iterator[Path]:
+    if work is not None:
+        yield Path(work)
+        return
+    with tempfile.TemporaryDirectory(prefix="m3search-eval-") as folder:
+        yield Path(folder)
+
+
+def _versions() -> dict[str, Any]:
+    names = ("m3search", "ir-measures", "bm25s", "PyStemmer", "torch", "transformers", "faiss-cpu")
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # faiss-gpu has another name; torch may come from elsewhere
+            continue
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}

@@ -1,0 +1,148 @@
+"""Runs and judgements into measures, as trec_eval computes them (through ir_measures)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ir_measures
+
+from m3search.errors import ConfigError
+from m3search.records import Qrels, Run
+
+DEFAULT_MEASURES = ("nDCG@10", "R@100")
+
+
+@dataclass(frozen=True)
+class Report:
+    """How good some runs are on the same judgements; values are 0 to 1, higher is better."""
+
+    measures: tuple[str, ...]
+    queries: int
+    """queries with judgements: every mean is over all of them"""
+    means: dict[str, dict[str, float]]
+    """run -> measure -> mean over the queries"""
+    per_query: dict[str, dict[str, dict[str, float]]]
+    """run -> measure -> query id -> value"""
+    absent: dict[str, int]
+    """run -> queries for which it has no document; they count 0"""
+
+    def to_json(self) -> dict[str, Any]:
+        """The means by run and measure, and what they are over."""
+        return {"rows": self.means, "queries": self.queries, "absent": self.absent}
+
+    def to_markdown(self) -> str:
+        """A table of runs x measures in percent, with what was absent below it."""
+        lines = [
+            f"| run | {' | '.join(self.measures)} |",
+            f"|---|{'---:|' * len(self.measures)}",
+        ]
+        for row, values in self.means.items():
+            cells = " | ".join(f"{100 * values[measure]:.1f}" for measure in self.measures)
+            lines.append(f"| {row} | {cells} |")
+        lines += ["", f"Means in percent over {self.queries} queries; an absent one counts 0."]
+        absent = ", ".join(f"{row} {count}" for row, count in self.absent.items() if count)
+        if absent:
+            lines.append(f"Absent: {absent}.")
+        return "\n".join(lines) + "\n"
+
+
+def evaluate(
+    runs: Mapping[str, Run], qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES
+) -> Report:
+    """The measures of every run over all queries of the judgements (`trec_eval -c`).
+
+    A query that a run lacks counts 0; one without judgements is left out. Documents of equal
+    score are taken in descending order of their ids, as trec_eval does. Measures are named as in
+    ir_measures: nDCG@10, R@100, RR@10, P(rel=2)@5.
+    """
+    if not qrels:
+        remedy = "Give at least one judgement."
+        raise ConfigError("qrels", expected="judgements", found="none", remedy=remedy)
+    parsed = parse_measures(measures)
+    per_query = {
+        row: {
+            name: _complete(values, qrels) for name, values in _values(run, qrels, parsed).items()
+        }
+        for row, run in runs.items()
+    }
+    return Report(
+        measures=tuple(parsed),
+        queries=len(qrels),
+        means={
+            row: {name: _aggregate(parsed[name], values) for name, values in by_measure.items()}
+            for row, by_measure in per_query.items()
+        },
+        per_query=per_query,
+        absent={row: sum(not run.get(query) for query in qrels) for row, run in runs.items()},
+    )
+
+
+def parse_measures(names: Iterable[str]) -> dict[str, ir_measures.Measure]:
+    """Measures by the names ir_measures gives them, in the order asked, none twice."""
+    parsed = [_parse_measure(name) for name in names]
+    if not parsed:
+        raise ConfigError(
+            "measures", expected="at least one", found="none", remedy="Name one, as nDCG@10."
+        )
+    return {str(measure): measure for measure in parsed}
+
+
+def largest_cutoff(names: Iterable[str]) -> int:
+    """The most documents a query that any of the measures looks at; 0 where none says."""
+    parsed = parse_measures(names).values()
+    return max(int(measure.params.get("cutoff", 0)) for measure in parsed)
+
+
+def _parse_measure(name: str) -> ir_measures.Measure:
+    try:
+        measure = ir_measures.parse_measure(name)
+    except (NameError, ValueError, SyntaxError, TypeError) as error:
+        raise _unknown_measure(name) from error
+    supported = ir_measures.DefaultPipeline.supports(measure)  # type: ignore[no-untyped-call]
+    if measure.params.get("cutoff", 1) < 1 or not supported:
+        raise _unknown_measure(name)
+    return measure
+
+
+def _unknown_measure(name: str) -> ConfigError:
+    """Mostly the case of a letter is wrong, as in ndcg@10."""
+    word, rest = re.fullmatch(r"\s*(\w*)(.*)", name, flags=re.DOTALL).groups()  # type: ignore[union-attr]
+    known = {each.lower(): each for each in reversed(ir_measures.measures.registry)}
+    near = known.get(word.lower())
+    if near is None or near == word:
+        remedy = "Write it as ir_measures does: nDCG@10, R@100, RR@10, P@5, AP."
+    else:
+        remedy = f"Did you mean {near + rest!r}?"
+    expected = "a measure of ir_measures with its cut-off"
+    return ConfigError("measures", expected=expected, found=repr(name), remedy=remedy)
+
+
+def _values(
+    run: Run, qrels: Qrels, measures: Mapping[str, ir_measures.Measure]
+) -> dict[str, dict[str, float]]:
+    """Measure -> query -> value, for the queries that ir_measures answers about."""
+    values: dict[str, dict[str, float]] = {name: {} for name in measures}
+    filled = {
+        query: {document: float(score) for document, score in scored.items()}
+        for query, scored in run.items()
+        if scored and query in qrels
+    }
+    if filled:
+        for metric in ir_measures.iter_calc(list(measures.values()), qrels, filled):
+            values[str(metric.measure)][metric.query_id] = float(metric.value)
+    return values
+
+
+def _complete(values: Mapping[str, float], qrels: Qrels) -> dict[str, float]:
+    return {query: values.get(query, 0.0) for query in qrels}
+
+
+def _aggregate(measure: ir_measures.Measure, values: Mapping[str, float]) -> float:
+    """The mean, or the sum for the few measures that count, such as NumRet."""
+    total = measure.aggregator()
+    for value in values.values():
+        total.add(value)
+    return float(total.result())

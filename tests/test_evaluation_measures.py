@@ -1,0 +1,142 @@
+"""Measures against numbers worked by hand, as trec_eval defines them."""
+
+from __future__ import annotations
+
+from math import log2
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m3search.errors import ConfigError
+from m3search.evaluation.measures import evaluate, largest_cutoff, parse_measures
+
+QRELS = {"q1": {"a": 2, "b": 1, "c": 0, "d": 1}, "q2": {"a": 1}}
+
+
+def test_graded_relevance_a_tie_and_an_absent_query() -> None:
+    # Order of q1: x (not judged), then b before a, as equal scores go by id descending.
+    run = {"q1": {"a": 2.0, "b": 2.0, "x": 3.0, "c": 1.0}}
+    report = evaluate({"mine": run}, QRELS)
+    dcg = 0 / log2(2) + 1 / log2(3) + 2 / log2(4) + 0 / log2(5)
+    ideal = 2 / log2(2) + 1 / log2(3) + 1 / log2(4)
+    assert report.per_query["mine"]["nDCG@10"] == pytest.approx({"q1": dcg / ideal, "q2": 0.0})
+    assert report.per_query["mine"]["R@100"] == pytest.approx({"q1": 2 / 3, "q2": 0.0})
+    assert report.means["mine"] == pytest.approx({"nDCG@10": dcg / ideal / 2, "R@100": 1 / 3})
+    assert (report.queries, report.absent) == (2, {"mine": 1})
+
+
+def test_a_tie_the_other_way() -> None:
+    run = {"q1": {"a": 2.0, "A": 2.0}}  # a comes first: ids descend, capitals come before
+    assert evaluate({"r": run}, {"q1": {"a": 1}}, ["P@1"]).means["r"]["P@1"] == 1.0
+
+
+def test_the_tenth_document_counts_and_the_eleventh_does_not() -> None:
+    run = {"q": {f"d{rank:02}": -float(rank) for rank in range(1, 13)}}
+    for rank, value in ((1, 1.0), (2, 1 / log2(3)), (10, 1 / log2(11)), (11, 0.0)):
+        report = evaluate({"r": run}, {"q": {f"d{rank:02}": 1}}, ["nDCG@10"])
+        assert report.means["r"]["nDCG@10"] == pytest.approx(value), rank
+
+
+def test_recall_stops_at_its_cutoff() -> None:
+    run = {"q": {f"d{rank:03}": -float(rank) for rank in range(1, 151)}}
+    qrels = {"q": {"d001": 1, "d100": 3, "d101": 1, "nowhere": 1, "d050": 0}}
+    assert evaluate({"r": run}, qrels).means["r"]["R@100"] == pytest.approx(2 / 4)
+
+
+def test_empty_and_missing_queries_count_the_same() -> None:
+    runs = {"empty": {"q1": {}, "q2": {}}, "missing": {}, "unjudged only": {"zz": {"a": 1.0}}}
+    report = evaluate(runs, QRELS)
+    for row in runs:
+        assert report.means[row] == {"nDCG@10": 0.0, "R@100": 0.0}
+        assert set(report.per_query[row]["nDCG@10"]) == {"q1", "q2"}
+        assert report.absent[row] == 2
+
+
+def test_a_query_without_judgement_changes_nothing() -> None:
+    run = {"q1": {"a": 1.0}, "q2": {"a": 1.0}}
+    more = run | {"q3": {"a": 1.0}}
+    assert evaluate({"r": run}, QRELS).means == evaluate({"r": more}, QRELS).means
+
+
+def test_a_query_without_anything_relevant_counts_zero() -> None:
+    report = evaluate({"r": {"q": {"a": 1.0}, "p": {"a": 1.0}}}, {"q": {"a": 1}, "p": {"a": 0}})
+    assert report.means["r"]["nDCG@10"] == 0.5
+
+
+def test_other_measures_and_the_names_of_ir_measures() -> None:
+    report = evaluate({"r": {"q1": {"b": 2.0, "a": 1.0}}}, QRELS, ["Recall@100", "RR@10", "P@1"])
+    assert report.measures == ("R@100", "RR@10", "P@1")
+    assert report.means["r"] == pytest.approx({"R@100": 1 / 3, "RR@10": 0.5, "P@1": 0.5})
+
+
+def test_a_measure_that_counts_is_summed() -> None:
+    run = {"q1": {"b": 2.0, "a": 1.0}, "q2": {"x": 1.0}}
+    assert evaluate({"r": run}, QRELS, ["NumRet"]).means["r"] == {"NumRet": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("ndcg@10", "Did you mean 'nDCG@10'?"),
+        ("recall@5", "Did you mean 'Recall@5'?"),
+        ("nDCG@", "as ir_measures does"),
+        ("R@0", "as ir_measures does"),
+        ("hits@10", "as ir_measures does"),
+        ("", "as ir_measures does"),
+        ("__import__('os')", "as ir_measures does"),
+    ],
+)
+def test_an_unknown_measure(name: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        evaluate({}, QRELS, [name])
+    assert caught.value.found == repr(name)
+    assert remedy in caught.value.remedy
+
+
+def test_no_measures_and_no_judgements() -> None:
+    with pytest.raises(ConfigError):
+        evaluate({}, QRELS, [])
+    with pytest.raises(ConfigError):
+        evaluate({}, {})
+
+
+def test_cutoffs() -> None:
+    assert largest_cutoff(["nDCG@10", "R@1000", "AP"]) == 1000
+    assert largest_cutoff(["AP"]) == 0
+    assert list(parse_measures(["R@100", "Recall@100"])) == ["R@100"]
+
+
+def test_forms() -> None:
+    report = evaluate({"dense": {"q1": {"a": 1.0}}, "bm25": {}}, {"q1": {"a": 1}}, ["nDCG@10"])
+    assert report.to_json() == {
+        "rows": {"dense": {"nDCG@10": 1.0}, "bm25": {"nDCG@10": 0.0}},
+        "queries": 1,
+        "absent": {"dense": 0, "bm25": 1},
+    }
+    assert report.to_markdown().splitlines() == [
+        "| run | nDCG@10 |",
+        "|---|---:|",
+        "| dense | 100.0 |",
+        "| bm25 | 0.0 |",
+        "",
+        "Means in percent over 1 queries; an absent one counts 0.",
+        "Absent: bm25 1.",
+    ]
+
+
+ids = st.sampled_from("abcdefghijklmnop")
+
+
+@given(
+    st.dictionaries(ids, st.integers(0, 3), min_size=1),
+    st.dictionaries(ids, st.integers(-3, 3).map(float)),
+)
+def test_ndcg_is_that_of_a_slow_loop(judged: dict[str, int], scored: dict[str, float]) -> None:
+    order = sorted(scored, key=lambda name: (scored[name], name), reverse=True)[:10]
+    dcg = sum(judged.get(name, 0) / log2(rank + 1) for rank, name in enumerate(order, start=1))
+    best = sorted(judged.values(), reverse=True)[:10]
+    ideal = sum(grade / log2(rank + 1) for rank, grade in enumerate(best, start=1))
+    expected = dcg / ideal if ideal else 0.0
+    report = evaluate({"r": {"q": scored}}, {"q": judged}, ["nDCG@10"])
+    assert report.means["r"]["nDCG@10"] == pytest.approx(expected)
