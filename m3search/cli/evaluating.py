@@ -1,0 +1,164 @@
+"""`m3search eval`: the quality of each mode on judged sets, with BM25 beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from m3search.cli.options import (
+    JsonOption,
+    MaxLengthOption,
+    ModelOption,
+    WeightsOption,
+    parse_weights,
+    split_names,
+)
+from m3search.cli.output import print_json, print_note, print_table, progress_bar
+from m3search.errors import ConfigError
+
+if TYPE_CHECKING:
+    from m3search.evaluation import EvaluationSet, Experiment
+    from m3search.evaluation.engine import Progress
+
+REPORTS = Path("eval/reports")
+
+
+def evaluate_runs(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...",
+            help="BEIR folders (corpus.jsonl, queries.jsonl, qrels/test.tsv) or suites in TOML.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the report goes: tables, values per query, TREC runs; by default "
+            f"{REPORTS}/NAME-OF-THE-FIRST-PATH.",
+        ),
+    ] = None,
+    model: ModelOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the paths in a suite start; else at the suite."),
+    ] = None,
+    measures: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="As nDCG@10,R@100,RR@10.")
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="As dense,sparse,multi,dense+sparse,all,bm25."),
+    ] = None,
+    weights: WeightsOption = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Candidates that dense and sparse give each; else 200."),
+    ] = None,
+    max_length: MaxLengthOption = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep the indexes here, and use them again next time."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure each mode on judged sets. BM25 stands beside them."""
+    from m3search.evaluation import ReportFolder, evaluate_sets, load_sets
+
+    changes = {
+        "measures": tuple(split_names(measures)) if measures is not None else None,
+        "rows": tuple(split_names(rows)) if rows is not None else None,
+        "weights": parse_weights(weights),
+        "depth": depth,
+        "max_length": max_length,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    sets = [_changed(each, given) for each in load_sets(paths, data=data)]
+    report = ReportFolder(out or REPORTS / paths[0].resolve().stem)
+    provenance = {"sets": ", ".join(map(str, paths))}
+    if given:
+        provenance["changed"] = ", ".join(f"{name} {value}" for name, value in given.items())
+    with _progress_bars() as progress:
+        experiment = evaluate_sets(
+            sets,
+            lambda length: _load_encoder(model, length),
+            work=work,
+            keep=report.add,
+            progress=progress,
+            provenance=provenance,
+        )
+    place = report.finish(experiment)
+    if json:
+        print_json(experiment.to_json())
+    else:
+        _print_tables(experiment)
+    print_note(f"report in {place}")
+
+
+def _load_encoder(model: str | None, max_length: int | None) -> Any:
+    from m3search.encoder import Encoder
+
+    return Encoder.load(model, max_length=max_length)
+
+
+def _changed(wanted: EvaluationSet, given: dict[str, Any]) -> EvaluationSet:
+    """The set with what was asked on the command line in place of what its suite says."""
+    weights = given.get("weights")
+    if weights is not None and len(weights) != 3:
+        raise ConfigError(
+            "--weights",
+            expected="three numbers: dense, sparse, multi",
+            found=",".join(map(str, weights)),
+            remedy="The default is 1,0.3,1.",
+        )
+    try:
+        return replace(wanted, **given)
+    except ValueError as error:
+        raise ConfigError(
+            "options", expected="settings in range", found=str(error), remedy="Change the value."
+        ) from error
+
+
+@contextmanager
+def _progress_bars() -> Iterator[Progress]:
+    """A bar for each stage, one after the other."""
+    latest = ""
+    step: Callable[[int], None] | None = None
+    with ExitStack() as bars:
+
+        def progress(stage: str, done: int, total: int) -> None:
+            nonlocal latest, step
+            if step is None or stage != latest:
+                latest = stage
+                bars.close()
+                step = bars.enter_context(progress_bar("texts", total, what=stage))
+            step(done)
+
+        yield progress
+
+
+def _print_tables(experiment: Experiment) -> None:
+    """One table of sets x rows for each measure, in percent."""
+    measures = dict.fromkeys(name for each in experiment.sets for name in each.report.measures)
+    rows = list(dict.fromkeys(row for each in experiment.sets for row in each.report.means))
+    for number, measure in enumerate(measures):
+        if number:
+            typer.echo()
+        lines = [_line(each.name, each.report.means, rows, measure) for each in experiment.sets]
+        if len(experiment.sets) > 1:
+            lines.append(_line("mean", experiment.means(), rows, measure))
+        print_table([measure, *rows], lines)
+
+
+def _line(
+    name: str, means: dict[str, dict[str, float]], rows: Sequence[str], measure: str
+) -> list[str]:
+    values = [means.get(row, {}).get(measure) for row in rows]
+    return [name, *("" if value is None else f"{100 * value:.1f}" for value in values)]

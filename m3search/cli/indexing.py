@@ -1,0 +1,256 @@
+"""`m3search index`: a corpus becomes an index, or is added to one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from m3search.cli.options import (
+    DEFAULT_INDEX,
+    IndexOption,
+    JsonOption,
+    MaxLengthOption,
+    ModelOption,
+)
+from m3search.cli.output import (
+    print_fields,
+    print_json,
+    print_note,
+    progress_bar,
+    readable_bytes,
+)
+from m3search.errors import ArtifactError, ConfigError, DataError, M3Error
+
+if TYPE_CHECKING:
+    from m3search.index import Index
+    from m3search.lines import OnError
+    from m3search.records import Document
+
+LISTED = 20
+"""skipped lines that are shown one by one"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the documents are to be encoded; None is the default, or what the index has."""
+
+    model: str | None
+    max_length: int | None
+    title_template: str | None
+    mcls: bool
+
+
+class Skipped:
+    """The lines that were left out: the first ones shown at once, the others counted."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def add(self, error: DataError) -> None:
+        """Counts one more line."""
+        self.number += 1
+        if self.number <= LISTED:
+            from tqdm import tqdm
+
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+
+    def print_rest(self) -> None:
+        """How many were not shown."""
+        if self.number > LISTED:
+            print_note(f"skipped: {self.number - LISTED} more lines")
+
+
+def build_index(
+    corpus: Annotated[
+        str,
+        typer.Argument(
+            metavar="CORPUS",
+            help="JSON lines with id and text; .gz and .zst are read as they are, - is standard "
+            "input.",
+            show_default=False,
+        ),
+    ],
+    index: IndexOption = DEFAULT_INDEX,
+    model: ModelOption = None,
+    add: Annotated[
+        bool,
+        typer.Option("--add", help="Add to an index; a document whose id it has is replaced."),
+    ] = False,
+    on_error: Annotated[
+        str, typer.Option(metavar="stop|skip", help="At a line that cannot be read.")
+    ] = "stop",
+    max_length: MaxLengthOption = None,
+    title_template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="How title and text are put together; by default '{title}\\n{text}'.",
+            show_default=False,
+        ),
+    ] = None,
+    mcls: Annotated[
+        bool, typer.Option("--mcls", help="For long texts: a CLS every 256 tokens, averaged.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Build an index of a corpus, or add to one."""
+    from m3search.corpus import read_corpus
+
+    started = time.perf_counter()
+    skipped = Skipped()
+    documents = read_corpus(corpus, on_error=cast("OnError", on_error), report=skipped.add)
+    settings = Settings(model, max_length, _checked_template(title_template), mcls)
+    change = _add if add else _build
+    try:
+        built = change(index, corpus, documents, settings)
+    except (KeyboardInterrupt, DataError):
+        print_note(f"stopped: {_describe_state(index, add)}")
+        raise
+    skipped.print_rest()
+    _print_summary(built, skipped.number, time.perf_counter() - started, json)
+
+
+def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Settings) -> Index:
+    """A new index, or an interrupted one gone on with."""
+    from m3search.corpus import TITLE_TEMPLATE
+    from m3search.stores.manifest import MANIFEST
+
+    if (path / MANIFEST).exists():
+        _refuse_finished(path)
+    from m3search.encoder import Encoder
+    from m3search.index import Index
+
+    encoder = Encoder.load(settings.model, max_length=settings.max_length, mcls=settings.mcls)
+    with progress_bar("documents", _count_lines(corpus), what="indexing") as step:
+        return Index.build(
+            path,
+            documents,
+            encoder,
+            title_template=settings.title_template or TITLE_TEMPLATE,
+            source=corpus,
+            progress=step,
+        )
+
+
+def _refuse_finished(path: Path) -> None:
+    """ArtifactError where an index is complete; said before a model is loaded for nothing."""
+    from m3search.index import Index
+
+    manifest = Index.open(path).manifest
+    if manifest.complete:
+        raise ArtifactError(
+            str(path),
+            expected="no index yet, or an unfinished one",
+            found=f"an index of {manifest.documents} documents",
+            remedy="Add to it with --add, give another folder with --index, or delete this one.",
+        )
+
+
+def _add(path: Path, corpus: str, documents: Iterator[Document], settings: Settings) -> Index:
+    """An index with the documents added, encoded as its others were."""
+    from m3search.index import Index
+
+    index = Index.open(path)
+    made = index.manifest.model
+    for name, given, has in (
+        ("--max-length", settings.max_length, made.max_length),
+        ("--title-template", settings.title_template, index.manifest.title_template),
+        ("--mcls", settings.mcls or None, made.mcls),
+    ):
+        if given is not None and given != has:
+            raise ConfigError(
+                name,
+                expected=f"{has!r}, as the index was made with",
+                found=repr(given),
+                remedy="Leave the option out, or build a new index.",
+            )
+    from m3search.encoder import Encoder
+
+    name = settings.model or made.name
+    encoder = Encoder.load(name, max_length=made.max_length, mcls=made.mcls)
+    with progress_bar("documents", _count_lines(corpus), what="adding") as step:
+        index.add(documents, encoder, progress=step)
+    return index
+
+
+def _checked_template(template: str | None) -> str | None:
+    """The template with \\n and \\t as typed in a shell made characters."""
+    if template is None:
+        return None
+    from m3search.corpus import document_text
+    from m3search.records import Document
+
+    template = template.replace("\\n", "\n").replace("\\t", "\t")
+    if "{text}" not in template:
+        raise ConfigError(
+            "--title-template",
+            expected="{text} somewhere in it",
+            found=repr(template),
+            remedy="For example: '{title} {text}'.",
+        )
+    document_text(Document("", "text", "title"), template)
+    return template
+
+
+def _count_lines(corpus: str) -> int | None:
+    """Lines of a corpus, for the time left; None where nobody looks or where it can be read once.
+
+    Reading is a thousand times faster than encoding.
+    """
+    if corpus == "-" or not sys.stderr.isatty():
+        return None
+    from m3search.lines import read_lines
+
+    return sum(1 for _ in read_lines(corpus))
+
+
+def _describe_state(path: Path, add: bool) -> str:
+    from m3search.index import Index
+
+    try:
+        committed = len(Index.open(path))
+    except M3Error:
+        committed = 0
+    if not committed:
+        return "nothing is committed yet"
+    rest = "" if add else "; the same command goes on from there"
+    return f"{committed} documents are committed in {path}{rest}"
+
+
+def _print_summary(index: Index, skipped: int, seconds: float, json: bool) -> None:
+    report = index.report
+    sizes = index.bytes_by_store()
+    if json:
+        print_json(
+            {
+                "index": str(index.path),
+                "documents": len(index),
+                "skipped": skipped,
+                "truncated": report.truncated,
+                "segments": len(index.manifest.segments),
+                "seconds": round(seconds, 3),
+                "bytes": sizes,
+            }
+        )
+        return
+    notes = {"replaced": report.replaced, "kept from before": report.unchanged}
+    rate = report.documents / max(report.seconds, 1e-9)
+    print_fields(
+        {
+            "index": index.path,
+            "documents": len(index),
+            "encoded": f"{report.documents} ({rate:.1f} documents/s)",
+            **{name: count for name, count in notes.items() if count},
+            "skipped": skipped,
+            "truncated": f"{report.truncated} at {index.manifest.model.max_length} tokens",
+            "segments": len(index.manifest.segments),
+            "seconds": f"{seconds:.1f}",
+            "bytes": ", ".join(f"{name} {readable_bytes(size)}" for name, size in sizes.items()),
+        }
+    )

@@ -1,0 +1,97 @@
+"""`m3search info`: what an index or a checkpoint is, and whether it is sound."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from m3search.cli.options import JsonOption
+from m3search.cli.output import print_error, print_fields, print_json, readable_bytes
+from m3search.errors import ArtifactError
+
+CHECKPOINT_FILE = "config.json"
+
+
+def show_info(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="The folder of an index or of a checkpoint.", show_default=False
+        ),
+    ],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file and check it; 1 if one is damaged.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show an index or a checkpoint. With --verify also what of it is damaged."""
+    if (path / CHECKPOINT_FILE).is_file():
+        _show_checkpoint(path, json)
+    elif path.is_dir():
+        _show_index(path, verify, json)
+    else:
+        raise ArtifactError(
+            str(path),
+            expected="the folder of an index or of a checkpoint",
+            found="a file" if path.exists() else "nothing at this path",
+            remedy="Check the path.",
+        )
+
+
+def _show_index(path: Path, verify: bool, json: bool) -> None:
+    from m3search.index import Index
+
+    index = Index.open(path)
+    damages = index.verify() if verify else []
+    info = index.info()
+    if json:
+        print_json(info | ({"damages": damages} if verify else {}))
+    else:
+        print_fields(
+            {
+                "index": path,
+                "documents": len(index),
+                "deleted rows": index.rows - len(index),
+                "segments": len(index.manifest.segments),
+                **_model_fields(asdict(index.manifest.model)),
+                "title template": repr(index.manifest.title_template),
+                **{
+                    f"bytes {store}": readable_bytes(size)
+                    for store, size in index.bytes_by_store().items()
+                },
+                **({} if not verify else {"verified": "damaged" if damages else "sound"}),
+            }
+        )
+    for damage in damages:
+        print_error(damage)
+    if damages:
+        raise typer.Exit(1)
+
+
+def _show_checkpoint(path: Path, json: bool) -> None:
+    """A checkpoint is read whole, with --verify or without: loading is the check."""
+    from m3search.encoder import Encoder
+    from m3search.model.checkpoint import read_info
+
+    identity = asdict(Encoder.load(path, device="cpu").identity)
+    info = asdict(read_info(path))
+    if json:
+        print_json({"checkpoint": str(path), **identity, "step": info["step"],
+                    "training": info["training"]})  # fmt: skip
+        return
+    trained: dict[str, Any] = {"trained": f"{info['step']} steps"} if info["step"] else {}
+    print_fields({"checkpoint": path, **_model_fields(identity), **trained})
+
+
+def _model_fields(identity: dict[str, Any]) -> dict[str, object]:
+    mcls = ", mcls" if identity["mcls"] else ""
+    return {
+        "model": identity["name"],
+        "fingerprint": identity["fingerprint"],
+        "vectors": f"dense {identity['dim']}, sparse {identity['vocabulary']} terms, "
+        f"multi {identity['multi_dim']}",
+        "maximum length": f"{identity['max_length']} tokens, {identity['pooling']} pooling{mcls}",
+    }

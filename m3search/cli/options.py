@@ -1,0 +1,55 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_INDEX = Path("indexes/default")
+
+IndexOption = Annotated[
+    Path, typer.Option("--index", metavar="DIR", help="The folder of the index.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="A checkpoint's folder or hub name; by default the embedded m3-mini.",
+    ),
+]
+MaxLengthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-length", metavar="N", help="Tokens per text; by default all that the model reads."
+    ),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="W1,W2,W3", help="Weights of dense, sparse and multi; by default 1,0.3,1."
+    ),
+]
+DepthOption = Annotated[
+    int, typer.Option(metavar="N", help="Candidates that dense and sparse give each.")
+]
+
+
+def parse_weights(value: str | None) -> tuple[float, ...] | None:
+    """'1,0.3,1' as numbers; whether they are good weights is the searcher's to say."""
+    if value is None:
+        return None
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"expected numbers such as 1,0.3,1, found {value!r}", param_hint="--weights"
+        ) from error
+
+
+def split_names(value: str) -> list[str]:
+    """'dense, sparse' as its names."""
+    return [part.strip() for part in value.split(",") if part.strip()]

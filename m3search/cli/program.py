@@ -1,0 +1,108 @@
+"""The program as a whole: its commands, how it starts and how it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from m3search import __version__
+from m3search.cli.changing import compact_index, delete_documents
+from m3search.cli.evaluating import evaluate_runs
+from m3search.cli.indexing import build_index
+from m3search.cli.inspecting import show_info
+from m3search.cli.output import print_error
+from m3search.cli.querying import query_index
+from m3search.cli.training import train_model
+from m3search.errors import M3Error
+
+INTERRUPTED = 130
+"""exit status after Ctrl-C: 128 + SIGINT, as shells count"""
+
+
+@contextmanager
+def ending_well() -> Iterator[None]:
+    """Turns what a user can cause into a line on stderr and an exit status; bugs pass through."""
+    try:
+        yield
+        sys.stdout.flush()  # here, where a reader that has left is no surprise
+    except M3Error as error:
+        print_error(error)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        if error.errno != errno.EPIPE and error.filename is not None:  # a full disk, no permission
+            print_error(f"{error.filename}: {error.strerror}")
+            raise typer.Exit(1) from error
+        if error.errno != errno.EPIPE:
+            raise
+        # `m3search query ... | head`: nobody reads on, and that is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+class Commands(TyperGroup):
+    """The commands in the order of their use, each ending well."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that was asked for."""
+        with ending_well():
+            return super().invoke(ctx)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"m3search {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="m3search",
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: m3search index corpus.jsonl, then: m3search query 'some words'",
+)
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Hybrid search: one model, three ways to match (dense, sparse, multi), one index."""
+
+
+def _add(name: str, function: Any, example: str) -> None:
+    app.command(name, epilog=f"Example: {example}", rich_help_panel=None)(function)
+
+
+_add("index", build_index, "m3search index corpus.jsonl --index indexes/news")
+_add("query", query_index, "m3search query 'what is late interaction?' -k 5 --explain")
+_add("delete", delete_documents, "m3search delete doc7 doc9 --index indexes/news")
+_add("compact", compact_index, "m3search compact --index indexes/news")
+_add("info", show_info, "m3search info indexes/news --verify")
+_add("eval", evaluate_runs, "m3search eval eval/suites/dev.toml --out eval/reports/dev")
+_add("train", train_model, "m3search train trainer/recipes/mini.toml --out checkpoints/mini")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line, by default on the process's own arguments, and exits."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character shows \u...
+            stream.reconfigure(errors="backslashreplace")
+    command = typer.main.get_command(app)
+    command.main(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="m3search")

@@ -1,0 +1,229 @@
+"""`m3search query`: one text, a prompt, a line at a time, or a file of queries."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from m3search.cli.options import (
+    DEFAULT_INDEX,
+    DepthOption,
+    IndexOption,
+    JsonOption,
+    WeightsOption,
+    parse_weights,
+    split_names,
+)
+from m3search.cli.output import print_error, print_hit, print_json, print_note, progress_bar
+from m3search.errors import ConfigError, M3Error
+
+if TYPE_CHECKING:
+    from m3search.search import Searcher
+
+PROMPT = "m3search> "
+QUIT = (":q", ":quit")
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How each query is searched and shown."""
+
+    searcher: Searcher
+    settings: dict[str, Any]
+    """keyword arguments of `Searcher.search`"""
+    json: bool
+    explain: bool
+
+
+def query_index(
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to search for. Without it a prompt opens, or one query a line is read "
+            "from a pipe.",
+            show_default=False,
+        ),
+    ] = None,
+    index: IndexOption = DEFAULT_INDEX,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", metavar="N", help="Hits per query: 10, or 100 with --queries."),
+    ] = None,
+    modes: Annotated[
+        str, typer.Option(metavar="MODES", help="Any of dense, sparse, multi, with commas.")
+    ] = "dense,sparse,multi",
+    weights: WeightsOption = None,
+    depth: DepthOption = 200,
+    condition: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="CONDITION",
+            help="On metadata: 'lang=de,year>=2000' (also != < in).",
+        ),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the terms and tokens behind each hit.")
+    ] = False,
+    json: JsonOption = False,
+    queries: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Run all queries of a file, JSON lines or id<TAB>text."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where --queries writes its TREC run."),
+    ] = None,
+) -> None:
+    """Search an index. Each hit comes with its score and the scores of the three modes."""
+    settings: dict[str, Any] = {
+        "k": (100 if queries else 10) if k is None else k,
+        "modes": split_names(modes),
+        "weights": parse_weights(weights),
+        "depth": depth,
+        "filter": condition,
+    }
+    _check_usage(text, queries, run, json, explain)
+    searcher = _open_searcher(index, settings)
+    if queries is not None and run is not None:
+        _write_run(searcher, queries, run, settings)
+        return
+    answering = Answering(searcher, settings, json, explain)
+    if text is not None:
+        _answer(answering, text)
+    elif sys.stdin.isatty():
+        _open_prompt(answering)
+    else:
+        _answer_lines(answering)
+
+
+def _check_usage(
+    text: str | None, queries: Path | None, run: Path | None, json: bool, explain: bool
+) -> None:
+    if (queries is None) != (run is None):
+        raise typer.BadParameter("each needs the other", param_hint="--queries and --run")
+    if queries is None:
+        return
+    clashes = {"TEXT": text is not None, "--json": json, "--explain": explain}
+    for name, given in clashes.items():
+        if given:
+            raise typer.BadParameter(f"does not go with {name}", param_hint="--queries")
+
+
+def _open_searcher(index: Path, settings: dict[str, Any]) -> Searcher:
+    """A searcher on the index, once the settings are known to be good."""
+    from m3search.plan import Plan
+
+    Plan.check(
+        settings["k"], settings["depth"], settings["modes"], settings["weights"], "exact", "union"
+    )
+    from m3search.index import Index
+    from m3search.search import Searcher
+    from m3search.stores.filter import Filter
+
+    if settings["filter"] is not None:
+        settings["filter"] = Filter.parse(settings["filter"])
+    opened = Index.open(index)
+    if not opened.manifest.complete:
+        print_note(f"the build of {index} is not finished: {len(opened)} documents so far")
+    return Searcher(opened)
+
+
+def _answer(answering: Answering, text: str, *, named: bool = False) -> int:
+    """Prints the hits of one query and returns how many; `named` adds the query itself."""
+    _check_text(text)
+    searcher = answering.searcher
+    hits = searcher.search(text, **answering.settings)
+    for hit in hits:
+        explanation = searcher.explain(text, hit) if answering.explain else None
+        if answering.json:
+            line: dict[str, Any] = {"query": text} if named else {}
+            line |= hit.to_json()
+            if explanation is not None:
+                line["explain"] = explanation.to_json()
+            print_json(line)
+        else:
+            print_hit(hit, searcher.snippet(text, hit), explanation)
+    if not hits:
+        print_note("no hits")
+    return len(hits)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            "query",
+            expected="UTF-8",
+            found=repr(text),
+            remedy="Check the encoding of the terminal or of the input.",
+        ) from error
+
+
+def _answer_lines(answering: Answering) -> None:
+    """One query a line from a pipe; a bad one is reported, the others are answered."""
+    failed = None
+    for line in _lines():
+        if not answering.json:
+            typer.secho(f"> {line}", bold=True)
+        try:
+            _answer(answering, line, named=True)
+        except M3Error as error:
+            print_error(error)
+            failed = error
+        sys.stdout.flush()
+    if failed is not None:
+        raise typer.Exit(1)
+
+
+def _lines() -> Iterator[str]:
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    for line in sys.stdin:
+        if line.strip():
+            yield line.strip()
+
+
+def _open_prompt(answering: Answering) -> None:
+    """Answers what is typed until :q or Ctrl-D; the model stays loaded, errors are shown."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  gives input() history and line editing
+    index = answering.searcher.index
+    print_note(f"{len(index)} documents, model {index.manifest.model.name}; :q quits")
+    while True:
+        try:
+            text = input(PROMPT if sys.stdout.isatty() else "").strip()
+        except EOFError:
+            print_note("")
+            return
+        except KeyboardInterrupt:
+            print_note("")
+            raise
+        if text in QUIT:
+            return
+        if not text:
+            continue
+        try:
+            _answer(answering, text)
+        except M3Error as error:
+            print_error(error)
+
+
+def _write_run(searcher: Searcher, queries: Path, run: Path, settings: dict[str, Any]) -> None:
+    from m3search.corpus import read_queries, write_run
+
+    found = list(read_queries(queries))
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with progress_bar("queries", len(found), what="encoding") as step:
+        encoded = searcher.encode(found, progress=step)
+    with progress_bar("queries", len(found), what="searching") as step:
+        ranked = searcher.run(encoded, progress=step, **settings)
+    write_run(run, ranked)
+    print_note(f"{len(ranked)} queries, {sum(map(len, ranked.values()))} hits in {run}")

@@ -1,0 +1,71 @@
+"""`m3search train`: a recipe run, watched, and resumed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from m3search.cli.options import JsonOption
+from m3search.cli.output import print_json, print_note
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+SHOWN = ("loss", "loss_dense", "loss_sparse", "loss_multi", "accuracy_ensemble")
+"""metrics on each line; metrics.jsonl in the folder of the checkpoint holds all"""
+
+
+def train_model(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A TOML file.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where the checkpoint goes; by default checkpoints/NAME-OF-RECIPE."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Replace a setting: optimiser.steps=200. Repeatable."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last saved state in --out.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a checkpoint by a recipe. Metrics appear as it goes."""
+    from m3search.training.loop import read_recipe, train
+
+    folder = out or Path("checkpoints") / recipe.stem
+    chosen = read_recipe(recipe, settings or [])
+    from tqdm import tqdm
+
+    try:
+        total = chosen.optimiser.steps
+        with tqdm(total=total, unit=" steps", disable=None, dynamic_ncols=True) as bar:
+            train(chosen, folder, resume=resume, report=lambda metrics: _show(bar, metrics))
+    except KeyboardInterrupt:
+        print_note(f"interrupted; go on with: m3search train {recipe} --out {folder} --resume")
+        raise
+    if json:
+        print_json({"checkpoint": str(folder), "steps": chosen.optimiser.steps})
+    else:
+        typer.echo(f"checkpoint in {folder}")
+
+
+def _show(bar: tqdm[None], metrics: Mapping[str, float]) -> None:
+    step = int(metrics["step"])
+    if bar.n:
+        bar.update(step - bar.n)
+    else:  # a resumed run starts here, and its rate counts only what was done now
+        bar.initial = bar.n = step
+        bar.refresh()
+    shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in SHOWN if name in metrics)
+    bar.write(f"step {step}  {shown}", file=sys.stderr)

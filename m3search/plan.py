@@ -1,0 +1,145 @@
+"""What a search was asked to do, checked once."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, SupportsIndex, TypeAlias, cast, get_args
+
+from m3search.errors import ConfigError
+from m3search.fusion import PASSAGE_WEIGHTS
+from m3search.records import MODES, Mode
+
+Missing = Literal["exact", "zero", "min"]
+Candidates = Literal["union", "dense"]
+Weights: TypeAlias = Sequence[float] | Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to search; `check` makes it from what a caller gave."""
+
+    k: int
+    depth: int
+    """documents taken from each first stage, at least k"""
+    modes: tuple[Mode, ...]
+    """the modes asked, in the order of MODES"""
+    weights: Mapping[Mode, float]
+    """by mode asked, finite, >= 0; where one mode is asked it weighs 1"""
+    missing: Missing
+    """score of a candidate in a first stage that did not return it: exact, 0, list minimum"""
+    candidates: Candidates
+    """from the dense and sparse stages among the modes, or from the dense stage alone"""
+
+    @classmethod
+    def check(
+        cls,
+        k: SupportsIndex,
+        depth: SupportsIndex,
+        modes: Sequence[str],
+        weights: Weights,
+        missing: str,
+        candidates: str,
+    ) -> Plan:
+        """The plan, or ConfigError for the first setting that is out of range."""
+        asked = _checked_modes(modes)
+        size = _checked_count("k", k)
+        return cls(
+            k=size,
+            depth=max(_checked_count("depth", depth), size),
+            modes=asked,
+            weights=_checked_weights(weights, asked),
+            missing=cast(Missing, _checked_name("missing", missing, get_args(Missing))),
+            candidates=cast(
+                Candidates, _checked_name("candidates", candidates, get_args(Candidates))
+            ),
+        )
+
+    @property
+    def retrieves_only(self) -> bool:
+        """Whether one mode retrieves its own best, with nothing to rerank."""
+        return len(self.modes) == 1 and self.candidates == "union"
+
+    @property
+    def first_stages(self) -> tuple[Mode, ...]:
+        """The modes that give the candidates."""
+        if self.candidates == "dense":
+            return ("dense",)
+        return tuple(mode for mode in self.modes if mode != "multi")
+
+    def clip(self, documents: int) -> Plan:
+        """The same plan with k and depth no larger than a corpus of that many documents."""
+        return replace(self, k=min(self.k, documents), depth=min(self.depth, documents))
+
+
+def _checked_count(name: str, value: SupportsIndex) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ConfigError(
+            name, expected="a whole number from 1 up", found=repr(value), remedy="Raise it."
+        )
+    return count
+
+
+def _checked_name(where: str, value: str, valid: Sequence[str]) -> str:
+    if value not in valid:
+        raise ConfigError.unknown(where, str(value), valid)
+    return value
+
+
+def _checked_modes(modes: Sequence[str]) -> tuple[Mode, ...]:
+    if isinstance(modes, str) or not modes:
+        raise ConfigError(
+            "modes",
+            expected=f"a sequence of one or more of {', '.join(MODES)}",
+            found=repr(modes),
+            remedy="Give them as ('dense', 'sparse').",
+        )
+    for mode in modes:
+        _checked_name("modes", mode, MODES)
+    return tuple(mode for mode in MODES if mode in modes)
+
+
+def _checked_weights(weights: Weights, modes: tuple[Mode, ...]) -> dict[Mode, float]:
+    chosen: Sequence[float] | Mapping[str, float] = (
+        [PASSAGE_WEIGHTS[mode] for mode in MODES] if weights is None else weights
+    )
+    given = _by_mode(chosen, modes)
+    for mode, weight in given.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise _bad_weights("finite numbers from 0 up", f"{weight!r} for {mode}")
+    if not any(given.values()):
+        raise _bad_weights(f"a weight above 0 for {' or '.join(modes)}", "only zeros")
+    return dict.fromkeys(modes, 1.0) if len(modes) == 1 else given
+
+
+def _by_mode(
+    weights: Sequence[float] | Mapping[str, float], modes: tuple[Mode, ...]
+) -> dict[Mode, float]:
+    """The weight of every mode asked, as given."""
+    if isinstance(weights, Mapping):
+        for name in weights:
+            _checked_name("weights", name, MODES)
+        absent = [mode for mode in modes if mode not in weights]
+        if absent:
+            raise _bad_weights("a weight for every mode asked", f"none for {', '.join(absent)}")
+        pairs = [(mode, weights[mode]) for mode in modes]
+    else:
+        if len(weights) != len(MODES):
+            raise _bad_weights("three numbers: dense, sparse, multi", repr(weights))
+        pairs = [(mode, weights[MODES.index(mode)]) for mode in modes]
+    try:
+        return {mode: float(weight) for mode, weight in pairs}
+    except (TypeError, ValueError) as error:
+        raise _bad_weights("numbers", repr(weights)) from error
+
+
+def _bad_weights(expected: str, found: str) -> ConfigError:
+    return ConfigError(
+        "weights", expected=expected, found=found, remedy="The default is 1, 0.3, 1."
+    )

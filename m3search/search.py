@@ -1,0 +1,278 @@
+"""The query pipeline: encode, retrieve in each mode, unite, score exactly, weigh.
+
+The pipeline asks an index only for the candidates of a query in a mode and for the exact scores
+of given rows in a mode. It knows neither how vectors are stored nor how they were made.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m3search.errors import ArtifactError, ConfigError
+from m3search.explain import Explanation, explain_hit
+from m3search.fusion import top_k, weighted_sum
+from m3search.plan import Candidates, Missing, Plan, Weights
+from m3search.records import (
+    MODES,
+    BoolArray,
+    Encoded,
+    FloatArray,
+    Hit,
+    Hits,
+    IntArray,
+    Mode,
+    ModelIdentity,
+    Query,
+    Run,
+)
+from m3search.snippet import Snippet, cut_snippet, term_spans
+from m3search.stores.filter import Filter
+
+if TYPE_CHECKING:
+    from m3search.encoder import Encoder
+    from m3search.index import Index
+
+BATCH = 256
+"""queries retrieved together: the candidate lists of one batch are held at a time"""
+
+
+@dataclass(frozen=True)
+class EncodedQueries:
+    """Queries encoded once, to be run in as many ways as wanted."""
+
+    ids: tuple[str, ...]
+    encoded: Encoded
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Searcher:
+    """Answers queries over an index; any number of threads may share it.
+
+    Each call sees one commit of the index, the newest that `index` itself has.
+    """
+
+    def __init__(self, index: Index, encoder: Encoder | None = None) -> None:
+        """With no encoder, the one that made the index is loaded at the first query."""
+        self.index = index
+        self._encoder = encoder
+        self._lock = threading.Lock()
+        self._latest: tuple[str, Encoded] | None = None
+        if encoder is not None:
+            _check_identity(encoder.identity, index.manifest.model)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that made the index, loaded at the first use."""
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = _load_encoder(self.index.manifest.model)
+            return self._encoder
+
+    def search(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        weights: Weights = None,
+        depth: int = 200,
+        modes: Sequence[str] = MODES,
+        filter: str | Filter | None = None,  # noqa: A002
+        missing: Missing = "exact",
+        candidates: Candidates = "union",
+    ) -> list[Hit]:
+        """The k best documents, each with its exact score in all three modes.
+
+        `score` is w1*dense + w2*sparse + w3*multi over the modes asked, or the raw score where
+        one mode is asked. Order is score descending, then row ascending. `weights` are
+        (w1, w2, w3) or a mapping by mode; by default 1, 0.3, 1. `depth` documents come from each
+        first stage, never fewer than k. `filter` is a condition on metadata: 'lang=de'.
+        """
+        plan = Plan.check(k, depth, modes, weights, missing, candidates)
+        index = self.index.pinned()  # one commit from the candidates to the texts
+        allowed = _allowed(index, filter)
+        if not len(index):
+            return []
+        encoded = self.encode_query(text)
+        found = rank(index, encoded, plan.clip(len(index)), allowed)
+        kept = found.rows[0] >= 0
+        return _to_hits(index, encoded, plan, found.rows[0][kept], found.scores[0][kept])
+
+    def run(
+        self,
+        queries: Iterable[Query] | EncodedQueries,
+        k: int = 100,
+        *,
+        weights: Weights = None,
+        depth: int = 200,
+        modes: Sequence[str] = MODES,
+        filter: str | Filter | None = None,  # noqa: A002
+        missing: Missing = "exact",
+        candidates: Candidates = "union",
+        progress: Callable[[int], None] | None = None,
+    ) -> Run:
+        """The k best documents of every query, as query id -> document id -> score.
+
+        Takes queries or what `encode` made of them. A query without hits has an empty entry.
+        `progress` is called with the number of queries done since its last call.
+        """
+        plan = Plan.check(k, depth, modes, weights, missing, candidates)
+        index = self.index.pinned()
+        allowed = _allowed(index, filter)
+        encoded = queries if isinstance(queries, EncodedQueries) else self.encode(queries)
+        run: Run = {}
+        for start in range(0, len(encoded), BATCH):
+            ids = encoded.ids[start : start + BATCH]
+            if len(index):
+                batch = encoded.encoded[start : start + BATCH]
+                found = rank(index, batch, plan.clip(len(index)), allowed)
+                run.update(_to_run(index, ids, found))
+            else:
+                run.update((query_id, {}) for query_id in ids)
+            if progress is not None:
+                progress(len(ids))
+        return run
+
+    def encode(
+        self, queries: Iterable[Query], progress: Callable[[int], None] | None = None
+    ) -> EncodedQueries:
+        """All queries encoded, for several calls of `run`. Two queries must not share an id."""
+        ids, texts, seen = [], [], set()
+        for query in queries:
+            if query.id in seen:
+                raise ConfigError(
+                    "queries",
+                    expected="ids that differ",
+                    found=f"the id {query.id!r} twice",
+                    remedy="Give every query an id of its own.",
+                )
+            seen.add(query.id)
+            ids.append(query.id)
+            texts.append(query.text)
+        return EncodedQueries(tuple(ids), self.encoder.encode(texts, "query", progress=progress))
+
+    def encode_query(self, text: str) -> Encoded:
+        """One query encoded; the latest is kept, so explaining its hits encodes nothing anew."""
+        latest = self._latest
+        if latest is None or latest[0] != text:
+            latest = self._latest = (text, self.encoder.encode([text], "query"))
+        return latest[1]
+
+    def explain(self, text: str, hit: Hit) -> Explanation:
+        """Why `hit` answers `text`: the matched terms, and each query token's best match."""
+        index = self.index.pinned()
+        return explain_hit(index, self.encoder, text, self.encode_query(text), hit.document)
+
+    def snippet(self, text: str, hit: Hit, width: int = 240) -> Snippet:
+        """About `width` characters of the hit's text around the terms that matched `text`."""
+        terms = self.encode_query(text).sparse
+        weights = dict(zip(terms.indices.tolist(), terms.data.tolist(), strict=True))
+        body = hit.document.text
+        tokens = self.encoder.tokens(body, "document")
+        return cut_snippet(body, term_spans(body, tokens, weights), width)
+
+
+def rank(index: Index, queries: Encoded, plan: Plan, allowed: BoolArray | None = None) -> Hits:
+    """The k best rows of every query by the plan; (n_queries, k), padded with -1."""
+    if plan.retrieves_only:
+        return index.retrieve(plan.modes[0], queries, plan.k, allowed)
+    found = {mode: index.retrieve(mode, queries, plan.depth, allowed) for mode in plan.first_stages}
+    lines = []
+    for query in range(len(queries)):
+        lists = {mode: (hits.rows[query], hits.scores[query]) for mode, hits in found.items()}
+        lines.append(_rerank(index, queries[query : query + 1], lists, plan))
+    return Hits.stack(lines, plan.k)
+
+
+def _rerank(
+    index: Index, query: Encoded, found: Mapping[Mode, tuple[IntArray, FloatArray]], plan: Plan
+) -> tuple[IntArray, FloatArray]:
+    """The candidates of one query in the order of their weighted sum."""
+    united = np.unique(np.concatenate([rows for rows, _ in found.values()]))
+    rows = united[united >= 0]
+    if not len(rows):
+        return rows, np.zeros(0, dtype=np.float32)
+    scores: dict[Mode, FloatArray] = {}
+    for mode in plan.modes:
+        if plan.missing != "exact" and mode in found:
+            scores[mode] = _fill(rows, *found[mode], plan.missing)
+        else:
+            scores[mode] = index.scores(mode, query, rows)
+    return top_k(rows, weighted_sum(scores, plan.weights), plan.k)
+
+
+def _fill(
+    rows: IntArray, found_rows: IntArray, found_scores: FloatArray, missing: Missing
+) -> FloatArray:
+    """Scores of `rows` from one list, with 0 or the list's minimum where it lacks a row."""
+    kept = found_rows >= 0
+    listed, listed_scores = found_rows[kept], found_scores[kept]
+    fill = listed_scores.min() if missing == "min" and len(listed) else 0.0
+    scores = np.full(len(rows), fill, dtype=np.float32)
+    scores[np.searchsorted(rows, listed)] = listed_scores
+    return scores
+
+
+def _to_hits(
+    index: Index, query: Encoded, plan: Plan, rows: IntArray, fused: FloatArray
+) -> list[Hit]:
+    """Hits in the order of `rows`, with the exact scores of all three modes."""
+    if not len(rows):
+        return []
+    exact = {mode: index.scores(mode, query, rows).tolist() for mode in MODES}
+    if plan.retrieves_only:  # one number for one thing, to the last digit
+        exact[plan.modes[0]] = fused.tolist()
+    documents = index.documents(rows)
+    return [
+        Hit(i + 1, score, documents[i], {mode: exact[mode][i] for mode in MODES})
+        for i, score in enumerate(fused.tolist())
+    ]
+
+
+def _to_run(index: Index, ids: Sequence[str], found: Hits) -> Run:
+    rows = np.unique(found.rows[found.rows >= 0])
+    names = dict(zip(rows.tolist(), index.ids(rows), strict=True))
+    return {
+        query_id: {names[row]: score for row, score in zip(line, scores, strict=True) if row >= 0}
+        for query_id, line, scores in zip(
+            ids, found.rows.tolist(), found.scores.tolist(), strict=True
+        )
+    }
+
+
+def _allowed(index: Index, condition: str | Filter | None) -> BoolArray | None:
+    return index.select(Filter.parse(condition) if isinstance(condition, str) else condition)
+
+
+def _load_encoder(model: ModelIdentity) -> Encoder:
+    from m3search.encoder import Encoder  # brings in torch, the slowest import there is
+
+    encoder = Encoder.load(model.name, max_length=model.max_length, mcls=model.mcls)
+    _check_identity(encoder.identity, model)
+    return encoder
+
+
+def _check_identity(found: ModelIdentity, expected: ModelIdentity) -> None:
+    """ArtifactError unless both make comparable vectors; the maximum length may differ."""
+
+    def key(model: ModelIdentity) -> tuple[str, str, bool]:
+        return model.fingerprint, model.pooling, model.mcls
+
+    if key(found) != key(expected):
+        raise ArtifactError(
+            f"encoder {found.name}",
+            expected=f"the model that made the index, {_describe(expected)}",
+            found=_describe(found),
+            remedy="Load that model, or build the index anew with this one.",
+        )
+
+
+def _describe(model: ModelIdentity) -> str:
+    extra = ", mcls" if model.mcls else ""
+    return f"{model.name} ({model.fingerprint[:12]}, {model.pooling} pooling{extra})"

@@ -1,0 +1,172 @@
+"""An encoder and an index small enough to check by eye, for the tests of search and explain.
+
+The index scores with plain loops over plain lists and shares no code with the package's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy import sparse as sp
+
+from m3search.corpus import document_text
+from m3search.records import Document, Encoded, Hits, Kind, Mode, ModelIdentity, Token
+from m3search.stores.filter import Filter
+
+DIM, VOCABULARY = 4, 997
+IDENTITY = ModelIdentity("word-hash", "f" * 64, DIM, VOCABULARY, DIM, 512, "cls")
+WORD = re.compile(r"\w+")
+
+
+def word_id(word: str) -> int:
+    return int.from_bytes(hashlib.sha256(word.lower().encode()).digest()[:4], "big") % VOCABULARY
+
+
+def word_vector(word: str) -> np.ndarray:
+    generator = np.random.default_rng(word_id(word))
+    vector = generator.integers(-3, 4, DIM).astype(np.float32)
+    return vector / max(float(np.linalg.norm(vector)), 1.0)
+
+
+class WordEncoder:
+    """Each word is a term of weight 1 + its count and a vector; the last vector is a marker."""
+
+    def __init__(self, identity: ModelIdentity = IDENTITY) -> None:
+        self.identity = identity
+        self.encoded: list[str] = []
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        kind: Kind = "document",
+        *,
+        batch_tokens: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Encoded:
+        self.encoded += texts
+        dense = np.zeros((len(texts), DIM), np.float32)
+        sparse = np.zeros((len(texts), VOCABULARY), np.float32)
+        multi = []
+        for row, text in enumerate(texts):
+            words = [word.group() for word in WORD.finditer(text)]
+            vectors = [word_vector(word) for word in [*words, "</s>"]]
+            dense[row] = np.mean(vectors, axis=0)
+            for word in words:
+                sparse[row, word_id(word)] += 1 / len(words)
+            multi.append(np.array(vectors, np.float32))
+            if progress:
+                progress(1)
+        return Encoded(dense, sp.csr_array(sparse), multi)
+
+    def tokens(self, text: str, kind: Kind = "document") -> list[Token]:
+        found = [
+            Token(word_id(word.group()), word.group(), word.start(), word.end(), row)
+            for row, word in enumerate(WORD.finditer(text))
+        ]
+        return [*found, Token(0, "</s>", 0, 0, len(found))]
+
+
+class LoadedEncoder(WordEncoder):
+    """Stands where the real encoder does, so that no test loads torch."""
+
+    loads: ClassVar[list[str]] = []
+    before_encoding: ClassVar[Callable[[Sequence[str]], None]] = staticmethod(lambda texts: None)
+
+    @classmethod
+    def load(
+        cls, name: str | None = None, *, max_length: int | None = None, mcls: bool = False
+    ) -> LoadedEncoder:
+        cls.loads.append(str(name))
+        known = {None: IDENTITY, "word-hash": IDENTITY}
+        identity = known.get(name, replace(IDENTITY, name=str(name), fingerprint="0" * 64))
+        return cls(replace(identity, max_length=max_length or 512, mcls=mcls))
+
+    def encode(self, texts: Sequence[str], *args: Any, **kwargs: Any) -> Any:
+        type(self).before_encoding(texts)
+        return super().encode(texts, *args, **kwargs)
+
+
+@dataclass
+class ListIndex:
+    """All vectors of all documents in memory, scored one pair at a time."""
+
+    texts: list[Document]
+    encoded: Encoded
+    deleted: frozenset[int] = frozenset()
+    manifest: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(model=IDENTITY, title_template="{title}\n{text}")
+    )
+
+    def __len__(self) -> int:
+        return len(self.texts) - len(self.deleted)
+
+    def pinned(self) -> ListIndex:
+        return self
+
+    def score(self, mode: Mode, query: Encoded, row: int) -> float:
+        if mode == "dense":
+            pairs = zip(query.dense[0], self.encoded.dense[row], strict=True)
+            return sum(float(a) * float(b) for a, b in pairs)
+        if mode == "sparse":
+            asked, held = query.sparse.toarray()[0], self.encoded.sparse.toarray()[row]
+            return sum(float(a) * float(b) for a, b in zip(asked, held, strict=True) if a and b)
+        total = 0.0
+        for a in query.multi[0]:
+            total += max(float(a.astype(np.float64) @ b) for b in self.encoded.multi[row])
+        return total / len(query.multi[0])
+
+    def scores(self, mode: Mode, query: Encoded, rows: Sequence[int]) -> np.ndarray:
+        assert len(query) == 1
+        return np.array([self.score(mode, query, int(row)) for row in rows], np.float32)
+
+    def retrieve(
+        self, mode: Mode, queries: Encoded, k: int, allowed: np.ndarray | None = None
+    ) -> Hits:
+        lines = []
+        for i in range(len(queries)):
+            line = []
+            for row in range(len(self.texts)):
+                if row in self.deleted or (allowed is not None and not allowed[row]):
+                    continue
+                score = float(np.float32(self.score(mode, queries[i : i + 1], row)))
+                if mode != "sparse" or score > 0:
+                    line.append((row, score))
+            line.sort(key=lambda pair: (-pair[1], pair[0]))
+            lines.append(([row for row, _ in line[:k]], [score for _, score in line[:k]]))
+        return Hits.stack(lines, k)
+
+    def documents(self, rows: Sequence[int]) -> list[Document]:
+        return [self.texts[int(row)] for row in rows]
+
+    def ids(self, rows: Sequence[int]) -> list[str]:
+        return [self.texts[int(row)].id for row in rows]
+
+    def rows_of(self, ids: Sequence[str]) -> np.ndarray:
+        known = {document.id: row for row, document in enumerate(self.texts)}
+        return np.array([known.get(name, -1) for name in ids])
+
+    def select(self, wanted: Filter | None) -> np.ndarray | None:
+        if wanted is None:
+            return None
+        (condition,) = wanted.conditions
+        assert condition.operator == "="
+        held = [document.metadata.get(condition.field) for document in self.texts]
+        return np.array([value == condition.values[0] for value in held], bool)
+
+    def vectors(self, row: int) -> np.ndarray:
+        return self.encoded.multi[row]
+
+
+def make_index(texts: Sequence[str | Document], deleted: Sequence[int] = ()) -> ListIndex:
+    documents = [
+        text if isinstance(text, Document) else Document(f"d{row}", text)
+        for row, text in enumerate(texts)
+    ]
+    encoded = WordEncoder().encode([document_text(document) for document in documents])
+    return ListIndex(documents, encoded, frozenset(deleted))

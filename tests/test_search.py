@@ -1,0 +1,317 @@
+"""The query pipeline against one that scores every document in every mode and sorts."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from searching import IDENTITY, ListIndex, WordEncoder, make_index
+
+from m3search.errors import ArtifactError, ConfigError
+from m3search.records import MODES, Document, Encoded, Mode, Query
+from m3search.search import BATCH, EncodedQueries, Searcher
+from m3search.stores.filter import Filter
+
+TEXTS = [
+    "late interaction keeps a vector for each token",
+    "dense retrieval keeps one vector for each text",
+    "sparse retrieval keeps a weight for each term",
+    "cats sleep late",
+    "tea and rice",
+    "late late late",
+]
+
+
+def make_searcher(texts: list[Any] = TEXTS, **index: Any) -> Searcher:
+    return Searcher(make_index(texts, **index), WordEncoder())
+
+
+def search_slowly(
+    index: ListIndex,
+    query: Encoded,
+    k: int,
+    *,
+    weights: tuple[float, ...] = (1, 0.3, 1),
+    depth: int = 200,
+    modes: tuple[Mode, ...] = MODES,
+    missing: str = "exact",
+    candidates: str = "union",
+) -> list[tuple[str, float]]:
+    """(id, score) by the definition: no batch, no early cut, no array of scores."""
+    live = [row for row in range(len(index.texts)) if row not in index.deleted]
+    exact = {mode: {row: index.score(mode, query, row) for row in live} for mode in MODES}
+
+    def best(mode: Mode, size: int) -> list[int]:
+        rows = sorted(live, key=lambda row: (-np.float32(exact[mode][row]), row))
+        return [row for row in rows if mode != "sparse" or exact[mode][row] > 0][:size]
+
+    if len(modes) == 1 and candidates == "union":
+        return [(index.texts[r].id, exact[modes[0]][r]) for r in best(modes[0], k)]
+    stages = ["dense"] if candidates == "dense" else [m for m in modes if m != "multi"]
+    lists = {mode: best(mode, max(depth, k)) for mode in stages}
+    weight = dict(zip(MODES, weights, strict=True))
+    if len(modes) == 1:
+        weight = {modes[0]: 1.0}
+    ranked = []
+    for row in sorted(set().union(*lists.values())):
+        total = 0.0
+        for mode in modes:
+            score = exact[mode][row]
+            if missing != "exact" and mode in lists and row not in lists[mode]:
+                listed = [exact[mode][other] for other in lists[mode]]
+                score = min(listed) if missing == "min" and listed else 0.0
+            total += weight[mode] * float(np.float32(score))
+        ranked.append((row, total))
+    ranked.sort(key=lambda pair: (-np.float32(pair[1]), pair[0]))
+    return [(index.texts[row].id, score) for row, score in ranked[:k]]
+
+
+some_words = st.lists(st.sampled_from(["tea", "rice", "late", "x"]), max_size=5).map(" ".join)
+some_texts = st.lists(some_words, max_size=8)
+mode_sets = st.lists(st.sampled_from(MODES), min_size=1, max_size=3, unique=True).map(
+    lambda chosen: tuple(mode for mode in MODES if mode in chosen)
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    texts=some_texts,
+    query=some_words,
+    k=st.one_of(st.integers(1, 3), st.just(20)),
+    depth=st.integers(1, 5),
+    modes=mode_sets,
+    weights=st.tuples(*[st.sampled_from([0.15, 0.5, 1.0, 2.0])] * 3),
+    missing=st.sampled_from(["exact", "zero", "min"]),
+    candidates=st.sampled_from(["union", "dense"]),
+    deleted=st.sets(st.integers(0, 7), max_size=3),
+)
+def test_search_agrees_with_scoring_everything(
+    texts: list[str], query: str, k: int, deleted: set[int], **given: Any
+) -> None:
+    searcher = make_searcher(texts, deleted=[row for row in deleted if row < len(texts)])
+    expected = search_slowly(searcher.index, WordEncoder().encode([query]), k, **given)
+    hits = searcher.search(query, k, **given)
+    assert [hit.document.id for hit in hits] == [name for name, _ in expected]
+    assert [hit.score for hit in hits] == pytest.approx([s for _, s in expected], abs=1e-6)
+    assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+    run = searcher.run([Query("q", query)], k, **given)
+    assert list(run["q"].items()) == [(hit.document.id, hit.score) for hit in hits]
+
+
+@given(texts=some_texts.filter(bool), query=some_words, modes=mode_sets)
+@settings(deadline=None, max_examples=50)
+def test_hits_carry_the_exact_score_of_every_mode(
+    texts: list[str], query: str, modes: tuple[Mode, ...]
+) -> None:
+    searcher = make_searcher(texts)
+    encoded = WordEncoder().encode([query])
+    for hit in searcher.search(query, modes=modes, depth=1, missing="zero"):
+        row = int(hit.document.id[1:])
+        for mode in MODES:
+            exact = searcher.index.score(mode, encoded, row)
+            assert hit.scores[mode] == pytest.approx(exact, abs=1e-6)
+
+
+def test_a_candidate_of_one_mode_gets_its_exact_score_in_the_others() -> None:
+    """Depth 1: the dense stage finds row 0 only, the sparse stage row 1 only."""
+    dense = np.array([[1.0, 0, 0, 0], [0.6, 0.8, 0, 0]], np.float32)
+    index = make_index(["x", "y"])
+    sparse = index.encoded.sparse[:0].__class__(np.array([[0.5, 0.0], [2.0, 0.0]], np.float32))
+    vectors = [np.array([[0.0, 1.0, 0, 0]], np.float32), np.array([[1.0, 0, 0, 0]], np.float32)]
+    index.encoded = Encoded(dense, sparse, vectors)
+    query = Encoded(dense[:1], sparse.__class__(np.array([[1.0, 0.0]], np.float32)), vectors[1:])
+    searcher = Searcher(index, WordEncoder())
+    searcher.encode_query = lambda text: query  # type: ignore[method-assign]
+    ask = {"k": 1, "depth": 1, "weights": (1, 1, 1)}
+    # row 0: 1.0 + 0.5 + 0.0; row 1: 0.6 + 2.0 + 1.0
+    (hit,) = searcher.search("q", **ask)
+    assert (hit.document.id, hit.score) == ("d1", pytest.approx(3.6))
+    assert hit.scores == {"dense": pytest.approx(0.6), "sparse": 2.0, "multi": 1.0}
+    # what a stage did not return counts 0: row 1 loses its dense score, not the exact one shown
+    (hit,) = searcher.search("q", missing="zero", **ask)
+    assert (hit.score, hit.scores["dense"]) == (pytest.approx(3.0), pytest.approx(0.6))
+    # or the minimum of the list: 1.0, that of row 0
+    assert searcher.search("q", missing="min", **ask)[0].score == pytest.approx(4.0)
+    # dense candidates only: row 1 is never seen, and the sparse score of row 0 is exact
+    (hit,) = searcher.search("q", candidates="dense", missing="zero", **ask)
+    assert (hit.document.id, hit.score) == ("d0", pytest.approx(1.5))
+    # re-ranking dense candidates by one other mode, as the paper does for its multi rows
+    (hit,) = searcher.search("q", k=1, depth=1, modes=("multi",), candidates="dense")
+    assert (hit.document.id, hit.score) == ("d0", 0.0)
+
+
+def test_depth_is_never_less_than_k() -> None:
+    assert len(make_searcher().search("late", k=5, depth=1, modes=("dense", "multi"))) == 5
+
+
+def test_equal_scores_come_in_the_order_of_rows() -> None:
+    hits = make_searcher(["same words"] * 6).search("words", k=4)
+    assert [hit.document.id for hit in hits] == ["d0", "d1", "d2", "d3"]
+
+
+def test_k_beyond_the_corpus_gives_all_there_is() -> None:
+    assert len(make_searcher().search("late", k=10**12, depth=10**12)) == len(TEXTS)
+
+
+def test_an_empty_index_answers_with_nothing() -> None:
+    searcher = make_searcher([])
+    assert searcher.search("late") == []
+    assert searcher.run([Query("1", "late"), Query("2", "")]) == {"1": {}, "2": {}}
+    assert searcher.run([]) == {}
+    assert make_searcher(["a"], deleted=[0]).search("a") == []
+
+
+def test_an_empty_query_and_unknown_terms_are_answered_by_the_other_modes() -> None:
+    searcher = make_searcher()
+    for text in ("", "zzz"):
+        assert searcher.search(text, modes=("sparse",)) == []
+        hits = searcher.search(text, k=3)
+        assert len(hits) == 3
+        assert all(hit.scores["sparse"] == 0 for hit in hits)
+
+
+def test_filter_holds_in_every_stage() -> None:
+    documents = [
+        Document(str(i), text, metadata={"lang": "de" if i % 2 else "en"})
+        for i, text in enumerate(TEXTS)
+    ]
+    for modes in (("dense",), ("sparse",), ("multi",), MODES):
+        hits = make_searcher(documents).search("late", modes=modes, filter="lang=de")
+        assert {hit.document.id for hit in hits} <= {"1", "3", "5"}
+        assert hits
+    assert make_searcher(documents).search("late", filter="lang=xx") == []
+    parsed = Filter.parse("lang=de")
+    assert make_searcher(documents).search("late", filter=parsed) == make_searcher(
+        documents
+    ).search("late", filter="lang=de")
+    with pytest.raises(ConfigError, match="conditions joined by commas"):
+        make_searcher(documents).search("late", filter="lang")
+    run = make_searcher(documents).run([Query("q", "late")], filter="lang=de")
+    assert set(run["q"]) == {"1", "3", "5"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"k": 0}, "k: expected a whole number from 1 up, found 0"),
+        ({"k": 1.5}, "k: expected a whole number"),
+        ({"depth": 0}, "depth: expected a whole number from 1 up, found 0"),
+        ({"modes": ("sparce",)}, "Did you mean 'sparse'"),
+        ({"modes": ()}, "modes: expected a sequence"),
+        ({"modes": "dense"}, "modes: expected a sequence"),
+        ({"weights": (1, 2)}, "weights: expected three numbers"),
+        ({"weights": (1, -1, 1)}, "-1.0 for sparse"),
+        ({"weights": (1, math.nan, 1)}, "nan for sparse"),
+        ({"weights": (1, 1, math.inf)}, "inf for multi"),
+        ({"weights": (0, 0, 0)}, "only zeros"),
+        ({"weights": (1, 0, 1), "modes": ("sparse",)}, "a weight above 0 for sparse"),
+        ({"weights": ("a", 0, 1)}, "weights: expected numbers"),
+        ({"weights": {"dense": 1}}, "none for sparse, multi"),
+        ({"weights": {"dens": 1}}, "Did you mean 'dense'"),
+        ({"missing": "none"}, "missing: expected one of exact, min, zero"),
+        ({"candidates": "sparse"}, "candidates: expected one of dense, union"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(given: dict[str, Any], message: str) -> None:
+    for searcher in (make_searcher(), make_searcher([])):
+        with pytest.raises(ConfigError, match=message):
+            searcher.search("late", **given)
+        with pytest.raises(ConfigError, match=message):
+            searcher.run([], **given)
+
+
+def test_weights_as_a_mapping_and_a_weight_of_zero() -> None:
+    searcher = make_searcher()
+    as_tuple = searcher.search("late tea", weights=(2, 0, 1))
+    assert searcher.search("late tea", weights={"dense": 2, "multi": 1, "sparse": 0}) == as_tuple
+    for hit in as_tuple:
+        assert hit.score == pytest.approx(2 * hit.scores["dense"] + hit.scores["multi"], abs=1e-6)
+    only = searcher.search("late tea", weights={"sparse": 5}, modes=["sparse"])
+    assert all(hit.score == hit.scores["sparse"] for hit in only)
+
+
+def test_modes_in_any_order_are_one_question() -> None:
+    searcher = make_searcher()
+    assert searcher.search("late", modes=("multi", "dense", "dense")) == searcher.search(
+        "late", modes=("dense", "multi")
+    )
+
+
+def test_queries_are_encoded_once_for_many_runs() -> None:
+    searcher = make_searcher()
+    seen: list[int] = []
+    queries = [Query(str(i), text) for i, text in enumerate(TEXTS)]
+    encoded = searcher.encode(iter(queries), progress=seen.append)
+    assert (len(encoded), sum(seen)) == (len(TEXTS), len(TEXTS))
+    for modes in (("dense",), ("dense", "sparse"), MODES):
+        assert searcher.run(encoded, 3, modes=modes) == searcher.run(queries, 3, modes=modes)
+    assert searcher.encoder.encoded == TEXTS * 4
+
+
+def test_a_run_of_many_batches_is_the_run_of_each_query() -> None:
+    searcher = make_searcher()
+    queries = [Query(str(i), TEXTS[i % 6] + " x" * (i % 3)) for i in range(BATCH + 3)]
+    steps: list[int] = []
+    run = searcher.run(queries, k=2, depth=2, progress=steps.append)
+    assert steps == [BATCH, 3]
+    assert list(run) == [query.id for query in queries]
+    for query in (queries[0], queries[BATCH - 1], queries[BATCH], queries[-1]):
+        hits = searcher.search(query.text, k=2, depth=2)
+        assert list(run[query.id].items()) == [(hit.document.id, hit.score) for hit in hits]
+
+
+def test_two_queries_of_one_id_are_refused() -> None:
+    with pytest.raises(ConfigError, match="the id '1' twice"):
+        make_searcher().run([Query("1", "a"), Query("1", "b")])
+
+
+def test_the_same_query_gives_the_same_answer_from_many_threads() -> None:
+    searcher = make_searcher()
+    expected = {text: searcher.search(text) for text in TEXTS}
+    with ThreadPoolExecutor(8) as pool:
+        for text, hits in zip(TEXTS * 20, pool.map(searcher.search, TEXTS * 20), strict=True):
+            assert hits == expected[text]
+
+
+def test_an_encoder_that_did_not_make_the_index_is_refused() -> None:
+    for other in (
+        replace(IDENTITY, fingerprint="0" * 64),
+        replace(IDENTITY, mcls=True),
+        replace(IDENTITY, pooling="mean"),
+    ):
+        with pytest.raises(ArtifactError, match="expected the model that made the index"):
+            Searcher(make_index(TEXTS), WordEncoder(other))
+    Searcher(make_index(TEXTS), WordEncoder(replace(IDENTITY, max_length=64, name="/elsewhere")))
+
+
+def test_the_encoder_of_the_manifest_is_loaded_once_and_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder_module = pytest.importorskip("m3search.encoder")
+    asked: list[tuple[Any, ...]] = []
+    identity = IDENTITY
+
+    def load(name: str, **given: Any) -> WordEncoder:
+        asked.append((name, given))
+        return WordEncoder(identity)
+
+    monkeypatch.setattr(encoder_module.Encoder, "load", load)
+    searcher = Searcher(make_index(TEXTS))
+    assert asked == []
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(searcher.search, TEXTS * 3))
+    assert asked == [("word-hash", {"max_length": 512, "mcls": False})]
+    identity = replace(IDENTITY, fingerprint="0" * 64)
+    with pytest.raises(ArtifactError, match="encoder word-hash"):
+        Searcher(make_index(TEXTS)).search("late")
+
+
+def test_encoded_queries_know_their_number() -> None:
+    encoded = WordEncoder().encode(["a", "b"])
+    assert len(EncodedQueries(("1", "2"), encoded)) == 2
