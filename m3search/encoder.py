@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import sparse as sp
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ConfigError
@@ -17,7 +18,7 @@ from m3search.model.checkpoint import fingerprint, load_checkpoint
 from m3search.model.modeling import M3Model
 from m3search.model.resolve import resolve
 from m3search.model.tokenization import Tokenization, Tokenized, pad
-from m3search.records import Encoded, FloatArray, Kind, Mode, ModelIdentity, Token
+from m3search.records import Encoded, FloatArray, Kind, ModelIdentity, Token
 from m3search.scoring import maxsim
 
 QUERY_MAX_LENGTH = 512
@@ -47,7 +48,7 @@ class Encoder:
         self.device = device
         self.dtype = dtype
         self.model = model.eval().to(device)
-        self.model.backbone.to(dtype)
+        nn.Module.to(self.model.backbone, dtype)
         self._tokenization = Tokenization(tokenizer)
         self._lock = threading.Lock()
 
@@ -142,12 +143,19 @@ class Encoder:
         documents = self.encode([document for _, document in pairs], "document")
         dense = np.einsum("nd,nd->n", queries.dense, documents.dense)
         sparse = np.asarray(queries.sparse.multiply(documents.sparse).sum(axis=1)).reshape(-1)
-        multi = np.array([maxsim(q, d) for q, d in zip(queries.multi, documents.multi, strict=True)])
+        multi = np.array(
+            [maxsim(q, d) for q, d in zip(queries.multi, documents.multi, strict=True)]
+        )
         w = np.asarray(weights, np.float64)
         two = (w[0] * dense + w[1] * sparse) / (w[0] + w[1])
         three = (w[0] * dense + w[1] * sparse + w[2] * multi) / w.sum()
-        named = {"colbert": multi, "sparse": sparse, "dense": dense,
-                 "sparse+dense": two, "colbert+sparse+dense": three}
+        named = {
+            "colbert": multi,
+            "sparse": sparse,
+            "dense": dense,
+            "sparse+dense": two,
+            "colbert+sparse+dense": three,
+        }
         return {name: [float(score) for score in scores] for name, scores in named.items()}
 
     def _limit(self, kind: Kind) -> int:

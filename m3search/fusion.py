@@ -15,15 +15,15 @@ LONG_DOCUMENT_WEIGHTS: dict[Mode, float] = {"dense": 0.15, "sparse": 0.5, "multi
 """w1, w2, w3 for long documents (same paper, section 4.3)."""
 
 
-def top_k(
-    rows: npt.ArrayLike, scores: npt.ArrayLike, k: int
-) -> tuple[IntArray, FloatArray]:
+def top_k(rows: npt.ArrayLike, scores: npt.ArrayLike, k: int) -> tuple[IntArray, FloatArray]:
     """The k best by score descending, then row ascending; NaN never wins.
 
     rows (n,), scores (n,) -> rows and scores of length min(k, n).
     """
     all_rows = np.asarray(rows, np.int64)
-    all_scores = np.nan_to_num(np.asarray(scores, np.float32), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    all_scores = np.nan_to_num(
+        np.asarray(scores, np.float32), nan=-np.inf, posinf=np.inf, neginf=-np.inf
+    )
     if 0 < k < len(all_rows):
         kth = np.partition(all_scores, len(all_scores) - k)[len(all_scores) - k]
         keep = np.flatnonzero(all_scores >= kth)  # all ties of the k-th: the row decides

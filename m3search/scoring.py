@@ -31,7 +31,8 @@ def sparse_scores(queries: sp.csr_array, documents: sp.csr_array) -> FloatArray:
     queries (n, vocabulary), documents (m, vocabulary) -> (n, m) float32, >= 0.
     """
     product = queries.astype(np.float64) @ documents.astype(np.float64).T
-    return product.toarray().astype(np.float32)
+    scores: FloatArray = product.toarray().astype(np.float32)
+    return scores
 
 
 def maxsim(query: npt.ArrayLike, document: npt.ArrayLike) -> float:

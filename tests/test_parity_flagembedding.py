@@ -66,7 +66,11 @@ def encode_oracle(model: Any, texts: list[str]) -> dict[str, Any]:
     with quiet():
         return dict(
             model.encode(
-                texts, batch_size=8, max_length=8192, return_dense=True, return_sparse=True,
+                texts,
+                batch_size=8,
+                max_length=8192,
+                return_dense=True,
+                return_sparse=True,
                 return_colbert_vecs=True,
             )
         )

@@ -5,16 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, XLMRobertaConfig
-from transformers import XLMRobertaModel
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 HIDDEN, MULTI_DIM = 32, 24
 
 
 def sentencepiece_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A unigram tokenizer with XLM-R's special ids: <s> 0, <pad> 1, </s> 2, <unk> 3, <mask> last."""
+    """A unigram tokenizer with the special ids of XLM-R: four at the start, <mask> last."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -28,8 +41,14 @@ def sentencepiece_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
         single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", cls_token="<s>", pad_token="<pad>",
-        eos_token="</s>", sep_token="</s>", unk_token="<unk>", mask_token="<mask>",
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        cls_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        sep_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
         model_max_length=8192,
     )
 
@@ -39,9 +58,17 @@ def write_xlm_roberta(folder: Path, texts: list[str], positions: int = 8194) -> 
     torch.manual_seed(7)
     tokenizer = sentencepiece_tokenizer(texts)
     config = XLMRobertaConfig(
-        vocab_size=len(tokenizer), hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=64, max_position_embeddings=positions, type_vocab_size=1,
-        pad_token_id=1, bos_token_id=0, eos_token_id=2, initializer_range=0.3,
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=positions,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        initializer_range=0.3,
     )
     XLMRobertaModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -71,12 +98,20 @@ def write_bert(folder: Path, texts: list[str]) -> Path:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
-        sep_token="[SEP]", mask_token="[MASK]",
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
     )
     config = BertConfig(
-        vocab_size=len(fast), hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=64, max_position_embeddings=128,
+        vocab_size=len(fast),
+        hidden_size=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=128,
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     fast.save_pretrained(folder)

@@ -91,13 +91,17 @@ def save_checkpoint(
 ) -> None:
     """Write the whole layout into `folder`, weights in `dtype`; the model stays as it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().to(dtype) for name, tensor in model.backbone.state_dict().items()}
+    state = {
+        name: tensor.detach().to(dtype) for name, tensor in model.backbone.state_dict().items()
+    }
     model.backbone.save_pretrained(folder, state_dict=state)
     config = json.loads((folder / "config.json").read_text())
     config["dtype"] = str(dtype).removeprefix("torch.")
     _write_json(folder / "config.json", config)
     for head, mode in ((model.sparse_linear, "sparse"), (model.colbert_linear, "multi")):
-        tensors = {name: tensor.detach().cpu().to(dtype) for name, tensor in head.state_dict().items()}
+        tensors = {
+            name: tensor.detach().cpu().to(dtype) for name, tensor in head.state_dict().items()
+        }
         torch.save(tensors, folder / HEAD_FILES[mode])
     tokenizer.save_pretrained(folder)
     _write_sentence_transformers(folder, model, info)
@@ -111,14 +115,23 @@ def load_backbone(folder: Path) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         options: dict[str, Any] = {"config": config, "dtype": torch.float32}
-        model_class = MODEL_MAPPING[type(config)]
-        if "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
+        model_class: Any = MODEL_MAPPING[type(config)]
+        if "add_pooling_layer" in inspect.signature(model_class).parameters:
             options["add_pooling_layer"] = False
-        with _quiet_transformers():  # an unused pooler is worth no warning; the rest is checked below
+        with (
+            _quiet_transformers()
+        ):  # an unused pooler is worth no warning; the rest is checked below
             backbone, report = AutoModel.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True, **options
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pickle.PickleError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        SafetensorError,
+        pickle.PickleError,
+    ) as error:
         raise ArtifactError(
             str(folder),
             expected="a Hugging Face encoder (config.json with its weights)",
@@ -142,14 +155,14 @@ def _quiet_transformers() -> Iterator[None]:
     """No progress bar and no warnings from transformers inside the block."""
     verbosity = transformers_logging.get_verbosity()
     had_bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if had_bar:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -209,15 +222,22 @@ def read_info(folder: Path) -> CheckpointInfo:
 
 def fingerprint(folder: Path) -> str:
     """SHA-256 of every file that decides the vectors: configuration, tokenizer, weights, heads."""
-    names = ("config.json", "m3.json", "tokenizer_config.json", *TOKENIZER_FILES,
-             *HEAD_FILES.values())
+    names = (
+        "config.json",
+        "m3.json",
+        "tokenizer_config.json",
+        *TOKENIZER_FILES,
+        *HEAD_FILES.values(),
+    )
     weights = next((name for name in WEIGHT_FILES if (folder / name).exists()), None)
     shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
     digest = hashlib.sha256()
     for name in (*names, *([weights] if weights else shards)):
         if (folder / name).exists():
             with (folder / name).open("rb") as file:
-                digest.update(f"{name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+                digest.update(
+                    f"{name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+                )
     return digest.hexdigest()
 
 
@@ -282,7 +302,9 @@ def _foreign_max_length(folder: Path) -> int:
     config = _read_json(folder / "config.json")
     positions = int(config.get("max_position_embeddings", 512))
     if config.get("model_type") in ("xlm-roberta", "roberta", "camembert"):
-        positions -= int(config.get("pad_token_id", 1)) + 1  # their position ids start behind padding
+        positions -= (
+            int(config.get("pad_token_id", 1)) + 1
+        )  # their position ids start behind padding
     stated = _read_json(path).get("max_seq_length") if path.exists() else None
     return min(positions, int(stated)) if stated else positions
 

@@ -38,8 +38,12 @@ class Tokenization:
         self._first, self._last = around[0], around[-1]
         self.pad_id = int(tokenizer.pad_token_id or 0)
         special = {
-            tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id,
-            tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id,
+            tokenizer.cls_token_id,
+            tokenizer.sep_token_id,
+            tokenizer.bos_token_id,
+            tokenizer.eos_token_id,
+            tokenizer.pad_token_id,
+            tokenizer.unk_token_id,
         }
         self.special_ids = np.array(sorted(i for i in special if i is not None), np.int64)
         """ids that never carry a lexical weight"""
@@ -49,8 +53,13 @@ class Tokenization:
         if not texts:
             return Tokenized([], np.zeros(0, dtype=bool))
         plain = self._tokenizer(
-            list(texts), add_special_tokens=False, truncation=False, padding=False,
-            return_attention_mask=False, return_token_type_ids=False, verbose=False,
+            list(texts),
+            add_special_tokens=False,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
         )["input_ids"]
         room = _room(max_length, mcls)
         ids = [self._frame(np.asarray(pieces[:room], np.int64), mcls) for pieces in plain]
@@ -66,7 +75,10 @@ class Tokenization:
     def tokens(self, text: str, max_length: int, mcls: bool = False) -> list[Token]:
         """The tokens that own a vector (all but CLS), with their characters in `text`."""
         plain = self._tokenizer(
-            text, add_special_tokens=False, truncation=False, return_offsets_mapping=True,
+            text,
+            add_special_tokens=False,
+            truncation=False,
+            return_offsets_mapping=True,
             verbose=False,
         )
         room = _room(max_length, mcls)

@@ -32,9 +32,7 @@ class Batch(NamedTuple):
 class Sampler:
     """Batches of one source each, in a seeded order that mixes the sources."""
 
-    def __init__(
-        self, corpora: Sequence[Corpus], data: Data, batches: Batches, seed: int
-    ) -> None:
+    def __init__(self, corpora: Sequence[Corpus], data: Data, batches: Batches, seed: int) -> None:
         self._corpora = corpora
         self._data = data
         self._batches = batches
@@ -60,7 +58,7 @@ class Sampler:
 
     def _plan_epoch(self, epoch: int) -> list[tuple[int, list[int]]]:
         """(source, passage numbers) of every batch; the count is the same in every epoch."""
-        plan = []
+        plan: list[tuple[int, list[int]]] = []
         for number, corpus in enumerate(self._corpora):
             rng = random.Random(f"{self._seed}:{epoch}:{number}")
             chosen = _choose(len(corpus.passages), corpus.source.weight, rng)

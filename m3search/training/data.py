@@ -68,8 +68,7 @@ def read_source(folder: Path, source: Source) -> Corpus:
 
 def read_pairs(path: Path) -> Iterator[Pair]:
     """The pairs of one .jsonl or .jsonl.gz file; DataError with the line of a bad one."""
-    opener = gzip.open if path.suffix == ".gz" else Path.open
-    with opener(path, "rb") as file:  # type: ignore[operator]
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield _parse(path, number, line)

@@ -37,7 +37,7 @@ from m3search.training.state import STATE_FILE, load_state, save_state
 Metrics = dict[str, float]
 
 
-class TrainingStopped(M3Error):
+class DivergenceError(M3Error):
     """A run that could only get worse: the loss is not finite."""
 
 
@@ -90,9 +90,7 @@ class Run:
         torch.manual_seed(recipe.optimiser.seed)
         data = Path(recipe.data.folder).expanduser()
         self.corpora: list[Corpus] = [read_source(data, s) for s in recipe.data.sources]
-        self.sampler = Sampler(
-            self.corpora, recipe.data, recipe.batches, recipe.optimiser.seed
-        )
+        self.sampler = Sampler(self.corpora, recipe.data, recipe.batches, recipe.optimiser.seed)
         self.model, self.tokenizer = start_model(recipe.start)
         self.tokenization = Tokenization(self.tokenizer)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -131,7 +129,7 @@ class Run:
             group["lr"] = group["base_lr"] * rate
         losses, scores, active, tokens = self.losses_of(batch)
         if not torch.isfinite(losses.total):
-            raise TrainingStopped(
+            raise DivergenceError(
                 f"step {self.step}",
                 expected="a finite loss",
                 found=str(losses.total.item()),
@@ -139,7 +137,7 @@ class Run:
                 "last saved state.",
             )
         self.optimiser.zero_grad()
-        losses.total.backward()
+        losses.total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(
             self.model.parameters(), self.recipe.optimiser.max_gradient_norm
         )
@@ -180,9 +178,12 @@ class Run:
         training: dict[str, Any] = {
             "recipe": asdict(self.recipe),
             "data": [
-                {"files": list(corpus.files), "passages": len(corpus.passages),
-                 "queries": sum(len(p.queries) for p in corpus.passages),
-                 "sha256": corpus.fingerprint}
+                {
+                    "files": list(corpus.files),
+                    "passages": len(corpus.passages),
+                    "queries": sum(len(p.queries) for p in corpus.passages),
+                    "sha256": corpus.fingerprint,
+                }
                 for corpus in self.corpora
             ],
         }
@@ -191,7 +192,10 @@ class Run:
         info = CheckpointInfo(self.model.pooling, start.max_length, self.step, training)
         half = self.recipe.output.weights == "fp16"
         save_checkpoint(
-            self.folder, self.model, self.tokenizer, info,
+            self.folder,
+            self.model,
+            self.tokenizer,
+            info,
             dtype=torch.float16 if half else torch.float32,
         )
 
@@ -202,8 +206,11 @@ class Run:
         named = {**scores._asdict(), "ensemble": ensemble}
         return (
             {"step": float(self.step), "loss": float(losses.total)}
-            | {f"loss_{name}": float(value) for name, value in losses._asdict().items()
-               if name != "total"}
+            | {
+                f"loss_{name}": float(value)
+                for name, value in losses._asdict().items()
+                if name != "total"
+            }
             | {f"accuracy_{name}": _accuracy(value, targets) for name, value in named.items()}
         )
 

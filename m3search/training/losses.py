@@ -5,6 +5,7 @@ The formulas are those of `m3search.scoring`; here they run on padded torch tens
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,7 +48,7 @@ def lexical_scores(
     union, inverse = torch.unique(
         torch.cat([query_ids.reshape(-1), passage_ids.reshape(-1)]), return_inverse=True
     )
-    q_index, p_index = inverse.split([query_ids.numel(), passage_ids.numel()])
+    q_index, p_index = inverse[: query_ids.numel()], inverse[query_ids.numel() :]
 
     def spread(index: Tensor, weights: Tensor) -> Tensor:
         table = weights.new_zeros(len(weights), len(union))
@@ -66,7 +67,7 @@ def multi_scores(
     """
     scores = []
     counts = query_mask.sum(dim=1).to(query.dtype)
-    for vectors, mask in zip(passages.split(8), passage_mask.split(8), strict=True):
+    for vectors, mask in zip(torch.split(passages, 8), torch.split(passage_mask, 8), strict=True):
         similarity = torch.einsum("qld,pmd->qplm", query, vectors)
         best = similarity.masked_fill(~mask[None, :, None, :], -torch.inf).amax(dim=-1)
         kept = best.masked_fill(~query_mask[:, None, :], 0.0)
@@ -85,22 +86,21 @@ def m3_loss(
 
     targets (Q,) int64; masked (Q, P) bool marks passages that are no negatives of a query.
     """
-    heads = [
-        (score / objective.temperature).masked_fill(masked, _IMPOSSIBLE) for score in scores
-    ]
-    ensemble = torch.stack(
-        [weight * head for weight, head in zip(objective.ensemble_weights, heads, strict=True)]
-    ).sum(dim=0)
+    heads = [(score / objective.temperature).masked_fill(masked, _IMPOSSIBLE) for score in scores]
+    ensemble = _weigh(heads, objective.ensemble_weights)
     contrastive = [functional.cross_entropy(head, targets) for head in heads]
     joint = functional.cross_entropy(ensemble, targets)
     weights = objective.loss_weights
-    total = (sum(w * part for w, part in zip(weights, contrastive, strict=True)) + joint) / 4
+    total = (_weigh(contrastive, weights) + joint) / 4
     distillation = torch.zeros_like(joint)
     if distil:
         teacher = ensemble.detach().softmax(dim=-1)
         parts = [-(teacher * head.log_softmax(dim=-1)).sum(dim=-1).mean() for head in heads]
-        distillation = sum(
-            (w * part for w, part in zip(weights, parts, strict=True)), torch.zeros_like(joint)
-        ) / 3
+        distillation = _weigh(parts, weights) / 3
         total = (total + distillation) / 2
-    return Losses(total, *contrastive, joint, distillation)
+    dense, sparse, multi = contrastive
+    return Losses(total, dense, sparse, multi, joint, distillation)
+
+
+def _weigh(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    return torch.stack([w * part for w, part in zip(weights, parts, strict=True)]).sum(dim=0)

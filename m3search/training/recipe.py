@@ -13,7 +13,7 @@ class Start:
     """Where training starts."""
 
     checkpoint: str
-    """a folder or hub name: a plain Hugging Face encoder, or an M3 checkpoint whose heads are kept"""
+    """a folder or hub name: a Hugging Face encoder, or an M3 checkpoint whose heads are kept"""
     multi_dim: int = 128
     """length of a token vector; a checkpoint that has heads must agree"""
     pooling: Pooling = "cls"
