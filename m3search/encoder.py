@@ -25,7 +25,7 @@ QUERY_MAX_LENGTH = 512
 """Queries are cut here even by models that read longer documents, as in the reference."""
 WINDOW = 2048
 """Texts that are sorted by length together; the memory beside the result is bounded by it."""
-_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
 _MAX_BATCH_TEXTS = 512
 
 Progress = Callable[[int], None]
@@ -173,7 +173,7 @@ class Encoder:
         dense: list[FloatArray] = [np.zeros((0, self.identity.dim), np.float32)]
         sparse, multi = [empty], []
         for rows in _cut(order, tokenized, budget):
-            batch = self._encode_batch([tokenized.ids[row] for row in rows])
+            batch = self._encode_fitting([tokenized.ids[row] for row in rows])
             dense.append(batch.dense)
             sparse.append(batch.sparse)
             multi.extend(batch.multi)
@@ -185,6 +185,18 @@ class Encoder:
             sp.csr_array(sp.vstack(sparse, format="csr")[back]),
             [multi[position] for position in back],
             tokenized.truncated,
+        )
+
+    def _encode_fitting(self, ids: list[np.ndarray]) -> Encoded:
+        """A batch at once or, where the device has no memory for it, in halves."""
+        try:
+            return self._encode_batch(ids)
+        except torch.OutOfMemoryError:
+            if len(ids) == 1:
+                raise
+        half = len(ids) // 2
+        return Encoded.concatenate(
+            [self._encode_fitting(ids[:half]), self._encode_fitting(ids[half:])]
         )
 
     @torch.inference_mode()
@@ -228,8 +240,9 @@ def best_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device has instructions for it, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
-    if device.type == "cpu" and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if device.type == "cpu" and any(
+        getattr(torch.cpu, test, bool)()  # torch has no public name for the question
+        for test in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     ):
         return torch.bfloat16
     return torch.float32

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3search.errors import ArtifactError, ConfigError
+from m3search.errors import ArtifactError, ConfigError, M3Error
 from m3search.explain import Explanation, explain_hit
 from m3search.fusion import top_k, weighted_sum
 from m3search.plan import Candidates, Missing, Plan, Weights
@@ -253,7 +253,15 @@ def _allowed(index: Index, condition: str | Filter | None) -> BoolArray | None:
 def _load_encoder(model: ModelIdentity) -> Encoder:
     from m3search.encoder import Encoder  # brings in torch, the slowest import there is
 
-    encoder = Encoder.load(model.name, max_length=model.max_length, mcls=model.mcls)
+    try:
+        encoder = Encoder.load(model.name, max_length=model.max_length, mcls=model.mcls)
+    except M3Error as error:
+        raise ArtifactError(
+            f"model {model.name}",
+            expected="the model that made the index",
+            found=f"none that loads ({error})",
+            remedy="Put it back, or say where it is now: m3search query --model FOLDER.",
+        ) from error
     _check_identity(encoder.identity, model)
     return encoder
 

@@ -62,7 +62,8 @@ class WordEncoder:
             multi.append(np.array(vectors, np.float32))
             if progress:
                 progress(1)
-        return Encoded(dense, sp.csr_array(sparse), multi)
+        longer = [len(vectors) >= self.identity.max_length for vectors in multi]
+        return Encoded(dense, sp.csr_array(sparse), multi, np.array(longer, dtype=bool))
 
     def tokens(self, text: str, kind: Kind = "document") -> list[Token]:
         found = [

@@ -319,6 +319,26 @@ def test_a_file_of_queries_becomes_a_trec_run(indexed: Callable[..., Result]) ->
         assert indexed("query", "--queries", "queries.tsv", "--run", "x", clash).code == 2
 
 
+def test_a_query_that_is_cut_is_told(m3: Callable[..., Result]) -> None:
+    assert m3("index", "corpus.jsonl", "--max-length", "4").code == 0
+    cut = m3("query", "one two three four", "-k", "1")
+    assert cut.err == "the query was longer than the model reads, and cut\n"
+    assert m3("query", "one two", "-k", "1").err == ""
+    Path("queries.tsv").write_text("a\tone two three four\nb\tone\nc\ta b c d e\n")
+    many = m3("query", "--queries", "queries.tsv", "--run", "x.trec")
+    assert "2 queries were longer than the model reads, and cut\n" in many.err
+
+
+def test_a_model_that_moved_can_be_named(m3: Callable[..., Result]) -> None:
+    assert m3("index", "corpus.jsonl").code == 0
+    LoadedEncoder.loads.clear()
+    assert m3("query", "late", "--model", "word-hash", "-k", "1").code == 0
+    assert LoadedEncoder.loads == ["word-hash"]
+    other = m3("query", "late", "--model", "another")
+    assert other.code == 1
+    assert "error: encoder another: expected the model that made the index" in other.err
+
+
 def test_a_pipe_gives_one_query_a_line(indexed: Callable[..., Result]) -> None:
     result = indexed("query", "-k", "1", "--json", stdin="late\n\n  咖啡 \r\n")
     assert [line["query"] for line in lines_of(result.out)] == ["late", "咖啡"]

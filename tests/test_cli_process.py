@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,8 +105,13 @@ def talk(arguments: Sequence[str], said: Sequence[str], width: int = 60) -> tupl
         start_new_session=True,
     )  # fmt: skip
     os.close(inside)
-    shown, waiting = b"", list(said)
-    while select.select([terminal], [], [], 40)[0]:
+    shown, waiting, latest = b"", list(said), b""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 2)[0]:
+            if latest == b"\x03":  # input() misses a signal that comes just before it listens
+                os.write(terminal, latest)
+            continue
         try:
             piece = os.read(terminal, 65536)
         except OSError:  # the other side is closed
@@ -114,7 +120,8 @@ def talk(arguments: Sequence[str], said: Sequence[str], width: int = 60) -> tupl
             break
         shown += piece
         if waiting and shown.endswith(b"m3search> "):
-            os.write(terminal, waiting.pop(0).encode())
+            latest = waiting.pop(0).encode()
+            os.write(terminal, latest)
     os.close(terminal)
     return process.wait(10), shown.decode()
 

@@ -15,6 +15,7 @@ from scipy import sparse as sp
 import m3search.encoder as encoder_module
 from m3search.encoder import Encoder, lexical_matrix
 from m3search.errors import ArtifactError, ConfigError
+from m3search.model.modeling import Outputs
 from m3search.model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from m3search.records import Encoded
 
@@ -60,6 +61,26 @@ def test_batching_order_and_windows_change_nothing(
     monkeypatch.setattr(encoder_module, "WINDOW", 4)
     assert_close(encoder.encode(texts), expected)
     assert [len(part) for part in encoder.stream(iter(texts))] == [4, 4, 4, 4, 4, 3]
+
+
+def test_a_batch_too_large_for_the_device_is_halved(
+    encoder: Encoder, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = encoder.encode(texts)
+    sizes: list[int] = []
+    forward = encoder.model.forward
+
+    def with_room_for_three(ids: torch.Tensor, *rest: torch.Tensor) -> Outputs:
+        sizes.append(len(ids))
+        if len(ids) > 3:
+            raise torch.OutOfMemoryError
+        return forward(ids, *rest)
+
+    monkeypatch.setattr(encoder.model, "forward", with_room_for_three)
+    assert_close(encoder.encode(texts, batch_tokens=100_000), expected)
+    assert sizes[0] == len(texts) and sizes.count(1) + 2 * sizes.count(2) + 3 * sizes.count(
+        3
+    ) == len(texts)
 
 
 def test_no_texts(encoder: Encoder) -> None:

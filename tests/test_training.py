@@ -333,6 +333,9 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_weights(
         patch.setattr(loop.Run, "train_step", stop_at_five)
         loop.train(recipe, tmp_path / "stopped")
     loop.train(recipe, tmp_path / "stopped", resume=True)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("straight", "stopped")]
+    steps = [[json.loads(line)["step"] for line in log.splitlines()] for log in logs]
+    assert steps == [[1, 2, 3, 4, 5, 6]] * 2
     one, _, _ = load_checkpoint(tmp_path / "straight")
     two, _, _ = load_checkpoint(tmp_path / "stopped")
     for (name, tensor), other in zip(

@@ -24,6 +24,7 @@ from m3search.cli.output import print_error, print_hit, print_json, print_note, 
 from m3search.errors import ConfigError, M3Error
 
 if TYPE_CHECKING:
+    from m3search.records import Encoded
     from m3search.search import Searcher
 
 PROMPT = "m3search> "
@@ -80,6 +81,10 @@ def query_index(
         Path | None,
         typer.Option(metavar="FILE", help="Where --queries writes its TREC run."),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Where the index's model is now, if it has moved."),
+    ] = None,
 ) -> None:
     """Search an index. Each hit comes with its score and the scores of the three modes."""
     settings: dict[str, Any] = {
@@ -90,7 +95,7 @@ def query_index(
         "filter": condition,
     }
     _check_usage(text, queries, run, json, explain)
-    searcher = _open_searcher(index, settings)
+    searcher = _open_searcher(index, settings, model)
     if queries is not None and run is not None:
         _write_run(searcher, queries, run, settings)
         return
@@ -116,7 +121,7 @@ def _check_usage(
             raise typer.BadParameter(f"does not go with {name}", param_hint="--queries")
 
 
-def _open_searcher(index: Path, settings: dict[str, Any]) -> Searcher:
+def _open_searcher(index: Path, settings: dict[str, Any], model: str | None) -> Searcher:
     """A searcher on the index, once the settings are known to be good."""
     from m3search.plan import Plan
 
@@ -132,7 +137,12 @@ def _open_searcher(index: Path, settings: dict[str, Any]) -> Searcher:
     opened = Index.open(index)
     if not opened.manifest.complete:
         print_note(f"the build of {index} is not finished: {len(opened)} documents so far")
-    return Searcher(opened)
+    if model is None:
+        return Searcher(opened)
+    from m3search.encoder import Encoder
+
+    made = opened.manifest.model
+    return Searcher(opened, Encoder.load(model, max_length=made.max_length, mcls=made.mcls))
 
 
 def _answer(answering: Answering, text: str, *, named: bool = False) -> int:
@@ -140,6 +150,8 @@ def _answer(answering: Answering, text: str, *, named: bool = False) -> int:
     _check_text(text)
     searcher = answering.searcher
     hits = searcher.search(text, **answering.settings)
+    if len(searcher.index):
+        _note_cut(searcher.encode_query(text))
     for hit in hits:
         explanation = searcher.explain(text, hit) if answering.explain else None
         if answering.json:
@@ -153,6 +165,14 @@ def _answer(answering: Answering, text: str, *, named: bool = False) -> int:
     if not hits:
         print_note("no hits")
     return len(hits)
+
+
+def _note_cut(encoded: Encoded) -> None:
+    """Says how many queries were longer than the model reads."""
+    cut = int(encoded.truncated.sum())
+    if cut:
+        what = "the query was" if len(encoded) == 1 else f"{cut} queries were"
+        print_note(f"{what} longer than the model reads, and cut")
 
 
 def _check_text(text: str) -> None:
@@ -223,6 +243,7 @@ def _write_run(searcher: Searcher, queries: Path, run: Path, settings: dict[str,
     run.parent.mkdir(parents=True, exist_ok=True)
     with progress_bar("queries", len(found), what="encoding") as step:
         encoded = searcher.encode(found, progress=step)
+    _note_cut(encoded.encoded)
     with progress_bar("queries", len(found), what="searching") as step:
         ranked = searcher.run(encoded, progress=step, **settings)
     write_run(run, ranked)

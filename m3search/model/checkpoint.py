@@ -94,7 +94,10 @@ def save_checkpoint(
     state = {
         name: tensor.detach().to(dtype) for name, tensor in model.backbone.state_dict().items()
     }
-    model.backbone.save_pretrained(folder, state_dict=state)
+    with _quiet_transformers():
+        model.backbone.save_pretrained(folder, state_dict=state)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)  # safetensors writes for the owner alone
     config = json.loads((folder / "config.json").read_text())
     config["dtype"] = str(dtype).removeprefix("torch.")
     _write_json(folder / "config.json", config)

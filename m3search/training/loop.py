@@ -35,6 +35,7 @@ from m3search.training.recipe import Recipe, Start
 from m3search.training.state import STATE_FILE, load_state, save_state
 
 Metrics = dict[str, float]
+METRICS_FILE = "metrics.jsonl"
 
 
 class DivergenceError(M3Error):
@@ -101,13 +102,20 @@ class Run:
         self.optimiser = make_optimiser(self.model, recipe)
 
     def resume(self) -> None:
-        """Stand where the saved state stood."""
+        """Stand where the saved state stood; what was logged after it will be logged again."""
         self.step = load_state(self.folder, self.model, self.optimiser, self.recipe)
+        log = self.folder / METRICS_FILE
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
+        kept = [line for line in lines if line.endswith("}\n") and self._is_past(line)]
+        log.write_text("".join(kept), encoding="utf-8")
+
+    def _is_past(self, line: str) -> bool:
+        return bool(json.loads(line)["step"] <= self.step)
 
     def train(self, report: Callable[[Metrics], None] | None) -> None:
         """Every remaining step, then the checkpoint."""
         output, total = self.recipe.output, self.recipe.optimiser.steps
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as log:
+        with (self.folder / METRICS_FILE).open("a", encoding="utf-8") as log:
             while self.step < total:
                 started = time.perf_counter()
                 metrics = self.train_step()
