@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from m3search.errors import ConfigError
+from m3search.corpus import TITLE_TEMPLATE
+from m3search.errors import ConfigError, M3Error
 from m3search.records import (
     BoolArray,
     Document,
@@ -51,8 +53,10 @@ class DocumentEncoder(Protocol):
 class Index:
     """One commit of an index, until a change is made through this object.
 
-    Any number of threads may read. A change by another process or another `Index` is not seen
-    before `refresh`.
+    `add`, `delete` and `compact` change the object: afterwards it is at the commit that they made,
+    and rows may have other numbers. A change by another process or another `Index` is not seen:
+    `refresh` returns the newest commit as another object. Any number of threads may read; one that
+    must not meet a change in the middle of its work reads from `pinned`.
     """
 
     def __init__(
@@ -70,7 +74,7 @@ class Index:
         documents: Iterable[Document],
         encoder: DocumentEncoder,
         *,
-        title_template: str = "{title}\n{text}",
+        title_template: str = TITLE_TEMPLATE,
         multi_codec: str = "fp16",
         segment_documents: int = SEGMENT_DOCUMENTS,
         source: str = "",
@@ -78,20 +82,24 @@ class Index:
     ) -> Index:
         """A new index of the documents; one whose build was interrupted is gone on with.
 
-        Commits after every `segment_documents` documents, or fewer where they are large. A build
-        that goes on takes documents committed with the same content as they are. `source` says
-        what is read. `progress` is called with the number of documents done since its last call.
+        Documents are encoded in chunks of up to 512. A commit follows the chunk with which
+        `segment_documents` are together, so up to 511 more, or fewer where they are large. Where
+        reading or encoding raises, the chunks before are committed. A build that goes on takes
+        documents committed with the same content as they are. `source` says what is read, and a
+        build of another source does not go on. `progress` is called with the number of documents
+        done since its last call.
         """
         path = Path(path)
         create(path, encoder.identity, title_template, multi_codec, source)
         started = time.monotonic()
         with IndexWriter(path) as writer:
-            check_unfinished(path, writer.manifest, title_template, multi_codec)
+            check_unfinished(path, writer.manifest, title_template, multi_codec, source)
             check_model(path, writer.manifest.model, encoder.identity)
             intake = Intake(writer, encoder.encode, segment_documents, building=True, source=source)
             intake.take(documents, progress)
             intake.drop_unseen()
             writer.commit(complete=True, source=source)
+            writer.tidy()
             snapshot = open_snapshot(path, writer.base)
         return cls(snapshot, encoder, intake.finished(snapshot, started))
 
@@ -101,7 +109,11 @@ class Index:
         return cls(open_snapshot(Path(path)))
 
     def refresh(self) -> Index:
-        """The newest commit as another index, or this one if there is none newer."""
+        """The newest commit as another index, or this one if there is none newer.
+
+        This object stays as it is, unlike under `add`, `delete` and `compact`, which change it: who
+        reads from it keeps the rows that they have.
+        """
         snapshot = open_snapshot(self.path, self._snapshot)
         if snapshot.manifest == self._snapshot.manifest:
             return self
@@ -121,7 +133,10 @@ class Index:
     ) -> BuildReport:
         """Adds documents in one commit; one whose id the index holds takes the old one's place.
 
-        Without an encoder, the one of the build or of the last add is used.
+        Without an encoder, the one of the build or of the last add is used. Where reading or
+        encoding raises, what was encoded until then is committed and kept, up to the last whole
+        chunk of 512: a wrong line loses no work, and adding the same again replaces the same ids.
+        Either way this object is at the new commit afterwards.
         """
         encoder = encoder or self._encoder
         if encoder is None:
@@ -132,19 +147,28 @@ class Index:
                 remedy=f"Give one: Encoder.load({self.manifest.model.name!r}).",
             )
         started = time.monotonic()
-        with IndexWriter(self.path) as writer:
-            check_complete(self.path, writer.manifest)
-            check_model(self.path, writer.manifest.model, encoder.identity)
-            intake = Intake(writer, encoder.encode, segment_documents, building=False)
-            intake.take(documents, progress)
-            writer.commit(complete=True)
-            self._snapshot = open_snapshot(self.path, writer.base)
+        try:
+            with IndexWriter(self.path) as writer:
+                check_complete(self.path, writer.manifest)
+                check_model(self.path, writer.manifest.model, encoder.identity)
+                intake = Intake(writer, encoder.encode, segment_documents, building=False)
+                intake.take(documents, progress)
+                writer.commit(complete=True)
+                writer.tidy()
+                self._snapshot = open_snapshot(self.path, writer.base)
+        except BaseException:
+            with suppress(M3Error):  # what went wrong first is the error to tell
+                self._snapshot = open_snapshot(self.path, self._snapshot)
+            raise
         self._encoder = encoder
         self.report = intake.finished(self._snapshot, started)
         return self.report
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Deletes documents in one commit; how many were there to be deleted."""
+        """Deletes documents in one commit; how many were there to be deleted.
+
+        This object is at the new commit afterwards.
+        """
         names = [ids] if isinstance(ids, str) else list(ids)
         with IndexWriter(self.path) as writer:
             rows = np.unique(writer.base.rows_of(names))
@@ -155,7 +179,10 @@ class Index:
         return len(rows)
 
     def compact(self, progress: Progress | None = None) -> None:
-        """Rewrites all documents into one segment without the deleted ones; scores stay."""
+        """Rewrites all documents into one segment without the deleted ones; scores stay.
+
+        This object is at the new commit afterwards.
+        """
         with IndexWriter(self.path) as writer:
             segments = writer.manifest.segments
             if len(segments) > 1 or any(segment.deletes for segment in segments):
@@ -188,11 +215,11 @@ class Index:
 
     def info(self) -> dict[str, Any]:
         """The manifest and the bytes of each store, as plain JSON."""
-        return {**self.manifest.to_json(), "bytes": self.bytes_by_store()}
+        return self.manifest.describe()
 
     def bytes_by_store(self) -> dict[str, int]:
         """Bytes on disk by store."""
-        return self._snapshot.bytes_by_store()
+        return self.manifest.bytes_by_store()
 
     def retrieve(
         self, mode: Mode, queries: Encoded, k: int, allowed: BoolArray | None = None

@@ -1,7 +1,9 @@
 """The scores of the three modes, on encoded texts (arXiv 2402.03216v4, section 3.2).
 
-Higher is better in all of them. Sums run in float64 and are rounded once to float32, so that a
-score does not depend on how many documents were scored beside it or in which order.
+Higher is better in all of them. Sums run in float64 and are rounded once to float32. The index
+scores with `exact_scores` and `maxsim`, each document alone, so that a score has the same bits
+whatever is scored beside it. The matrix forms are the definitions: the posting lists, the encoder
+and the training have ways of their own to the same numbers, and are tested against these.
 """
 
 from __future__ import annotations
@@ -13,16 +15,30 @@ from scipy import sparse as sp
 from m3search.records import FloatArray, IntArray
 
 
+def exact_scores(query: npt.ArrayLike, vectors: npt.ArrayLike) -> FloatArray:
+    """s_dense = <q, p> of one query (dim,) with vectors (n, dim) -> (n,) float32.
+
+    Every sum runs over one document alone; a matrix product does not promise the same bits
+    whatever is scored beside it.
+
+    >>> exact_scores([1.0, 0.0], [[0.6, 0.8], [0.0, 1.0]]).tolist()
+    [0.6000000238418579, 0.0]
+    """
+    products = np.asarray(vectors, dtype=np.float64) * np.asarray(query, dtype=np.float64)
+    scores: FloatArray = np.add.reduce(products, axis=1).astype(np.float32)
+    return scores
+
+
 def dense_scores(queries: npt.ArrayLike, documents: npt.ArrayLike) -> FloatArray:
-    """Inner products s_dense = <q, p> of unit vectors.
+    """`exact_scores` of every query with every document.
 
     queries (n, dim), documents (m, dim) -> (n, m) float32 in [-1, 1].
 
     >>> dense_scores([[1.0, 0.0]], [[0.6, 0.8], [0.0, 1.0]]).tolist()
     [[0.6000000238418579, 0.0]]
     """
-    product = np.asarray(queries, np.float64) @ np.asarray(documents, np.float64).T
-    return product.astype(np.float32)
+    lines = [exact_scores(query, documents) for query in np.asarray(queries)]
+    return np.array(lines, dtype=np.float32).reshape(len(lines), len(np.asarray(documents)))
 
 
 def sparse_scores(queries: sp.csr_array, documents: sp.csr_array) -> FloatArray:

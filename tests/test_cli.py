@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 import types
@@ -15,6 +16,7 @@ import pytest
 from searching import LoadedEncoder
 
 from m3search.cli import main
+from m3search.cli.indexing import _count_lines
 from m3search.cli.output import print_table, readable_bytes
 from m3search.corpus import read_run
 from m3search.errors import ConfigError
@@ -136,9 +138,43 @@ def test_wrong_lines_stop_or_are_listed(m3: Callable[..., Result]) -> None:
     assert result.code == 0
     assert lines_of(result.out)[0]["skipped"] == 25
     shown = [line for line in result.err.splitlines() if line.startswith("skipped: ")]
-    assert len(shown) == 21
-    assert shown[0].startswith("skipped: mixed.jsonl, line 4: expected")
-    assert shown[-1] == "skipped: 5 more lines"
+    assert len(shown) == 25  # all of them: nobody finds the others again
+    for number, line in enumerate(shown, start=4):
+        assert line.startswith(f"skipped: mixed.jsonl, line {number}: expected")
+
+
+def test_a_build_of_another_corpus_does_not_delete_the_first(
+    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    def interrupt(texts: Sequence[str]) -> None:
+        if any("stop here" in text for text in texts):
+            raise KeyboardInterrupt
+
+    rows = [{"_id": str(i), "text": "stop here" if i == 600 else "go on"} for i in range(700)]
+    Path("long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(interrupt))
+    assert m3("index", "long.jsonl").code == 130
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(lambda texts: None))
+    LoadedEncoder.loads.clear()
+    refused = m3("index", "corpus.jsonl")
+    assert (refused.code, refused.out, LoadedEncoder.loads) == (1, "", [])
+    assert f"expected {place}/long.jsonl, of which the build was interrupted" in refused.err
+    assert f"found {place}/corpus.jsonl. Run the first again" in refused.err
+    monkeypatch.chdir(place / "indexes")
+    done = m3("index", "../long.jsonl", "--index", "default", "--json")
+    assert (done.code, lines_of(done.out)[0]["documents"]) == (0, 700)
+
+
+def test_a_pipe_is_left_for_the_reader_of_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert _count_lines("corpus.jsonl") == len(DOCUMENTS)
+    assert _count_lines("-") is None
+    reader, writer = os.pipe()
+    os.write(writer, b'{"_id": "a", "text": "b"}\n')
+    os.close(writer)
+    assert _count_lines(f"/dev/fd/{reader}") is None
+    assert os.read(reader, 100) == b'{"_id": "a", "text": "b"}\n'
+    os.close(reader)
 
 
 @pytest.mark.parametrize(
@@ -400,6 +436,32 @@ def test_info_of_an_index(indexed: Callable[..., Result], place: Path) -> None:
     assert "sparse.weights.npy" in lines_of(broken.out)[0]["damages"][0]
 
 
+def test_info_shows_every_damage_beside_the_manifest(
+    indexed: Callable[..., Result], place: Path
+) -> None:
+    indexed("index", "-", "--add", stdin='{"_id": "x", "text": "vector"}\n')
+    first, second = sorted((place / "indexes" / "default" / "segments").iterdir())
+    (first / "multi.lmdb").unlink()
+    (first / "sparse.rows.npy").write_bytes(b"short")
+    (second / "documents.sqlite").unlink()
+    changed = bytearray((second / "dense.faiss").read_bytes())
+    changed[-1] ^= 0xFF
+    (second / "dense.faiss").write_bytes(changed)
+    for options, count in (([], 3), (["--verify"], 4)):
+        broken = indexed("info", "indexes/default", "--json", *options)
+        assert broken.code == 1
+        (info,) = lines_of(broken.out)
+        assert (info["format"], info["documents"]) == ("m3search-index", 4)
+        assert len(info["damages"]) == count
+        assert [line[7:] for line in broken.err.splitlines()] == info["damages"]
+        for name in ("multi.lmdb: missing", "sparse.rows.npy: 5 bytes", "documents.sqlite: miss"):
+            assert any(name in damage for damage in info["damages"])
+        shown = indexed("info", "indexes/default", *options)
+        assert shown.code == 1
+        assert re.search(r"^verified +damaged$", shown.out, re.M)
+        assert re.search(r"^documents +4$", shown.out, re.M)
+
+
 # the program
 
 
@@ -444,7 +506,7 @@ def test_wide_characters_keep_columns_aligned(capsys: pytest.CaptureFixture[str]
 
 
 def test_train_passes_its_options_on(
-    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[Any] = []
     chosen = types.SimpleNamespace(optimiser=types.SimpleNamespace(steps=4))
@@ -472,9 +534,14 @@ def test_train_passes_its_options_on(
     assert lines_of(result.out) == [{"checkpoint": "checkpoints/mini", "steps": 4}]
     assert "step 2  loss 1.5000  loss_dense 1.2500" in result.err
     assert "step 4  loss 0.5000" in result.err
-    stopped = m3("train", "mini.toml", "--out", "stopped")
+    out = tmp_path / "stopped"
+    early = m3("train", "mini.toml", "--out", str(out))
+    assert (early.code, "before the first state was saved" in early.err) == (130, True)
+    out.mkdir()
+    (out / "training_state.pt").write_bytes(b"saved")
+    stopped = m3("train", "mini.toml", "--out", str(out))
     assert stopped.code == 130
-    assert "go on with: m3search train mini.toml --out stopped --resume" in stopped.err
+    assert f"go on with: m3search train mini.toml --out {out} --resume" in stopped.err
     wrong = m3("train", "mini.toml", "--set", "stepz=1")
     assert (wrong.code, "Did you mean 'steps'?" in wrong.err) == (1, True)
 
@@ -508,6 +575,20 @@ def test_eval_of_a_beir_folder(m3: Callable[..., Result], judged: Path) -> None:
     m3("index", "tiny/corpus.jsonl")
     m3("query", "--queries", "tiny/queries.jsonl", "--run", "all.trec")
     assert read_run("report/runs/tiny.all.trec") == read_run("all.trec")
+
+
+def test_the_example_of_eval_names_a_folder_for_its_sets(
+    m3: Callable[..., Result], place: Path
+) -> None:
+    """`place` has none; the message shows where they were looked for."""
+    [example] = re.findall(r"Example: (.*)", " ".join(m3("eval", "--help").out.split()))
+    options = example.split()[2:]
+    assert "--data" in options
+    suite = Path(__file__).parent.parent / options[0]
+    assert suite.is_file()
+    result = m3("eval", str(suite), *options[1:])
+    assert result.code == 1
+    assert f"error: {options[options.index('--data') + 1]}/squad-en: expected" in result.err
 
 
 def test_eval_prints_a_table_in_percent(m3: Callable[..., Result], judged: Path) -> None:

@@ -10,13 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_fakes import IDENTITY, FakeEncoder, slow_rank, slow_scores
+from index_fakes import (
+    DIM,
+    IDENTITY,
+    MULTI_DIM,
+    VOCABULARY,
+    FakeEncoder,
+    slow_rank,
+    slow_scores,
+)
+from scipy import sparse as sp
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.index import Index
 from m3search.records import MODES, Document
 from m3search.stores import commit as commit_module
 from m3search.stores.commit import WriteLock
+from m3search.stores.multi import VectorWriter
+from m3search.stores.snapshot import find_damages
 
 
 def corpus(count, first=0, words="text"):
@@ -185,6 +196,83 @@ def test_what_was_encoded_before_an_error_is_committed(tmp_path):
     assert sum("newer" in document.text for document in contents(index).values()) == 512
 
 
+def test_an_add_that_fails_leaves_the_object_at_what_it_committed(tmp_path):
+    index = build(tmp_path, corpus(40))
+
+    def broken():
+        yield from corpus(600, first=100)
+        raise ValueError("a wrong line")
+
+    with pytest.raises(ValueError, match="a wrong line"):
+        index.add(broken())
+    assert (len(index), index.rows_of(["d100"]).tolist()) == (552, [40])
+    assert index.manifest == Index.open(tmp_path).manifest
+    assert index.refresh() is index
+    assert index.add(corpus(600, first=100)).replaced == 512
+    assert len(index) == 640
+
+
+class Spoiling(FakeEncoder):
+    """Puts something into the vectors of the text 'text 1030'."""
+
+    def __init__(self, spoil):
+        super().__init__()
+        self.spoil = spoil
+
+    def encode(self, texts, kind="document"):
+        encoded = super().encode(texts, kind)
+        return self.spoil(encoded, texts.index("text 1030")) if "text 1030" in texts else encoded
+
+
+def spoil_dense(encoded, row):
+    encoded.dense[row, 3] = np.inf
+    return encoded
+
+
+def spoil_sparse(encoded, row):
+    encoded.sparse.data[encoded.sparse.indptr[row]] = np.nan
+    return encoded
+
+
+def spoil_multi(encoded, row):
+    encoded.multi[row] = np.full((2, MULTI_DIM), np.nan, np.float32)
+    return encoded
+
+
+def widen_multi(encoded, row):
+    encoded.multi[row] = np.ones((2, 2 * MULTI_DIM), np.float32)
+    return encoded
+
+
+def widen_dense(encoded, row):
+    return replace(encoded, dense=np.tile(encoded.dense, (1, 2)))
+
+
+def widen_sparse(encoded, row):
+    return replace(encoded, sparse=sp.hstack([encoded.sparse, encoded.sparse], format="csr"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name", "message"),
+    [
+        (spoil_dense, "d1030", "finite numbers in its dense vectors, found NaN or inf"),
+        (spoil_sparse, "d1030", "finite numbers in its sparse vectors"),
+        (spoil_multi, "d1030", "finite numbers in its multi vectors"),
+        (widen_multi, "d1030", f"multi vectors of {MULTI_DIM} dimensions.*found {2 * MULTI_DIM}"),
+        (widen_dense, "d1024", f"dense vectors of {DIM} dimensions.*found {2 * DIM}"),
+        (widen_sparse, "d1024", f"sparse vectors of {VOCABULARY} dimensions"),
+    ],
+)
+def test_vectors_that_would_hide_a_document_are_refused(tmp_path, spoil, name, message):
+    documents = [document._replace(title="") for document in corpus(1100)]
+    with pytest.raises(ArtifactError, match=f"document '{name}': expected {message}"):
+        Index.build(tmp_path, documents, Spoiling(spoil))
+    index = Index.open(tmp_path)
+    assert len(index) == 1024  # the chunks before are not lost
+    assert index.verify() == []
+    assert len(Index.build(tmp_path, documents, FakeEncoder())) == 1100
+
+
 def test_building_onto_an_index_is_refused(tmp_path):
     build(tmp_path, corpus(3))
     with pytest.raises(ArtifactError, match="--add"):
@@ -217,6 +305,72 @@ def test_foreign_places(tmp_path):
     for place in (tmp_path, tmp_path / "none", tmp_path / "thesis.tex"):
         with pytest.raises(ArtifactError, match="expected an index"):
             Index.open(place)
+
+
+def test_segments_without_a_manifest_are_nobodys_leftovers(tmp_path):
+    mine = tmp_path / "segments" / "customers"
+    mine.mkdir(parents=True)
+    (mine / "list.csv").write_text("years of work")
+    with pytest.raises(ArtifactError, match=r"'segments' in it, but without manifest\.json"):
+        build(tmp_path, corpus(1))
+    assert (mine / "list.csv").read_text() == "years of work"
+    assert names(tmp_path) == ["segments"]
+
+
+def test_a_lost_manifest_loses_nothing_else(tmp_path):
+    index = build(tmp_path, corpus(20))
+    manifest = (tmp_path / "manifest.json").read_bytes()
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match=r"Nothing was changed\. Restore manifest\.json"):
+        build(tmp_path, corpus(1))
+    (tmp_path / "manifest.json").write_bytes(manifest)
+    assert Index.open(tmp_path).verify() == []
+    assert contents(Index.open(tmp_path)) == contents(index)
+
+
+def test_a_writer_removes_only_what_can_be_a_segment(tmp_path):
+    index = build(tmp_path, corpus(3))
+    for name in ("00000009", "notes"):
+        (tmp_path / "segments" / name).mkdir()
+    index.delete(["d1"])
+    assert names(tmp_path / "segments") == ["00000001", "notes"]
+
+
+def test_a_build_killed_before_its_first_commit_can_start_again(tmp_path):
+    (tmp_path / "write.lock").write_text("1")
+    (tmp_path / "manifest.json.new").write_text("{")
+    assert len(build(tmp_path, corpus(3))) == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("a.jsonl", "a.jsonl", True),
+        ("a.jsonl", "folder/../a.jsonl", True),
+        ("-", "-", True),
+        ("a.jsonl", "", True),
+        ("", "a.jsonl", True),
+        ("a.jsonl", "b.jsonl", False),
+        ("a.jsonl", "-", False),
+        ("-", "a.jsonl", False),
+        ("./-", "-", False),  # a file with that name
+    ],
+)
+def test_a_build_does_not_go_on_with_another_corpus(tmp_path, first, second, same):
+    def broken():
+        yield from corpus(9)
+        raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        build(tmp_path, broken(), source=first)
+    if same:
+        assert len(build(tmp_path, corpus(9), source=second)) == 9
+        return
+    with pytest.raises(ArtifactError) as refused:
+        build(tmp_path, corpus(3, first=50), source=second)
+    assert f"expected {first}, of which the build was interrupted" in str(refused.value)
+    assert f"found {second}. Run the first again" in str(refused.value)
+    assert len(Index.open(tmp_path)) == 7
 
 
 def test_settings_that_cannot_be(tmp_path):
@@ -304,8 +458,45 @@ def test_an_id_twice_in_one_call(tmp_path):
 
 
 def test_truncated_documents_are_counted(tmp_path):
-    index = build(tmp_path, [*corpus(3), Document("long", "x " * 150)])
-    assert index.report.truncated == 1
+    def long(first):
+        return [Document(f"long{i}", "x " * 150) for i in range(first, first + 2)]
+
+    index = build(tmp_path / "a", [*long(0), *corpus(6), *long(2), *corpus(9, 20)])
+    assert index.report.truncated == 4  # in two chunks
+    assert [segment.truncated for segment in index.manifest.segments] == [2, 2, 0]
+    assert Index.open(tmp_path / "a").info()["truncated"] == 4
+    assert index.add([*long(4), *corpus(6, 40), *long(6)], segment_documents=7).truncated == 4
+    assert index.info()["truncated"] == 8
+    index.compact()
+    assert index.info()["truncated"] == 8
+
+    def broken():
+        yield from [*long(0), *corpus(10)]
+        raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        build(tmp_path / "b", broken())
+    gone_on = build(tmp_path / "b", [*long(0), *corpus(10), *long(2)])
+    assert (gone_on.report.unchanged, gone_on.report.documents) == (7, 7)
+    assert gone_on.report.truncated == 4
+
+
+def test_truncated_documents_are_counted_over_the_chunks_of_a_segment(tmp_path, monkeypatch):
+    monkeypatch.setattr("m3search.stores.intake.CHUNK_DOCUMENTS", 2)
+    documents = [Document(f"d{i}", "x " * (150 if i % 3 else 1)) for i in range(9)]
+    index = build(tmp_path, documents, segment_documents=100)
+    assert [segment.truncated for segment in index.manifest.segments] == [6]
+    assert index.report.truncated == 6
+    more = [Document(f"e{i}", "x " * 150) for i in range(5)]
+    assert index.add(more).truncated == 5
+    assert [segment.truncated for segment in index.manifest.segments] == [6, 5]
+
+
+def test_at_most_all_documents_were_truncated(tmp_path):
+    index = build(tmp_path, [Document(f"long{i}", "x " * 150) for i in range(6)])
+    index.delete([f"long{i}" for i in range(4)])
+    index.compact()
+    assert (index.info()["truncated"], index.rows) == (2, 2)
 
 
 def test_progress_counts_every_document(tmp_path):
@@ -315,11 +506,35 @@ def test_progress_counts_every_document(tmp_path):
 
 
 def test_chunks_are_bounded_by_characters(tmp_path, monkeypatch):
-    monkeypatch.setattr("m3search.stores.intake.CHUNK_BYTES", 4 * 4 * 20)
+    monkeypatch.setattr("m3search.stores.intake.CHUNK_BYTES", 4 * 4 * 20)  # 80 characters
     done = []
-    Index.build(tmp_path, corpus(10), FakeEncoder(), progress=done.append)
-    assert sum(done) == 10
-    assert max(done) <= 3
+    Index.build(tmp_path / "a", corpus(30), FakeEncoder(), progress=done.append)
+    assert sum(done) == 30
+    assert 5 <= max(done) <= 13
+    done.clear()
+    short = FakeEncoder(replace(IDENTITY, max_length=5))  # of each document, 20 characters
+    books = [Document(f"d{i}", "x" * 1000) for i in range(9)]
+    Index.build(tmp_path / "b", books, short, progress=done.append)
+    assert done == [4, 4, 1]
+
+
+def test_a_merge_holds_a_bounded_number_of_bytes(tmp_path, monkeypatch):
+    index = build(tmp_path, corpus(60))
+    index.delete(["d3", "d40"])
+    expected = contents(index)
+    monkeypatch.setattr("m3search.stores.segment.BYTES_AT_ONCE", 100)
+    taken, append = [], VectorWriter.append_blobs
+
+    def watched(writer, blobs):
+        taken.append(sum(map(len, blobs)))
+        return append(writer, blobs)
+
+    monkeypatch.setattr(VectorWriter, "append_blobs", watched)
+    index.compact()
+    assert 50 < max(taken) <= 100
+    assert contents(index) == expected
+    assert index.verify() == []
+    assert_ranks(index)
 
 
 def test_a_segment_ends_at_its_byte_budget(tmp_path, monkeypatch):
@@ -382,6 +597,37 @@ def test_a_reader_that_meets_a_commit_while_it_opens_takes_the_newer_one(tmp_pat
         lambda path: next(answers, None) or commit_module.read_manifest(path),
     )
     assert Index.open(tmp_path).manifest == index.manifest
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_what_a_newer_commit_removed_is_no_damage(tmp_path, monkeypatch, read):
+    index = build(tmp_path, corpus(20))
+    stale = commit_module.read_manifest(tmp_path)
+    index.compact()
+    answers = iter([stale])
+    monkeypatch.setattr(
+        "m3search.stores.snapshot.read_manifest",
+        lambda path: next(answers, None) or commit_module.read_manifest(path),
+    )
+    assert find_damages(tmp_path, read=read) == (index.manifest, [])
+
+
+def test_contradictions_are_found_beside_the_manifest(tmp_path):
+    index = build(tmp_path, corpus(5))
+    index.add(corpus(1))
+    segments = tuple(replace(segment, deletes=None) for segment in index.manifest.segments)
+    manifest = replace(index.manifest, segments=segments)
+    (tmp_path / "manifest.json").write_bytes(manifest.to_bytes())
+    found, damages = find_damages(tmp_path, read=True)
+    assert found == manifest
+    assert any("'d0' a second time" in damage for damage in damages)
+    (segment,) = segments[:1]
+    stores = {**segment.stores, "dense": replace(segment.stores["dense"], kind="hnsw")}
+    newer = replace(manifest, segments=(replace(segment, stores=stores),))
+    (tmp_path / "manifest.json").write_bytes(newer.to_bytes())
+    found, damages = find_damages(tmp_path, read=False)
+    assert (found, len(damages)) == (newer, 1)
+    assert "kind 'hnsw'" in damages[0]
 
 
 def test_threads_read_while_another_writes(tmp_path):

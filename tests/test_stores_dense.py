@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from index_fakes import slow_rank
 
 from m3search.errors import ArtifactError
-from m3search.stores.dense import FILE, SLACK, FlatStore, FlatWriter, exact_scores
+from m3search.scoring import exact_scores
+from m3search.stores.dense import FILE, SLACK, FlatStore, FlatWriter
 
 
 def write(folder, vectors, pieces=1) -> FlatStore:
@@ -32,6 +33,14 @@ def assert_exact(store, vectors, queries, k, allowed=None):
         assert found[found >= 0].tolist() == rows
         assert hits.scores[line][found >= 0].tobytes() == scores[rows].tobytes()
         assert (hits.scores[line][found < 0] == -np.inf).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (2, 2), (4,), (1, 4, 1)])
+def test_a_wrong_dimension_is_not_reshaped(tmp_path, shape):
+    writer = FlatWriter(tmp_path, 4)
+    with pytest.raises(ValueError, match=r"not \(n, 4\)"):
+        writer.append(np.zeros(shape, np.float32))
+    writer.close()
 
 
 def test_exact_scores_by_hand():

@@ -20,7 +20,9 @@ from m3search.stores.manifest import (
 
 PATH = Path("some/manifest.json")
 FILE = FileEntry("dense.faiss", 10, "a" * 64)
-SEGMENT = SegmentEntry("00000001", 5, {"dense": StoreEntry("flat", (FILE,))}, DeletesEntry(FILE, 2))
+SEGMENT = SegmentEntry(
+    "00000001", 5, 4, {"dense": StoreEntry("flat", (FILE,))}, DeletesEntry(FILE, 2)
+)
 MANIFEST = Manifest(
     3, True, "corpus.jsonl", IDENTITY, "{text}", "int8", (SEGMENT,), 2, CodecCheck(1, 2, 1, 0.5, 1)
 )
@@ -37,6 +39,7 @@ def test_fields_that_other_programs_read():
     assert fields["format"] == "m3search-index"
     assert fields["version"] == 1
     assert (fields["documents"], fields["rows"], fields["commit"]) == (3, 5, 3)
+    assert (fields["truncated"], fields["segments"][0]["truncated"]) == (4, 4)
     assert fields["segments"][0]["stores"]["dense"]["kind"] == "flat"
     assert fields["model"]["name"] == "fake"
 

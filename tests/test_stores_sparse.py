@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -75,6 +77,19 @@ def test_against_dictionaries(tmp_path_factory, seed, rows, k, masked, coarse):
         every = np.arange(rows)[::-1]
         assert store.scores(query, every).tolist() == expected[::-1]
         assert np.array_equal(store.scores(query, every), sparse_scores(query, vectors)[0][every])
+
+
+def test_scores_of_a_few_rows_copy_no_posting_list(tmp_path):
+    rows = 1 << 19
+    store = write(tmp_path, sp.csr_array(np.ones((rows, 1), np.float32)))
+    query, wanted = sp.csr_array(np.ones((1, 1), np.float32)), np.array([5, rows - 1, 0])
+    tracemalloc.start()
+    try:
+        assert store.scores(query, wanted).tolist() == [1, 1, 1]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < rows  # the list has 4 bytes a row
 
 
 def test_terms_that_the_index_lacks(tmp_path):

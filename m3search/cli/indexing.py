@@ -25,15 +25,12 @@ from m3search.cli.output import (
     progress_bar,
     readable_bytes,
 )
-from m3search.errors import ArtifactError, ConfigError, DataError, M3Error
+from m3search.errors import ConfigError, DataError, M3Error
 
 if TYPE_CHECKING:
     from m3search.index import Index
     from m3search.lines import OnError
     from m3search.records import Document
-
-LISTED = 20
-"""skipped lines that are shown one by one"""
 
 
 @dataclass(frozen=True)
@@ -47,23 +44,17 @@ class Settings:
 
 
 class Skipped:
-    """The lines that were left out: the first ones shown at once, the others counted."""
+    """The lines that were left out, each one shown when it is met, and how many they are."""
 
     def __init__(self) -> None:
         self.number = 0
 
     def add(self, error: DataError) -> None:
-        """Counts one more line."""
+        """Shows and counts one more line."""
+        from tqdm import tqdm
+
         self.number += 1
-        if self.number <= LISTED:
-            from tqdm import tqdm
-
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
-
-    def print_rest(self) -> None:
-        """How many were not shown."""
-        if self.number > LISTED:
-            print_note(f"skipped: {self.number - LISTED} more lines")
+        tqdm.write(f"skipped: {error}", file=sys.stderr)
 
 
 def build_index(
@@ -112,17 +103,20 @@ def build_index(
     except (KeyboardInterrupt, DataError):
         print_note(f"stopped: {_describe_state(index, add)}")
         raise
-    skipped.print_rest()
     _print_summary(built, skipped.number, time.perf_counter() - started, json)
 
 
 def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Settings) -> Index:
     """A new index, or an interrupted one gone on with."""
     from m3search.corpus import TITLE_TEMPLATE
+    from m3search.stores.commit import check_unfinished, read_manifest
     from m3search.stores.manifest import MANIFEST
 
-    if (path / MANIFEST).exists():
-        _refuse_finished(path)
+    template = settings.title_template or TITLE_TEMPLATE
+    source = _name_source(corpus)
+    if (path / MANIFEST).exists():  # what is wrong is said before a model is loaded for nothing
+        manifest = read_manifest(path)
+        check_unfinished(path, manifest, template, manifest.multi_codec, source)
     from m3search.encoder import Encoder
     from m3search.index import Index
 
@@ -132,24 +126,15 @@ def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Set
             path,
             documents,
             encoder,
-            title_template=settings.title_template or TITLE_TEMPLATE,
-            source=corpus,
+            title_template=template,
+            source=source,
             progress=step,
         )
 
 
-def _refuse_finished(path: Path) -> None:
-    """ArtifactError where an index is complete; said before a model is loaded for nothing."""
-    from m3search.index import Index
-
-    manifest = Index.open(path).manifest
-    if manifest.complete:
-        raise ArtifactError(
-            str(path),
-            expected="no index yet, or an unfinished one",
-            found=f"an index of {manifest.documents} documents",
-            remedy="Add to it with --add, give another folder with --index, or delete this one.",
-        )
+def _name_source(corpus: str) -> str:
+    """What the index keeps as its source: the full path of a file, - for a stream."""
+    return str(Path(corpus).resolve()) if Path(corpus).is_file() else "-"
 
 
 def _add(path: Path, corpus: str, documents: Iterator[Document], settings: Settings) -> Index:
@@ -201,9 +186,9 @@ def _checked_template(template: str | None) -> str | None:
 def _count_lines(corpus: str) -> int | None:
     """Lines of a corpus, for the time left; None where nobody looks or where it can be read once.
 
-    Reading is a thousand times faster than encoding.
+    A pipe can be read once, named or not. Reading is a thousand times faster than encoding.
     """
-    if corpus == "-" or not sys.stderr.isatty():
+    if not Path(corpus).is_file() or not sys.stderr.isatty():
         return None
     from m3search.lines import read_lines
 

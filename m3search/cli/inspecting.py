@@ -42,27 +42,28 @@ def show_info(
 
 
 def _show_index(path: Path, verify: bool, json: bool) -> None:
-    from m3search.index import Index
+    """The manifest, whatever else is damaged."""
+    from m3search.stores.snapshot import find_damages
 
-    index = Index.open(path)
-    damages = index.verify() if verify else []
-    info = index.info()
+    manifest, damages = find_damages(path, read=verify)
     if json:
-        print_json(info | ({"damages": damages} if verify else {}))
+        print_json(manifest.describe() | ({"damages": damages} if verify or damages else {}))
     else:
+        state = {"verified": "damaged" if damages else "sound"} if verify or damages else {}
         print_fields(
             {
                 "index": path,
-                "documents": len(index),
-                "deleted rows": index.rows - len(index),
-                "segments": len(index.manifest.segments),
-                **_model_fields(asdict(index.manifest.model)),
-                "title template": repr(index.manifest.title_template),
+                "documents": manifest.documents,
+                "deleted rows": manifest.rows - manifest.documents,
+                "segments": len(manifest.segments),
+                **_model_fields(asdict(manifest.model)),
+                "title template": repr(manifest.title_template),
+                "truncated": manifest.truncated,
                 **{
                     f"bytes {store}": readable_bytes(size)
-                    for store, size in index.bytes_by_store().items()
+                    for store, size in manifest.bytes_by_store().items()
                 },
-                **({} if not verify else {"verified": "damaged" if damages else "sound"}),
+                **state,
             }
         )
     for damage in damages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,9 @@ from m3search.stores.files import naming, replace_file
 from m3search.stores.manifest import MANIFEST, SEGMENTS, Manifest, parse_manifest
 
 LOCK = "write.lock"
-_OURS = {LOCK, SEGMENTS, MANIFEST, f"{MANIFEST}.new"}
+_LEFT_OVER = {LOCK, f"{MANIFEST}.new"}
+"""what a build leaves that was killed before its first commit; segments come later"""
+_SEGMENT_NAME = re.compile(r"[0-9]{8,}")
 
 
 class WriteLock:
@@ -56,7 +59,15 @@ def check_folder(path: Path) -> None:
             remedy="Give another path.",
         )
     if path.is_dir() and not (path / MANIFEST).exists():
-        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in _OURS)
+        foreign = sorted({entry.name for entry in path.iterdir()} - _LEFT_OVER)
+        if SEGMENTS in foreign:
+            raise ArtifactError(
+                str(path),
+                expected="an empty folder or an index",
+                found=f"a folder with {SEGMENTS!r} in it, but without {MANIFEST}",
+                remedy=f"Nothing was changed. Restore {MANIFEST} from a copy if it was an index, "
+                "or give another path.",
+            )
         if foreign:
             raise ArtifactError(
                 str(path),
@@ -103,7 +114,8 @@ def collect(path: Path, manifest: Manifest) -> None:
     folder = path / SEGMENTS
     for entry in list(folder.iterdir()) if folder.is_dir() else []:
         if entry.name not in named:
-            shutil.rmtree(entry, ignore_errors=True)
+            if _SEGMENT_NAME.fullmatch(entry.name):
+                shutil.rmtree(entry, ignore_errors=True)
             continue
         for file in entry.iterdir():
             if file.name not in named[entry.name]:
@@ -111,14 +123,17 @@ def collect(path: Path, manifest: Manifest) -> None:
                     file.unlink()
 
 
-def check_unfinished(path: Path, manifest: Manifest, template: str, codec: str) -> None:
+def check_unfinished(
+    path: Path, manifest: Manifest, template: str, codec: str, source: str
+) -> None:
     """ArtifactError unless a build with these settings may start or go on."""
     if manifest.complete:
         raise ArtifactError(
             str(path),
             expected="no index yet, or an unfinished one",
             found=f"an index of {manifest.documents} documents",
-            remedy="Add to it with --add (Index.add), or give another folder.",
+            remedy="Add to it with --add (Index.add), give another folder with --index, or delete "
+            "this one.",
         )
     for name, found, wanted in (
         ("title template", manifest.title_template, template),
@@ -131,6 +146,23 @@ def check_unfinished(path: Path, manifest: Manifest, template: str, codec: str) 
                 found=repr(wanted),
                 remedy="Go on with the same one, or build into another folder.",
             )
+    _check_source(path, manifest.source, source)
+
+
+def _check_source(path: Path, first: str, second: str) -> None:
+    """ArtifactError where a build of one corpus would go on with another.
+
+    It would delete what it does not find there. A source without a name is not compared.
+    """
+    if not first or not second or first == second:
+        return
+    if "-" in (first, second) or Path(first).resolve() != Path(second).resolve():
+        raise ArtifactError(
+            str(path),
+            expected=f"{first}, of which the build was interrupted",
+            found=second,
+            remedy="Run the first again, or give another folder with --index.",
+        )
 
 
 def check_complete(path: Path, manifest: Manifest) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
+from m3search.scoring import exact_scores
 from m3search.stores.files import check_readable, damaged, naming
 
 KIND = "flat"
@@ -24,17 +25,6 @@ FETCHED_AT_ONCE = 1 << 22
 
 # FAISS before 1.11 has no mapping for flat indexes and reads them whole
 _MAPPED = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
-
-
-def exact_scores(query: FloatArray, vectors: npt.ArrayLike) -> FloatArray:
-    """s_dense = <q, p>, float32, of one query (dim,) with vectors (n, dim).
-
-    Every sum runs over one document alone, so a score has the same bits whatever is scored
-    beside it; a matrix product does not promise that.
-    """
-    products = np.asarray(vectors, dtype=np.float64) * query.astype(np.float64)
-    scores: FloatArray = np.add.reduce(products, axis=1).astype(np.float32)
-    return scores
 
 
 class FlatWriter:
@@ -50,7 +40,9 @@ class FlatWriter:
 
     def append(self, vectors: npt.ArrayLike) -> None:
         """Adds vectors (n, dim)."""
-        array = np.ascontiguousarray(vectors, dtype="<f4").reshape(-1, self._dim)
+        array = np.ascontiguousarray(vectors, dtype="<f4")
+        if array.ndim != 2 or array.shape[1] != self._dim:
+            raise ValueError(f"vectors {array.shape}, not (n, {self._dim})")
         with naming(self.path):
             self._file.write(array.tobytes())
         self._rows += len(array)

@@ -6,8 +6,9 @@ import errno
 import hashlib
 import io
 import os
+import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,11 @@ from m3search.errors import ArtifactError
 
 HEADER_BYTES = 128
 """length of the header of a one-dimensional .npy file; numpy leaves room for the shape to grow"""
+
+
+SEGMENT_FILES = 16
+"""descriptors to allow for a segment: about six, of two commits that a process may have open"""
+OTHER_FILES = 256
 
 
 @contextmanager
@@ -46,6 +52,16 @@ def check_readable(path: Path) -> None:
     """Raises the OSError that keeps a file from being read: libraries hide it behind their own."""
     with path.open("rb"):
         pass
+
+
+def allow_segments(count: int) -> None:
+    """Raises the limit on open files, as far as the system lets, for that many open segments."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OTHER_FILES + SEGMENT_FILES * count
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):  # opening says it better if there are too few
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def sync(path: Path) -> None:

@@ -21,8 +21,10 @@ from m3search.stores.writer import IndexWriter
 
 SEGMENT_BYTES = 1 << 29
 CHUNK_DOCUMENTS = 512
-CHUNK_BYTES = 1 << 28
-"""of token vectors that the encoder returns at a time, at one token a character"""
+CHUNK_BYTES = 1 << 30
+"""of float32 token vectors that the encoder returns at a time, as estimated from the characters"""
+TOKEN_CHARACTERS = 4
+"""characters of a token in most scripts; where tokens are shorter, a chunk is that much larger"""
 
 Progress = Callable[[int], None]
 
@@ -40,7 +42,7 @@ class BuildReport:
     deleted: int = 0
     """held by the index of an interrupted build, but no longer by the corpus"""
     truncated: int = 0
-    """longer than the encoder's maximum length, and cut"""
+    """longer than the encoder's maximum length, and cut; of a build that went on, all of them"""
     segments: int = 0
     """of the index"""
     seconds: float = 0.0
@@ -71,8 +73,10 @@ class Intake:
     def take(self, documents: Iterable[Document], progress: Progress | None) -> None:
         """Writes all documents; a build commits at the end of every segment."""
         most = min(CHUNK_DOCUMENTS, self.segment_documents)
-        characters = CHUNK_BYTES // (4 * self.writer.manifest.model.multi_dim)
-        for chunk in _chunks(documents, most, characters):
+        model = self.writer.manifest.model
+        characters = TOKEN_CHARACTERS * (CHUNK_BYTES // (4 * model.multi_dim))
+        longest = TOKEN_CHARACTERS * model.max_length
+        for chunk in _chunks(documents, most, characters, longest):
             self._take_chunk(chunk)
             full = self.writer.pending_rows >= self.segment_documents
             if full or self.writer.pending_bytes >= SEGMENT_BYTES:
@@ -93,7 +97,9 @@ class Intake:
     def finished(self, snapshot: Snapshot, started: float) -> BuildReport:
         """The report, with what is known at the end."""
         seconds = time.monotonic() - started
-        return replace(self.report, segments=len(snapshot.segments), seconds=seconds)
+        truncated = snapshot.manifest.truncated if self.building else self.report.truncated
+        segments = len(snapshot.segments)
+        return replace(self.report, truncated=truncated, segments=segments, seconds=seconds)
 
     def _take_chunk(self, chunk: Sequence[Document]) -> None:
         for document in chunk:
@@ -121,13 +127,18 @@ class Intake:
         self.report.truncated += int(encoded.truncated.sum())
 
 
-def _chunks(documents: Iterable[Document], most: int, characters: int) -> Iterator[list[Document]]:
-    """Up to `most` documents at a time, and up to about so many characters."""
+def _chunks(
+    documents: Iterable[Document], most: int, characters: int, longest: int
+) -> Iterator[list[Document]]:
+    """Up to `most` documents at a time, and up to about so many characters.
+
+    A document counts for `longest` characters at most, as the encoder cuts it.
+    """
     chunk: list[Document] = []
     size = 0
     for document in documents:
         chunk.append(document)
-        size += len(document.text) + len(document.title)
+        size += min(len(document.text) + len(document.title), longest)
         if len(chunk) == most or size >= characters:
             yield chunk
             chunk, size = [], 0

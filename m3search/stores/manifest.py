@@ -17,6 +17,7 @@ FORMAT = "m3search-index"
 VERSION = 1
 MANIFEST = "manifest.json"
 SEGMENTS = "segments"
+STORES = ("dense", "sparse", "multi", "documents")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class SegmentEntry:
 
     name: str
     rows: int
+    truncated: int
+    """rows whose text was longer than the encoder's maximum length, and cut"""
     stores: Mapping[str, StoreEntry]
     deletes: DeletesEntry | None = None
 
@@ -106,11 +109,29 @@ class Manifest:
         """Rows of all segments, deleted ones included."""
         return sum(segment.rows for segment in self.segments)
 
+    @property
+    def truncated(self) -> int:
+        """Rows of all segments whose text was cut, deleted ones included."""
+        return sum(segment.truncated for segment in self.segments)
+
+    def bytes_by_store(self) -> dict[str, int]:
+        """Bytes on disk of each store, over all segments."""
+        sizes = dict.fromkeys(STORES, 0)
+        for segment in self.segments:
+            for name, store in segment.stores.items():
+                sizes[name] += sum(file.size for file in store.files)
+        return sizes
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as in manifest.json but without its own checksum."""
         fields = asdict(self)
         head = {"format": FORMAT, "version": VERSION}
-        return {**head, **fields, "documents": self.documents, "rows": self.rows}
+        sums = {"documents": self.documents, "rows": self.rows, "truncated": self.truncated}
+        return {**head, **fields, **sums}
+
+    def describe(self) -> dict[str, Any]:
+        """What is shown of an index: the manifest and the bytes of each store, as plain JSON."""
+        return {**self.to_json(), "bytes": self.bytes_by_store()}
 
     def to_bytes(self) -> bytes:
         """The content of manifest.json."""
@@ -180,6 +201,7 @@ def _to_segment(fields: Mapping[str, Any]) -> SegmentEntry:
     return SegmentEntry(
         name=str(fields["name"]),
         rows=int(fields["rows"]),
+        truncated=int(fields["truncated"]),
         stores={
             name: StoreEntry(store["kind"], tuple(FileEntry(**file) for file in store["files"]))
             for name, store in fields["stores"].items()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """the kinds of each store that this version reads"""
 ROWS_AT_ONCE = 256
+BYTES_AT_ONCE = 1 << 26
+"""of token vectors that a merge holds at a time; a long document may have 16 MB"""
 
 
 class SegmentWriter:
@@ -36,6 +37,7 @@ class SegmentWriter:
     def __init__(self, folder: Path, model: ModelIdentity, codec: str) -> None:
         self.folder = folder
         self.rows = 0
+        self.truncated = 0
         self.bytes = 0
         """of the vectors and texts so far"""
         self._codec = check_codec_name(codec)
@@ -47,9 +49,7 @@ class SegmentWriter:
         self._documents = DocumentWriter(folder)
 
     def append(self, records: Sequence[Record], encoded: Encoded) -> None:
-        """Adds documents and their vectors, in the same order."""
-        if len(records) != len(encoded):
-            raise ValueError(f"{len(records)} documents, but {len(encoded)} were encoded")
+        """Adds documents and their vectors, checked before, in the same order."""
         self._documents.append(records)
         self._dense.append(encoded.dense)
         self._sparse.append(encoded.sparse)
@@ -57,12 +57,14 @@ class SegmentWriter:
         self.bytes += encoded.dense.nbytes + 8 * encoded.sparse.nnz
         self.bytes += sum(len(record.text) + len(record.metadata) for record in records)
         self.rows += len(records)
+        self.truncated += int(encoded.truncated.sum())
 
     def finish(self) -> SegmentEntry:
         """The segment, complete and on disk."""
         return _seal(
             self.folder,
             self.rows,
+            self.truncated,
             {
                 "dense": (dense.KIND, self._dense.finish()),
                 "sparse": (sparse.KIND, self._sparse.finish()),
@@ -77,7 +79,9 @@ class SegmentWriter:
             writer.close()
 
 
-def _seal(folder: Path, rows: int, stores: dict[str, tuple[str, list[Path]]]) -> SegmentEntry:
+def _seal(
+    folder: Path, rows: int, truncated: int, stores: dict[str, tuple[str, list[Path]]]
+) -> SegmentEntry:
     """The entry of a segment whose files are written; they are on disk when it returns."""
     entries = {
         name: StoreEntry(kind, tuple(describe(path) for path in paths))
@@ -85,7 +89,7 @@ def _seal(folder: Path, rows: int, stores: dict[str, tuple[str, list[Path]]]) ->
     }
     sync(folder)
     sync(folder.parent)
-    return SegmentEntry(folder.name, rows, entries)
+    return SegmentEntry(folder.name, rows, truncated, entries)
 
 
 def describe(path: Path) -> FileEntry:
@@ -158,10 +162,8 @@ class Segment:
         return self.multi.scores(query.multi[0], rows)
 
     def verify(self) -> list[str]:
-        """Every damage found in files and stores, as 'file: what'; empty if sound."""
-        damages = list(_file_damages(self.folder, self.entry.files))
-        if damages:
-            return damages
+        """What contradicts itself in the stores, as 'file: what'; empty if nothing does."""
+        damages = []
         stores = {
             "dense": len(self.dense),
             "sparse": len(self.sparse),
@@ -195,14 +197,15 @@ def _check_sizes(folder: Path, files: Iterable[FileEntry]) -> None:
             raise damaged(folder / file.name, f"{file.size} bytes", f"{size} bytes")
 
 
-def _file_damages(folder: Path, files: Iterable[FileEntry]) -> Iterable[str]:
+def file_damages(folder: Path, files: Iterable[FileEntry], *, read: bool = True) -> Iterator[str]:
+    """What of the files is missing or of another size or, if they are read, of another content."""
     for file in files:
         path = folder / file.name
         if not path.exists():
             yield f"{path}: missing"
         elif path.stat().st_size != file.size:
             yield f"{path}: {path.stat().st_size} bytes instead of {file.size}"
-        elif checksum(path) != file.sha256:
+        elif read and checksum(path) != file.sha256:
             yield f"{path}: the content differs from its checksum"
 
 
@@ -215,7 +218,8 @@ def merge_segments(
 ) -> SegmentEntry:
     """Writes the live rows of all parts, in their order, as one segment.
 
-    Bytes are copied, never decoded, so every score stays what it was. Memory is bounded.
+    Bytes are copied, never decoded, so every score stays what it was. Memory is bounded. Which
+    rows were cut is not kept, so `truncated` is an upper bound where deleted rows are left out.
     """
     with naming(folder):
         folder.mkdir(parents=True)
@@ -225,10 +229,9 @@ def merge_segments(
     rows = 0
     try:
         for segment, live in parts:
-            source = iter(np.flatnonzero(live).tolist())
-            while chosen := list(islice(source, ROWS_AT_ONCE)):
+            for chosen, encoded in _portions(segment, live):
                 vectors.append(segment.dense.vectors(chosen))
-                blobs.append_blobs(list(segment.multi.blobs(chosen)))
+                blobs.append_blobs(encoded)
                 records.append(segment.documents.records(chosen))
                 rows += len(chosen)
                 if progress is not None:
@@ -237,6 +240,7 @@ def merge_segments(
         return _seal(
             folder,
             rows,
+            min(rows, sum(segment.entry.truncated for segment, _ in parts)),
             {
                 "dense": (dense.KIND, vectors.finish()),
                 "sparse": (sparse.KIND, merge_postings(postings, folder, model.vocabulary)),
@@ -247,3 +251,20 @@ def merge_segments(
     finally:
         for writer in (vectors, blobs, records):
             writer.close()
+
+
+def _portions(segment: Segment, live: BoolArray) -> Iterator[tuple[list[int], list[bytes]]]:
+    """The live rows and the bytes of their token vectors, a bounded number of both at a time."""
+    rows = np.flatnonzero(live).tolist()
+    chosen: list[int] = []
+    blobs: list[bytes] = []
+    size = 0
+    for row, blob in zip(rows, segment.multi.blobs(rows), strict=True):
+        if chosen and (len(chosen) == ROWS_AT_ONCE or size + len(blob) > BYTES_AT_ONCE):
+            yield chosen, blobs
+            chosen, blobs, size = [], [], 0
+        chosen.append(row)
+        blobs.append(blob)
+        size += len(blob)
+    if chosen:
+        yield chosen, blobs

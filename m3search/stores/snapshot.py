@@ -14,7 +14,6 @@ from m3search.errors import ArtifactError
 from m3search.fusion import top_k
 from m3search.lines import SeenIds
 from m3search.records import (
-    MODES,
     BoolArray,
     Document,
     Encoded,
@@ -25,10 +24,10 @@ from m3search.records import (
 )
 from m3search.stores.commit import read_manifest
 from m3search.stores.documents import Record
-from m3search.stores.files import damaged
+from m3search.stores.files import allow_segments, damaged
 from m3search.stores.filter import Filter
 from m3search.stores.manifest import SEGMENTS, Manifest
-from m3search.stores.segment import Segment, read_deletes
+from m3search.stores.segment import Segment, file_damages, read_deletes
 
 T = TypeVar("T")
 
@@ -111,6 +110,10 @@ class Snapshot:
 
     def verify(self) -> list[str]:
         """Every damage, as 'file: what'; empty if the index is sound."""
+        return _file_damages(self.path, self.manifest, read=True) or self.contradictions()
+
+    def contradictions(self) -> list[str]:
+        """What contradicts itself in files that are as they were written, as 'file: what'."""
         damages = [damage for segment in self.segments for damage in segment.verify()]
         seen = SeenIds()
         for segment, live in zip(self.segments, self.live, strict=True):
@@ -122,14 +125,6 @@ class Snapshot:
                 twice = [name for name in names if seen.add(name, 1)]
                 damages += [f"{segment.folder}: the id {name!r} a second time" for name in twice]
         return damages
-
-    def bytes_by_store(self) -> dict[str, int]:
-        """Bytes on disk of each store, over all segments."""
-        sizes = dict.fromkeys((*MODES, "documents"), 0)
-        for segment in self.manifest.segments:
-            for name, store in segment.stores.items():
-                sizes[name] += sum(file.size for file in store.files)
-        return sizes
 
     def _masked(
         self, allowed: BoolArray | None
@@ -169,6 +164,35 @@ def _join(parts: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArra
     return np.concatenate([np.zeros(0, dtype=dtype), *parts]).astype(dtype)
 
 
+def find_damages(path: Path, *, read: bool) -> tuple[Manifest, list[str]]:
+    """The manifest in force, and every damage of what it names, as 'file: what'.
+
+    Needs nothing but the manifest, so that one damaged file hides no other. Sizes are always
+    looked at, contents where they are read.
+    """
+    manifest = read_manifest(path)
+    while True:
+        damages = _file_damages(path, manifest, read=read)
+        if not damages:
+            try:
+                snapshot = open_snapshot(path)
+                return snapshot.manifest, snapshot.contradictions() if read else []
+            except ArtifactError as error:
+                damages = [str(error)]
+        newer = read_manifest(path)  # a writer may have removed what an older commit names
+        if newer == manifest:
+            return manifest, damages
+        manifest = newer
+
+
+def _file_damages(path: Path, manifest: Manifest, *, read: bool) -> list[str]:
+    return [
+        damage
+        for entry in manifest.segments
+        for damage in file_damages(path / SEGMENTS / entry.name, entry.files, read=read)
+    ]
+
+
 def open_snapshot(path: Path, known: Snapshot | None = None) -> Snapshot:
     """The commit in force; segments that `known` has open already are shared with it.
 
@@ -196,6 +220,7 @@ def open_snapshot(path: Path, known: Snapshot | None = None) -> Snapshot:
 
 
 def _open_commit(path: Path, manifest: Manifest, known: Snapshot | None) -> Snapshot:
+    allow_segments(len(manifest.segments))
     opened = {segment.entry.name: segment for segment in known.segments} if known else {}
     segments, live = [], []
     for entry in manifest.segments:

@@ -74,15 +74,16 @@ class CscStore:
         Adds in the order of `retrieve`, so that the bits are the same.
         """
         total = np.zeros(len(rows), dtype=np.float64)
+        rows32 = rows.astype(np.int32)  # of another type, each posting list would be copied whole
         for terms, weights in self._terms(query):
             for term, weight in zip(terms.tolist(), weights.tolist(), strict=True):
                 start, stop = self.indptr[term], self.indptr[term + 1]
                 postings = self.rows[start:stop]
                 if not len(postings):
                     continue
-                place = np.searchsorted(postings, rows)
+                place = np.searchsorted(postings, rows32)
                 place[place == len(postings)] = 0
-                held = postings[place] == rows
+                held = postings[place] == rows32
                 total[held] += weight * self.weights[start:stop][place[held]].astype(np.float64)
         return total.astype(np.float32)
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from m3search.errors import ArtifactError
 from m3search.records import BoolArray, Encoded, FloatArray, ModelIdentity
+from m3search.stores.checks import check_encoded
 from m3search.stores.codecs import SAMPLE_TEXTS, check_codec, check_codec_name
 from m3search.stores.commit import (
     WriteLock,
@@ -26,6 +27,7 @@ from m3search.stores.documents import Record
 from m3search.stores.manifest import MANIFEST, SEGMENTS, Manifest, SegmentEntry
 from m3search.stores.segment import SegmentWriter, merge_segments, write_deletes
 from m3search.stores.snapshot import Snapshot, open_snapshot
+from m3search.stores.tiers import choose_run, merge_run
 
 
 def create(path: Path, model: ModelIdentity, title_template: str, codec: str, source: str) -> None:
@@ -38,7 +40,6 @@ def create(path: Path, model: ModelIdentity, title_template: str, codec: str, so
         lock = WriteLock(path)
         try:
             if not (path / MANIFEST).exists():
-                collect(path, first)
                 write_manifest(path, first)
         finally:
             lock.release()
@@ -114,6 +115,7 @@ class IndexWriter:
 
     def append(self, records: Sequence[Record], encoded: Encoded, replaced: npt.ArrayLike) -> None:
         """Adds documents, and deletes the rows of `base` that they replace."""
+        check_encoded(records, encoded, self.manifest.model)  # before anything is half written
         with self._writing():
             if self._segment is None:
                 self._segment = SegmentWriter(
@@ -167,6 +169,29 @@ class IndexWriter:
             self.manifest = manifest
             self._flushed = []
         collect(self._path, manifest)
+        known = {segment.entry.name for segment in self.base.segments}
+        self._merge_runs(sum(entry.name in known for entry in manifest.segments))
+
+    def tidy(self) -> None:
+        """Merges small segments where there are many, in commits of their own.
+
+        The last thing that a writer does: after it the rows of `base` may be others.
+        """
+        self._merge_runs(0)
+
+    def _merge_runs(self, first: int) -> None:
+        """Merges runs of small segments, from segment `first` on, until few are left."""
+        while run := choose_run(self.manifest.segments[first:]):
+            run = slice(first + run.start, first + run.stop)
+            try:
+                manifest = merge_run(self._path, self.manifest, run)
+            except OSError:  # no room to merge: everything is committed, the next writer tries
+                shutil.rmtree(self._next_folder(), ignore_errors=True)
+                return
+            with self._writing():
+                write_manifest(self._path, manifest)
+                self.manifest = manifest
+            collect(self._path, manifest)
 
     def _next_manifest(self, complete: bool, source: str | None) -> Manifest:
         number = self.manifest.commit + 1

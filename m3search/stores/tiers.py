@@ -1,0 +1,47 @@
+"""Few segments, however many were written: runs of small neighbours are merged into one.
+
+Each open segment costs about six file descriptors, and each query looks into every segment. The
+rule is that of merging by size with neighbours only (Lucene's LogByteSizeMergePolicy), so the
+order of rows stays, and a document is rewritten about as often as the number of segments written
+has digits to the base `MERGED_AT_ONCE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from m3search.stores.manifest import SEGMENTS, Manifest, SegmentEntry
+from m3search.stores.segment import Segment, merge_segments, read_deletes
+
+MOST_SEGMENTS = 64
+MERGED_AT_ONCE = 16
+
+
+def choose_run(segments: Sequence[SegmentEntry]) -> slice | None:
+    """The neighbours to merge, those of the fewest bytes; None where there are few segments."""
+    if len(segments) <= MOST_SEGMENTS:
+        return None
+    ends = np.cumsum([0] + [sum(file.size for file in segment.files) for segment in segments])
+    start = int(np.argmin(ends[MERGED_AT_ONCE:] - ends[:-MERGED_AT_ONCE]))
+    return slice(start, start + MERGED_AT_ONCE)
+
+
+def merge_run(path: Path, manifest: Manifest, run: slice) -> Manifest:
+    """The next manifest, with the segments of a run replaced by one that holds their live rows."""
+    parts = []
+    for entry in manifest.segments[run]:
+        folder = path / SEGMENTS / entry.name
+        live = ~read_deletes(folder, entry)
+        parts.append((Segment.open(folder, entry, manifest.model), live))
+    folder = path / SEGMENTS / f"{manifest.next_segment:08d}"
+    merged = merge_segments(folder, parts, manifest.model, manifest.multi_codec)
+    return replace(
+        manifest,
+        commit=manifest.commit + 1,
+        segments=(*manifest.segments[: run.start], merged, *manifest.segments[run.stop :]),
+        next_segment=manifest.next_segment + 1,
+    )

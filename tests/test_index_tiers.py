@@ -1,0 +1,155 @@
+"""Many segments: how they are merged as they come, and how many files may be open."""
+
+import resource
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from index_fakes import FakeEncoder
+
+from m3search.index import Index
+from m3search.records import MODES, Document
+from m3search.stores import tiers
+from m3search.stores.files import OTHER_FILES, SEGMENT_FILES
+from m3search.stores.manifest import FileEntry, SegmentEntry, StoreEntry
+from m3search.stores.tiers import MERGED_AT_ONCE, MOST_SEGMENTS, choose_run
+
+
+@pytest.fixture(autouse=True)
+def no_sync(monkeypatch):
+    """Hundreds of segments would wait for a disk."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
+def corpus(count, first=0):
+    return [Document(f"d{i}", f"text {i}", "", {"n": i}) for i in range(first, first + count)]
+
+
+def build(path, documents, **options) -> Index:
+    options.setdefault("segment_documents", 1)
+    return Index.build(path, documents, FakeEncoder(), **options)
+
+
+def assert_same(index, expected):
+    """All modes answer as an index of one segment does, by id and by the bits of the scores."""
+    assert len(index) == len(expected)
+    assert index.verify() == []
+    queries = FakeEncoder().encode(["a b", "text 17", ""])
+    for mode in MODES:
+        hits, wanted = (one.retrieve(mode, queries, 20) for one in (index, expected))
+        assert hits.scores.tobytes() == wanted.scores.tobytes()
+        for line, other in zip(hits.rows, wanted.rows, strict=True):
+            assert index.ids(line[line >= 0]) == expected.ids(other[other >= 0])
+
+
+def segment(size):
+    file = FileEntry("dense.faiss", size, "")
+    return SegmentEntry("", 1, 0, {"dense": StoreEntry("flat", (file,))})
+
+
+def test_the_smallest_neighbours_are_chosen():
+    assert choose_run([segment(1)] * MOST_SEGMENTS) is None
+    sizes = [90] * 30 + [1] * 16 + [90] * 30
+    assert choose_run([segment(size) for size in sizes]) == slice(30, 30 + MERGED_AT_ONCE)
+    sizes = [1] * 15 + [90] * 34 + [2] * 16
+    assert choose_run([segment(size) for size in sizes]) == slice(49, 65)
+
+
+def test_a_build_of_300_segments_keeps_few(tmp_path):
+    index = build(tmp_path / "many", corpus(300))
+    assert 0 < len(index.manifest.segments) <= MOST_SEGMENTS
+    assert index.report.segments == len(index.manifest.segments)
+    assert index.rows_of([f"d{i}" for i in range(300)]).tolist() == list(range(300))
+    assert_same(index, build(tmp_path / "one", corpus(300), segment_documents=1000))
+    folders = {folder.name for folder in (tmp_path / "many" / "segments").iterdir()}
+    assert folders == {segment.name for segment in index.manifest.segments}
+
+
+def test_adds_and_deletes_keep_few_segments(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiers, "MOST_SEGMENTS", 6)
+    monkeypatch.setattr(tiers, "MERGED_AT_ONCE", 3)
+    many, one = build(tmp_path / "many", corpus(9)), build(tmp_path / "one", corpus(9))
+    for step in range(12):
+        many.add(corpus(4, first=3 * step), segment_documents=2)
+        many.delete([f"d{5 * step}"])
+        assert len(many.manifest.segments) <= 6
+        one.add(corpus(4, first=3 * step))
+        one.delete([f"d{5 * step}"])
+        one.compact()
+        assert_same(many, one)
+    assert many.manifest == Index.open(tmp_path / "many").manifest
+
+
+def test_a_build_that_goes_on_over_merged_segments(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiers, "MOST_SEGMENTS", 6)
+    monkeypatch.setattr(tiers, "MERGED_AT_ONCE", 3)
+
+    def broken(count):
+        yield from corpus(count)
+        raise ValueError("stop")
+
+    for count in (15, 40):
+        with pytest.raises(ValueError, match="stop"):
+            build(tmp_path / "many", broken(count))
+        assert len(Index.open(tmp_path / "many")) == count
+    wanted = [*corpus(20), *corpus(40, first=30)]
+    index = build(tmp_path / "many", wanted)
+    assert (index.report.unchanged, index.report.deleted) == (30, 10)
+    assert len(index.manifest.segments) <= 6
+    assert_same(index, build(tmp_path / "one", wanted, segment_documents=100))
+
+
+def test_no_room_to_merge_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiers, "MOST_SEGMENTS", 6)
+    monkeypatch.setattr(tiers, "MERGED_AT_ONCE", 3)
+    merge = tiers.merge_segments
+
+    def fail(folder, *rest):
+        merge(folder, *rest)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tiers, "merge_segments", fail)
+    index = build(tmp_path, corpus(12))
+    assert (len(index), len(index.manifest.segments), index.verify()) == (12, 12, [])
+    assert len(list((tmp_path / "segments").iterdir())) == 12
+    monkeypatch.setattr(tiers, "merge_segments", merge)
+    index.add(corpus(1, first=50))
+    assert len(index.manifest.segments) <= 6
+    assert (len(index), index.verify()) == (13, [])
+
+
+def test_what_was_truncated_is_kept_by_merges(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiers, "MOST_SEGMENTS", 6)
+    monkeypatch.setattr(tiers, "MERGED_AT_ONCE", 3)
+    documents = [Document(f"d{i}", "x " * (150 if i % 3 else 1)) for i in range(30)]
+    index = build(tmp_path, documents)
+    assert (index.report.truncated, index.info()["truncated"]) == (20, 20)
+
+
+def run_limited(script, soft):
+    """What a process prints that may open `soft` files at first, and as many as here at most."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    head = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
+    return subprocess.run(
+        [sys.executable, "-c", head + textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+
+def test_an_index_of_120_segments_opens_where_the_system_lets_it(tmp_path, monkeypatch):
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < OTHER_FILES + 120 * SEGMENT_FILES:
+        pytest.skip(f"at most {hard} open files")
+    monkeypatch.setattr(tiers, "MOST_SEGMENTS", 1000)
+    build(tmp_path, corpus(120))
+    script = f"""
+        from m3search.index import Index
+        index = Index.open({str(tmp_path)!r})
+        print(len(index.manifest.segments), len(index.verify()))
+        index.compact()
+        print(len(index.manifest.segments), len(index))
+    """
+    assert run_limited(script, 100) == ["120", "0", "1", "120"]
