@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from m3search.corpus.scripts import is_spaceless
 from m3search.records import Token
 
 MARKED_SHARE = 0.5
@@ -26,20 +26,6 @@ _STARTS_NO_SNIPPET = frozenset(" \t\n\r,.;:!?)]}»”’、。，；：！？）
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")  # would turn round the rest of the line
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SPACELESS = (  # first and last code point of scripts that write words without spaces
-    (0x0E00, 0x109F),  # Thai, Lao, Tibetan, Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x1980, 0x19DF),  # New Tai Lue
-    (0x1A20, 0x1AAF),  # Tai Tham
-    (0x2E80, 0x312F),  # Han radicals, kana, bopomofo
-    (0x31A0, 0x4DBF),  # bopomofo and kana extensions, Han extension A
-    (0x4E00, 0xA4CF),  # Han, Yi
-    (0xAA60, 0xAA7F),  # Myanmar extension A
-    (0xF900, 0xFAFF),  # Han compatibility forms
-    (0xFF66, 0xFF9F),  # halfwidth kana
-    (0x20000, 0x3FFFF),  # Han extensions
-)
-_SPACELESS_STARTS = [first for first, _ in _SPACELESS]
 
 
 class Span(NamedTuple):
@@ -212,18 +198,13 @@ def joins_previous(text: str, position: int) -> bool:
 def _continues(character: str) -> bool:
     """Whether two such characters side by side are one word."""
     code = ord(character)
-    if code >= 0xE00 and _is_spaceless(code):
+    if code >= 0xE00 and is_spaceless(code):
         return False
     return (
         character.isalnum()
         or character in "_\u200c\u200d"
         or unicodedata.category(character)[0] == "M"
     )
-
-
-def _is_spaceless(code: int) -> bool:
-    place = bisect_right(_SPACELESS_STARTS, code) - 1
-    return place >= 0 and code <= _SPACELESS[place][1]
 
 
 def _word_around(text: str, start: int, end: int) -> tuple[int, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from killing import kill_at_each_call
 
 from m3search.corpus import (
     document_text,
@@ -21,6 +24,7 @@ from m3search.corpus import (
     read_run,
     write_run,
 )
+from m3search.corpus.scripts import SPACELESS, is_spaceless
 from m3search.errors import ConfigError, DataError
 from m3search.lines import SeenIds, find_file, read_lines
 from m3search.records import Document, Query
@@ -60,11 +64,12 @@ def test_every_field_finds_its_place(tmp_path: Path) -> None:
     ]
 
 
-def test_metadata_cannot_be_written_to(tmp_path: Path) -> None:
-    path = write(tmp_path / "c.jsonl", '{"_id": "a", "text": "x", "lang": "de"}')
-    [document] = read_corpus(path)
-    with pytest.raises(TypeError):
-        document.metadata["lang"] = "fr"  # type: ignore[index]
+def test_a_document_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "c.jsonl", '{"_id": "a", "text": "x", "lang": "de"}\n{"_id": 1, "text": ""}'
+    )
+    documents = list(read_corpus(path))
+    assert pickle.loads(pickle.dumps(documents)) == documents
 
 
 def packed(content: bytes) -> dict[str, bytes]:
@@ -449,9 +454,50 @@ def test_a_run_that_cannot_be_written(tmp_path: Path, run, tag: str, expected: s
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_run_is_whole_wherever_its_writer_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "run.trec"
+    old = {f"q{number}": {"old": 1.0} for number in range(3)}
+    new = {f"q{number}": {f"d{i}": 1.0 / (i + 1) for i in range(300)} for number in range(5)}
+    write_run(path, old)
+    met = []
+    for _ in kill_at_each_call(lambda: write_run(path, new)):
+        met.append(read_run(path))
+        assert met[-1] in (old, new)
+    assert len(met) > 8
+    assert met[0] == old
+    assert read_run(path) == new
+
+
+def test_a_run_leaves_the_files_beside_it_alone(tmp_path: Path) -> None:
+    (tmp_path / "run.part").write_text("mine")
+    write_run(tmp_path / "run", {"q": {"d": 1.0}})
+    assert (tmp_path / "run.part").read_text() == "mine"
+    assert {each.name for each in tmp_path.iterdir()} == {"run", "run.part"}
+
+
+def test_a_run_into_a_pipe_and_through_a_link(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_run(pipe, {"q": {"d": 1.0}})
+        assert os.read(reader, 100) == b"q Q0 d 1 1.0 m3search\n"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("folder/run")
+    for score in (1.0, 2.0):
+        write_run(link, {"q": {"d": score}})
+        assert link.is_symlink()
+        assert read_run(tmp_path / "folder" / "run") == {"q": {"d": score}}
+
+
 def test_no_place_for_a_run(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a place to write to"):
-        write_run(tmp_path / "no folder" / "run", {"q": {"d": 1.0}})
+    for place in (tmp_path / "no folder" / "run", tmp_path):
+        with pytest.raises(DataError, match="a place to write to"):
+            write_run(place, {"q": {"d": 1.0}})
 
 
 @pytest.mark.parametrize(
@@ -466,3 +512,14 @@ def test_no_place_for_a_run(tmp_path: Path) -> None:
 )
 def test_wrong_runs(tmp_path: Path, content: str, found: str) -> None:
     assert found in error_of(write(tmp_path / "run", content), read_run).found
+
+
+# --- scripts
+
+
+def test_scripts_without_spaces() -> None:
+    for code in range(0x42000):
+        inside = any(first <= code <= last for first, last in SPACELESS)
+        assert is_spaceless(code) is inside, hex(code)
+    assert all(is_spaceless(ord(character)) for character in "กກཀကកあア検ꀀㄅ𠀀")
+    assert not any(is_spaceless(ord(character)) for character in "aαйאعह한1 ")

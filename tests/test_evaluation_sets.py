@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+from killing import kill_at_each_call
 from scipy import sparse as sp
 
+from m3search import plan
 from m3search.corpus import read_run
 from m3search.errors import ArtifactError, ConfigError, DataError
 from m3search.evaluation import (
     Engine,
     EvaluationSet,
+    Experiment,
     ReportFolder,
     evaluate_sets,
     load_sets,
+    suite,
 )
 from m3search.evaluation.collection import Sample, load_collection
 from m3search.evaluation.report import table
@@ -61,8 +67,16 @@ class FakeEncoder:
 
 
 @dataclass
+class FakeManifest:
+    documents: int
+    complete: bool = True
+    truncated: int = 3
+
+
+@dataclass
 class FakeIndex:
     documents: list[Document]
+    manifest: FakeManifest
 
     def bytes_by_store(self) -> dict[str, int]:
         return {"dense": 1_500_000, "sparse": 500_000}
@@ -77,30 +91,52 @@ class Log:
     encoded: list[int] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
     lengths: list[int | None] = field(default_factory=list)
+    templates: list[str] = field(default_factory=list)
     damaged: bool = False
+    cause: BaseException | None = None
+    fails: Exception | None = None
 
     def engine(self) -> Engine:
         return Engine(self.build, self.open, lambda index, _: FakeSearcher(index, self))
 
     def build(self, path, documents, encoder, *, title_template, progress) -> FakeIndex:
         self.built.append(path)
-        if path.exists():
+        self.templates.append(title_template)
+        if (path / "ids").exists():
             raise ArtifactError(str(path), expected="no index", found="one", remedy="None.")
-        path.mkdir()
+        path.mkdir(exist_ok=True)
         found = list(documents)
+        if self.fails is not None:
+            raise self.fails
         (path / "ids").write_text(json.dumps([list(each[:3]) for each in found]))
         progress(len(found))
-        return FakeIndex(found)
+        return FakeIndex(found, FakeManifest(len(found)))
 
     def open(self, path: Path) -> FakeIndex:
         self.opened.append(path)
         if self.damaged:
-            raise ArtifactError(str(path), expected="sound", found="damage", remedy="None.")
-        return FakeIndex([Document(*each) for each in json.loads((path / "ids").read_text())])
+            raise ArtifactError(
+                str(path), expected="sound", found="damage", remedy="None."
+            ) from self.cause
+        if not (path / "ids").exists():
+            return FakeIndex([], FakeManifest(0, complete=False))
+        found = [Document(*each) for each in json.loads((path / "ids").read_text())]
+        return FakeIndex(found, FakeManifest(len(found)))
 
     def encoders(self, length: int | None) -> FakeEncoder:
         self.lengths.append(length)
         return FakeEncoder(replace(IDENTITY, max_length=length or 512))
+
+
+@dataclass
+class FakeQueries:
+    """The first query is longer than the model reads."""
+
+    queries: list[Query]
+
+    @property
+    def encoded(self) -> SimpleNamespace:
+        return SimpleNamespace(truncated=np.arange(len(self.queries)) == 0)
 
 
 @dataclass
@@ -110,16 +146,16 @@ class FakeSearcher:
     index: FakeIndex
     log: Log
 
-    def encode(self, queries) -> list[Query]:
+    def encode(self, queries) -> FakeQueries:
         found = list(queries)
         self.log.encoded.append(len(found))
-        return found
+        return FakeQueries(found)
 
-    def run(self, queries, k, *, modes, weights, depth) -> Run:
-        assert isinstance(queries, list)
-        self.log.runs.append({"k": k, "modes": modes, "weights": weights, "depth": depth})
+    def run(self, queries, k, *, modes, **settings) -> Run:
+        assert isinstance(queries, FakeQueries)
+        self.log.runs.append({"k": k, "modes": modes, **settings})
         run: Run = {}
-        for query in queries:
+        for query in queries.queries:
             words = set(query.text.split())
             scores = {
                 each.id: len(words & set(each.text.split())) + len(modes) / 10
@@ -180,10 +216,15 @@ def test_a_suite_gives_its_settings_to_its_sets(tmp_path: Path) -> None:
         ("[[sets]]\npath = 'a'\nsplt = 'x'", "key sets.1.splt", "'split'"),
         ("[[sets]]\nname = 'a'", "key sets.1", "the key path"),
         ("sets = []", "s.toml", "no [[sets]]"),
+        ("name = 'x'\n[[sets]]\npath = 'a'", "key name", "expected one of candidates"),
+        ("depth = 'x'\n[[sets]]\npath = 'a'", "s.toml, key depth", "a whole number"),
+        ("missing = 'zeroes'\n[[sets]]\npath = 'a'", "s.toml, key missing", "'zero'"),
+        ("[[sets]]\npath = 'a'\ntitle_template = 'x'", "key sets.1.title_template", "{text}"),
+        ("[[sets]]\npath = 3", "key sets.1.path", "a path"),
         ("[[sets]]\npath = 'a'\nmeasures = ['ndcg@10']", "key sets.1.measures", "'nDCG@10'"),
         ("[[sets]]\npath = 'a'\nrows = ['dense+spars']", "key sets.1.rows", "'sparse'"),
         ("[[sets]]\npath = 'a'\nrows = ['dense+dense']", "key sets.1.rows", "different modes"),
-        ("rows = []\n[[sets]]\npath = 'a'", "key sets.1", "no rows"),
+        ("rows = []\n[[sets]]\npath = 'a'", "s.toml", "no rows"),
         ("[[sets]]\npath = 'a'\ndepth = 0", "key sets.1", "below 1"),
         ("[[sets]]\npath = 'a'\nname = 'a/b'", "key sets.1", "'a/b'"),
         ("[[sets]]\npath = 'a'\nweights = [1, -1, 1]", "key sets.1", "from 0 up"),
@@ -305,7 +346,10 @@ def test_rows_and_measures_of_a_set(tmp_path: Path) -> None:
     assert log.encoded == [2]
     assert log.lengths == [64]
     assert [run["modes"] for run in log.runs] == [modes_of(row) for row in ROWS[:-1]]
-    shared = {"k": 100, "depth": 30, "weights": (1.0, 0.3, 1.0)}
+    shared = {
+        "k": 100, "depth": 30, "weights": (1.0, 0.3, 1.0),
+        "missing": "exact", "candidates": "union",
+    }  # fmt: skip
     assert all(run == {**shared, "modes": run["modes"]} for run in log.runs)
     assert steps[0] == ("animals: indexing", 4, 4)
 
@@ -358,12 +402,188 @@ def test_an_index_is_used_again_while_nothing_changed(tmp_path: Path) -> None:
     assert reused(Log())  # and the first one is still there
     assert not reused(Log(damaged=True))
     [note, _] = sorted(work.glob("*/built.json"), key=lambda path: path.stat().st_mtime_ns)[::-1]
-    note.unlink()  # as after a kill
-    assert not reused(Log())
+    note.unlink()  # as after a kill between the end of the building and its note
+    assert reused(Log())
+    (note.parent / "index" / "ids").unlink()  # as after a kill in the building
+    log = Log()
+    assert not reused(log) and (note.parent / "index") in log.built
     assert reused(Log())
     make_set(tmp_path / "other", texts=TEXTS | {"d5": "new"})
     (tmp_path / "other" / "corpus.jsonl.gz").rename(folder / "corpus.jsonl.gz")
     assert not reused(Log())
+
+
+@pytest.mark.parametrize(
+    ("cause", "removed"),
+    [(None, True), (FileNotFoundError(), True), (BlockingIOError(), False), (OSError(), False)],
+)
+def test_an_index_is_removed_only_where_it_is_damaged(
+    tmp_path: Path, cause: BaseException | None, removed: bool
+) -> None:
+    work = tmp_path / "work"
+    wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense",))
+    evaluate_sets([wanted], Log().encoders, work=work, engine=Log().engine())
+    [held] = work.glob("*/index/ids")
+    held.with_name("mark").write_text("")
+    log = Log(damaged=True, cause=cause)
+    if removed:
+        [result] = evaluate_sets([wanted], log.encoders, work=work, engine=log.engine()).sets
+        assert result.details["index_reused"] is False
+    else:
+        with pytest.raises(ArtifactError):
+            evaluate_sets([wanted], log.encoders, work=work, engine=log.engine())
+    assert held.with_name("mark").exists() is not removed
+
+
+@pytest.mark.parametrize("kind", [ArtifactError, ConfigError])
+def test_a_building_that_fails_keeps_what_is_there(
+    tmp_path: Path, kind: type[ArtifactError | ConfigError]
+) -> None:
+    work = tmp_path / "work"
+    wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense",))
+    log = Log(fails=kind("build", expected="room", found="none", remedy="None."))
+    for _ in range(2):  # into nothing, and into what the first one left
+        with pytest.raises(kind, match="room"):
+            evaluate_sets([wanted], log.encoders, work=work, engine=log.engine())
+        [place] = work.glob("*/index")
+        (place / "mark").write_text("")
+    log.fails = None
+    evaluate_sets([wanted], log.encoders, work=work, engine=log.engine())
+    assert len(log.built) == 3
+    assert (place / "mark").exists()
+
+
+def test_of_two_evaluations_at_once_the_second_leaves_the_index_of_the_first(
+    tmp_path: Path,
+) -> None:
+    """The second starts while the first is in its building, with m3search's own index."""
+    work = tmp_path / "work"
+    wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense",))
+    met: list[str] = []
+
+    @dataclass
+    class Nested(WordEncoder):
+        def encode(self, texts, kind="document", **options: object) -> Encoded:
+            if kind == "document":
+                with pytest.raises(ArtifactError, match="one writer at a time") as caught:
+                    evaluate_sets([wanted], lambda _: WordEncoder(self.words), work=work)
+                met.append(str(caught.value))
+            return super().encode(texts, kind, **options)
+
+    words = sorted({word for text in TEXTS.values() for word in text.split()})
+    [result] = evaluate_sets([wanted], lambda _: Nested(words), work=work).sets
+    assert result.report.means["dense"]["R@100"] == 1.0
+    assert len(met) == 1
+    evaluate_sets([wanted], lambda _: WordEncoder(words), work=work)  # the lock is free again
+
+
+def test_of_two_evaluations_that_find_damage_one_builds(tmp_path: Path) -> None:
+    """The second starts after the first has removed the index, before there is another."""
+    work = tmp_path / "work"
+    wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense",))
+    first, second = Log(), Log(damaged=True)
+
+    def build(path: Path, *arguments: Any, **options: Any) -> FakeIndex:
+        path.mkdir(exist_ok=True)
+        (path / "half").write_text("")
+        with pytest.raises(ArtifactError, match="one writer at a time"):
+            evaluate_sets([wanted], second.encoders, work=work, engine=second.engine())
+        assert (path / "half").exists()
+        return first.build(path, *arguments, **options)
+
+    engine = replace(first.engine(), build=build)
+    evaluate_sets([wanted], first.encoders, work=work, engine=engine)
+    assert not second.built
+
+
+def test_an_index_of_another_content_is_built_anew(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense",))
+    evaluate_sets([wanted], Log().encoders, work=work, engine=Log().engine())
+    [held] = work.glob("*/index/ids")
+    documents = json.loads(held.read_text())
+    held.write_text(json.dumps([*documents, ["added", "red", ""]]))  # as by `index --add`
+    [result] = evaluate_sets([wanted], Log().encoders, work=work, engine=Log().engine()).sets
+    assert result.details["index_reused"] is False
+    assert json.loads(held.read_text()) == documents
+
+
+def test_what_was_cut_is_counted_and_told(tmp_path: Path) -> None:
+    log, work = Log(), tmp_path / "work"
+    sets = [EvaluationSet(make_set(tmp_path / name), rows=("dense",)) for name in ("one", "two")]
+    for _ in range(2):  # built, and used again
+        report = ReportFolder(tmp_path / "out")
+        experiment = evaluate_sets(
+            sets, log.encoders, engine=log.engine(), work=work, keep=report.add
+        )
+        text = report.finish(experiment).read_text()
+        found = json.loads((tmp_path / "out" / "report.json").read_text())
+        for name in ("one", "two"):
+            assert found["sets"][name]["truncated"] == {"documents": 3, "queries": 1}
+        assert (
+            "\nCut at the maximum length: one 3 documents, 1 queries; two 3 documents, 1 queries.\n"
+        ) in text
+
+
+def test_what_was_cut_of_an_index_of_m3search_itself(tmp_path: Path) -> None:
+    """Documents in two chunks, and a query."""
+    texts = {f"d{number}": "red fox" + " x" * (number % 3 == 0) for number in range(600)}
+    wanted = EvaluationSet(make_set(tmp_path / "s", texts=texts, judged={"q1": {"d1": 1}}))
+    wanted = replace(wanted, rows=("dense",), depth=2)
+
+    class Cutting(WordEncoder):
+        def encode(self, texts, kind="document", **options: object) -> Encoded:
+            cut = np.array([text.endswith((" x", "animal")) for text in texts])
+            return replace(super().encode(texts, kind, **options), truncated=cut)
+
+    [result] = evaluate_sets([wanted], lambda _: Cutting(["red", "fox"])).sets
+    assert result.details["truncated"] == {"documents": 200, "queries": 1}
+
+
+def test_missing_candidates_and_template_of_a_suite(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    folder = make_set(tmp_path / "one")
+    path.write_text(
+        f"""
+        missing = "zero"
+        candidates = "dense"
+        title_template = "{{text}} {{title}}"
+        rows = ["multi"]
+        [[sets]]
+        path = "{folder}"
+        [[sets]]
+        path = "{folder}"
+        name = "again"
+        missing = "min"
+        title_template = "{{text}}"
+        """
+    )
+    log = Log()
+    one, again = load_sets([path])
+    found = evaluate_sets([one, again], log.encoders, engine=log.engine()).to_json()["sets"]
+    assert [(run["missing"], run["candidates"]) for run in log.runs] == [
+        ("zero", "dense"), ("min", "dense"),
+    ]  # fmt: skip
+    assert log.templates == ["{text} {title}", "{text}"]
+    assert found["one"]["settings"]["missing"] == "zero"
+    assert found["again"]["settings"]["candidates"] == "dense"
+    assert found["again"]["settings"]["title_template"] == "{text}"
+
+
+def test_another_template_makes_another_index(tmp_path: Path) -> None:
+    wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense",))
+    for template, reused in (("{title}\n{text}", False), ("{text}", False), ("{text}", True)):
+        each = replace(wanted, title_template=template)
+        log = Log()
+        [result] = evaluate_sets(
+            [each], log.encoders, work=tmp_path / "work", engine=log.engine()
+        ).sets
+        assert result.details["index_reused"] is reused
+
+
+def test_a_suite_takes_what_a_search_takes() -> None:
+    assert get_args(suite.Missing) == get_args(plan.Missing)
+    assert get_args(suite.Candidates) == get_args(plan.Candidates)
 
 
 def test_an_index_of_m3search_itself(tmp_path: Path) -> None:
@@ -473,6 +693,42 @@ def test_an_evaluation_that_fails_leaves_the_older_report(tmp_path: Path) -> Non
         evaluate_sets([good, bad], log.encoders, engine=log.engine(), keep=folder.add)
     assert (out / "report.json").read_text() == before
     assert not (out / "runs" / "good.dense.trec").exists()
+
+
+def test_killed_at_any_call_a_report_is_whole_or_has_no_report_json(tmp_path: Path) -> None:
+    log, out, safe = Log(), tmp_path / "out", tmp_path / "safe"
+    sets = [EvaluationSet(make_set(tmp_path / name), rows=("dense",)) for name in ("one", "two")]
+
+    def contents() -> dict[str, bytes]:
+        files = [each for each in out.rglob("*") if each.is_file()]
+        shown = {each.relative_to(out).as_posix(): each.read_bytes() for each in files}
+        return {name: read for name, read in shown.items() if not name.startswith(".unfinished")}
+
+    def evaluate(wanted: EvaluationSet) -> tuple[ReportFolder, Experiment]:
+        report = ReportFolder(out)
+        return report, evaluate_sets([wanted], log.encoders, engine=log.engine(), keep=report.add)
+
+    report, experiment = evaluate(sets[0])
+    report.finish(experiment)
+    old = contents()
+    report, experiment = evaluate(sets[1])
+    shutil.copytree(out, safe)
+    met = []
+    for _ in kill_at_each_call(lambda: report.finish(experiment)):
+        met.append(contents())
+        shutil.rmtree(out)
+        shutil.copytree(safe, out)
+    new = contents()
+    assert {"runs/one.dense.trec", "report.json"} <= old.keys()
+    assert {"runs/two.dense.trec", "report.json"} <= new.keys()
+    whole = [found for found in met if "report.json" in found]
+    assert all(found in (old, new) for found in whole)
+    assert whole[0] == old and whole[-1] == new
+    assert len(whole) < len(met) and len(met) > 20
+    json.loads(new["report.json"])
+    report, experiment = evaluate(sets[0])  # after any of them, another one
+    report.finish(experiment)
+    assert contents().keys() == old.keys()
 
 
 def test_ids_with_white_space_cost_the_run_file_only(tmp_path: Path) -> None:

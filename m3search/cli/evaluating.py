@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -146,19 +146,10 @@ def _progress_bars() -> Iterator[Progress]:
 
 def _print_tables(experiment: Experiment) -> None:
     """One table of sets x rows for each measure, in percent."""
-    measures = dict.fromkeys(name for each in experiment.sets for name in each.report.measures)
-    rows = list(dict.fromkeys(row for each in experiment.sets for row in each.report.means))
-    for number, measure in enumerate(measures):
+    from m3search.evaluation.report import percentages
+
+    for number, measure in enumerate(experiment.measures):
         if number:
             typer.echo()
-        lines = [_line(each.name, each.report.means, rows, measure) for each in experiment.sets]
-        if len(experiment.sets) > 1:
-            lines.append(_line("mean", experiment.means(), rows, measure))
+        (_, *rows), *lines = percentages(experiment, measure)
         print_table([measure, *rows], lines)
-
-
-def _line(
-    name: str, means: dict[str, dict[str, float]], rows: Sequence[str], measure: str
-) -> list[str]:
-    values = [means.get(row, {}).get(measure) for row in rows]
-    return [name, *("" if value is None else f"{100 * value:.1f}" for value in values)]

@@ -95,7 +95,7 @@ _add("query", query_index, "m3search query 'what is late interaction?' -k 5 --ex
 _add("delete", delete_documents, "m3search delete doc7 doc9 --index indexes/news")
 _add("compact", compact_index, "m3search compact --index indexes/news")
 _add("info", show_info, "m3search info indexes/news --verify")
-_add("eval", evaluate_runs, "m3search eval eval/suites/dev.toml --out eval/reports/dev")
+_add("eval", evaluate_runs, "m3search eval eval/suites/dev.toml --data beir --out eval/reports/dev")
 _add("train", train_model, "m3search train trainer/recipes/mini.toml --out checkpoints/mini")
 
 

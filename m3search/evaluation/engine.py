@@ -11,10 +11,11 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, Protocol
 
-from m3search.corpus import TITLE_TEMPLATE
-from m3search.errors import ArtifactError, ConfigError
+from m3search.errors import ArtifactError
 from m3search.evaluation.collection import Collection
+from m3search.evaluation.suite import Candidates, EvaluationSet, Missing
 from m3search.records import ModelIdentity, Query, Run
+from m3search.stores.commit import WriteLock
 
 Progress = Callable[[str, int, int], None]
 """called with the stage, how many were done since its last call, and of how many"""
@@ -30,6 +31,10 @@ class Encoder(Protocol):
 
 class Index(Protocol):
     """What an evaluation asks an index."""
+
+    @property
+    def manifest(self) -> Any:
+        """`complete`, and how many `documents` there are and were `truncated`."""
 
     def bytes_by_store(self) -> dict[str, int]:
         """Size on disk."""
@@ -49,6 +54,8 @@ class Searcher(Protocol):
         modes: Sequence[str],
         weights: Sequence[float] | None,
         depth: int,
+        missing: Missing,
+        candidates: Candidates,
     ) -> Run:
         """The k best documents of every query."""
 
@@ -75,69 +82,90 @@ class Built:
     """An index of a set's corpus, and whether an earlier evaluation had made it."""
 
     index: Index
-    seconds: float
-    """what its building took, now or then"""
+    seconds: float | None
+    """what its building took, now or then; None where a kill left no record of it"""
     reused: bool
 
 
 def open_or_build(
     engine: Engine,
     work: Path,
-    name: str,
+    wanted: EvaluationSet,
     collection: Collection,
     encoder: Encoder,
     progress: Callable[[int], None],
 ) -> Built:
     """The index of a set in `work`, built unless the same corpus and model made one there.
 
-    A building that was cut off leaves no `built.json`; it is gone on with where it can be.
+    An index whose building was cut off is gone on with. One is removed and built anew only where
+    it was opened and found damaged or of another content; every other error passes. ArtifactError
+    where another process is at work on the same set.
     """
-    key = _key(collection.corpus, encoder.identity)
-    folder = work / f"{name}.{key[:12]}"
+    key = _key(collection.corpus, wanted.title_template, encoder.identity)
+    folder = work / f"{wanted.name}.{key[:12]}"
     place, note = folder / "index", folder / "built.json"
-    if (index_and_seconds := _open_built(engine, place, note, key)) is not None:
-        return Built(*index_and_seconds, reused=True)
     folder.mkdir(parents=True, exist_ok=True)
-
-    def build() -> Index:
-        documents = collection.read()
-        return engine.build(
-            place, documents, encoder, title_template=TITLE_TEMPLATE, progress=progress
-        )
-
-    started = time.perf_counter()
+    lock = WriteLock(folder)  # from the check to the end of the building
     try:
-        index = build()
-    except (ArtifactError, ConfigError):  # what is there is of no use: without it, once more
-        if not place.exists():
-            raise
-        shutil.rmtree(place)
-        index = build()
-    seconds = time.perf_counter() - started
-    unfinished = folder / "built.json.part"
-    unfinished.write_text(json.dumps({"key": key, "seconds": seconds}), encoding="utf-8")
-    unfinished.replace(note)
-    return Built(index, seconds, reused=False)
+        held = _open_usable(engine, place, collection)
+        recorded = _read_seconds(note, key)
+        if held is not None and held.manifest.complete:
+            return Built(held, recorded, reused=True)
+        note.unlink(missing_ok=True)
+        started = time.perf_counter()
+        index = engine.build(
+            place,
+            collection.read(),
+            encoder,
+            title_template=wanted.title_template,
+            progress=progress,
+        )
+        seconds = time.perf_counter() - started
+        unfinished = folder / "built.json.part"
+        unfinished.write_text(json.dumps({"key": key, "seconds": seconds}), encoding="utf-8")
+        unfinished.replace(note)
+        return Built(index, seconds, reused=False)
+    finally:
+        lock.release()
 
 
-def _open_built(engine: Engine, place: Path, note: Path, key: str) -> tuple[Index, float] | None:
-    if not note.is_file():
+def _open_usable(engine: Engine, place: Path, collection: Collection) -> Index | None:
+    """The index at the place, unfinished or of this corpus; any other one is removed."""
+    if not place.exists():
         return None
-    built = json.loads(note.read_text(encoding="utf-8"))
-    if built["key"] == key:
-        try:
-            return engine.open(place), float(built["seconds"])
-        except ArtifactError:  # damaged, or of another format: it can be made again
-            pass
-    note.unlink()
-    shutil.rmtree(place, ignore_errors=True)
+    try:
+        index = engine.open(place)
+    except ArtifactError as error:
+        if _is_of_the_system(error):
+            raise
+    else:
+        manifest = index.manifest
+        if not manifest.complete or manifest.documents == collection.documents:
+            return index
+    shutil.rmtree(place)
     return None
 
 
-def _key(corpus: Path, model: ModelIdentity) -> str:
+def _is_of_the_system(error: ArtifactError) -> bool:
+    """Whether a lock, a permission or a disk is in the way: the index may be sound."""
+    absent = (FileNotFoundError, NotADirectoryError)
+    return isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, absent)
+
+
+def _read_seconds(note: Path, key: str) -> float | None:
+    """What the building took, as noted at its end."""
+    try:
+        built = json.loads(note.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    same = isinstance(built, dict) and built.get("key") == key
+    return float(built["seconds"]) if same else None
+
+
+def _key(corpus: Path, template: str, model: ModelIdentity) -> str:
     """SHA-256 of all that decides what is in an index; where the model lies is not part of it."""
     with corpus.open("rb") as file:
         content = file_digest(file, "sha256").hexdigest()
     identity = {name: value for name, value in asdict(model).items() if name != "name"}
-    parts = json.dumps([content, TITLE_TEMPLATE, identity], sort_keys=True)
+    parts = json.dumps([content, template, identity], sort_keys=True)
     return sha256(parts.encode()).hexdigest()

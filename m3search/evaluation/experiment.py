@@ -35,7 +35,7 @@ class SetResult:
     name: str
     report: Report
     details: dict[str, Any]
-    """counts, settings, seconds, bytes, bm25, model; JSON-ready"""
+    """counts, settings, truncated, seconds, bytes, bm25, model; JSON-ready"""
 
     def to_json(self) -> dict[str, Any]:
         """The means under "rows", then the details."""
@@ -49,6 +49,11 @@ class Experiment:
     sets: tuple[SetResult, ...]
     provenance: dict[str, Any]
     """date, versions, and what the caller added, such as the command"""
+
+    @property
+    def measures(self) -> list[str]:
+        """All that any set was measured by, in the order asked."""
+        return list(dict.fromkeys(name for each in self.sets for name in each.report.measures))
 
     def means(self) -> dict[str, dict[str, float]]:
         """Row -> measure -> mean over the sets, for what every set has."""
@@ -141,6 +146,9 @@ class _Bench:
                 "k": self._k,
                 "depth": wanted.depth,
                 "weights": wanted.weights,
+                "missing": wanted.missing,
+                "candidates": wanted.candidates,
+                "title_template": wanted.title_template,
                 "max_length": wanted.max_length,
             },
             "seconds": {stage: round(spent, 3) for stage, spent in self._seconds.items()},
@@ -155,12 +163,13 @@ class _Bench:
         built = open_or_build(
             engine,
             self._work,
-            self.wanted.name,
+            self.wanted,
             collection,
             encoder,
             lambda done: self._report("indexing", done, total),
         )
-        self._seconds["index"] = built.seconds
+        if built.seconds is not None:
+            self._seconds["index"] = built.seconds
         self._details |= {
             "model": asdict(encoder.identity),
             "index_reused": built.reused,
@@ -169,6 +178,10 @@ class _Bench:
         searcher = engine.searcher(built.index, encoder)
         with self._timed("encode queries"):
             encoded = searcher.encode(collection.queries)
+        self._details["truncated"] = {
+            "documents": built.index.manifest.truncated,
+            "queries": int(encoded.encoded.truncated.sum()),
+        }
         for row, modes in rows.items():
             with self._timed(row):
                 self.runs[row] = searcher.run(
@@ -177,6 +190,8 @@ class _Bench:
                     modes=modes,
                     weights=self.wanted.weights,
                     depth=self.wanted.depth,
+                    missing=self.wanted.missing,
+                    candidates=self.wanted.candidates,
                 )
             self._report(f"running {row}", len(collection.queries), len(collection.queries))
 

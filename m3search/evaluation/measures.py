@@ -35,18 +35,25 @@ class Report:
 
     def to_markdown(self) -> str:
         """A table of runs x measures in percent, with what was absent below it."""
-        lines = [
-            f"| run | {' | '.join(self.measures)} |",
-            f"|---|{'---:|' * len(self.measures)}",
-        ]
+        lines = [["run", *self.measures]]
         for row, values in self.means.items():
-            cells = " | ".join(f"{100 * values[measure]:.1f}" for measure in self.measures)
-            lines.append(f"| {row} | {cells} |")
-        lines += ["", f"Means in percent over {self.queries} queries; an absent one counts 0."]
+            lines.append([row, *(in_percent(values[measure]) for measure in self.measures)])
+        notes = ["", f"Means in percent over {self.queries} queries; an absent one counts 0."]
         absent = ", ".join(f"{row} {count}" for row, count in self.absent.items() if count)
         if absent:
-            lines.append(f"Absent: {absent}.")
-        return "\n".join(lines) + "\n"
+            notes.append(f"Absent: {absent}.")
+        return markdown_table(lines) + "\n".join(notes) + "\n"
+
+
+def in_percent(value: float | None) -> str:
+    """A value of 0 to 1 as reports show it; nothing for one that is not there."""
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its header first; all columns but the first stand to the right."""
+    header, *others = [f"| {' | '.join(line)} |\n" for line in lines]
+    return "".join([header, f"|---|{'---:|' * (len(lines[0]) - 1)}\n", *others])
 
 
 def evaluate(

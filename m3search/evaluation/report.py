@@ -19,6 +19,7 @@ from typing import Any
 from m3search.corpus import write_run
 from m3search.errors import ConfigError, DataError
 from m3search.evaluation.experiment import Experiment, SetResult
+from m3search.evaluation.measures import in_percent, markdown_table
 from m3search.records import Run
 
 PARTS = ("report.json", "report.md", "runs", "queries")
@@ -87,58 +88,70 @@ class ReportFolder:
 
 def to_markdown(experiment: Experiment) -> str:
     """One table of sets x rows for each measure, then how the numbers were made."""
-    measures = dict.fromkeys(name for each in experiment.sets for name in each.report.measures)
     parts = ["# Evaluation\n"]
-    parts += [table(experiment, measure) for measure in measures]
+    parts += [table(experiment, measure) for measure in experiment.measures]
     parts.append(_sets_table(experiment))
     parts.append(_provenance(experiment))
     return "\n".join(parts)
 
 
+def percentages(experiment: Experiment, measure: str) -> list[list[str]]:
+    """One measure as a table of sets x rows, the names of the rows first, the mean last."""
+    rows = list(dict.fromkeys(row for each in experiment.sets for row in each.report.means))
+    lines = [(each.name, each.report.means) for each in experiment.sets]
+    if len(lines) > 1:
+        lines.append(("mean", experiment.means()))
+    return [
+        ["set", *rows],
+        *(
+            [name, *(in_percent(means.get(row, {}).get(measure)) for row in rows)]
+            for name, means in lines
+        ),
+    ]
+
+
 def table(experiment: Experiment, measure: str) -> str:
     """A Markdown table of one measure in percent: sets x rows, the best of each set in bold."""
-    rows = list(dict.fromkeys(row for each in experiment.sets for row in each.report.means))
-    lines = [f"## {measure}\n", f"| set | {' | '.join(rows)} |", f"|---|{'---:|' * len(rows)}"]
-    for each in experiment.sets:
-        lines.append(_line(each.name, each.report.means, rows, measure))
-    if len(experiment.sets) > 1:
-        lines.append(_line("mean", experiment.means(), rows, measure))
-    return "\n".join(lines) + "\n"
+    header, *lines = percentages(experiment, measure)
+    shown = [[name, *_best_in_bold(cells)] for name, *cells in lines]
+    return f"## {measure}\n\n{markdown_table([header, *shown])}"
 
 
-def _line(
-    name: str, means: Mapping[str, Mapping[str, float]], rows: list[str], measure: str
-) -> str:
-    cells = {
-        row: f"{100 * means[row][measure]:.1f}" for row in rows if measure in means.get(row, {})
-    }
-    best = max(cells.values(), key=float, default="")
-    shown = [f"**{cells[row]}**" if cells.get(row) == best else cells.get(row, "") for row in rows]
-    return f"| {name} | {' | '.join(shown)} |"
+def _best_in_bold(cells: list[str]) -> list[str]:
+    best = max(filter(None, cells), key=float, default="")
+    return [f"**{cell}**" if cell and cell == best else cell for cell in cells]
 
 
 def _sets_table(experiment: Experiment) -> str:
     lines = [
-        "## Sets\n",
-        "| set | documents | queries | judgements | BM25 language | index seconds | index MB |",
-        "|---|---:|---:|---:|---|---:|---:|",
+        ["set", "documents", "queries", "judgements", "BM25 language", "index seconds", "index MB"]
     ]
     for each in experiment.sets:
         counts, bm25 = each.details["counts"], each.details.get("bm25")
         language = f"{bm25['language'] or 'none'}, {bm25['language_origin']}" if bm25 else ""
         seconds = each.details["seconds"].get("index")
         size = sum(each.details.get("bytes", {}).values()) / 1e6
-        cells = [
-            each.name,
-            str(counts["documents"]),
-            str(counts["queries"]),
-            str(counts["judgements"]),
-            language,
-            f"{seconds:.1f}" if seconds is not None else "",
-            f"{size:.1f}" if size else "",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append(
+            [
+                each.name,
+                str(counts["documents"]),
+                str(counts["queries"]),
+                str(counts["judgements"]),
+                language,
+                f"{seconds:.1f}" if seconds is not None else "",
+                f"{size:.1f}" if size else "",
+            ]
+        )
+    return f"## Sets\n\n{markdown_table(lines)}{_truncation(experiment)}"
+
+
+def _truncation(experiment: Experiment) -> str:
+    """One line: how much of each set the model did not read to its end."""
+    shown = []
+    for each in experiment.sets:
+        if cut := each.details.get("truncated"):
+            shown.append(f"{each.name} {cut['documents']} documents, {cut['queries']} queries")
+    return f"\nCut at the maximum length: {'; '.join(shown)}.\n" if shown else ""
 
 
 def _provenance(experiment: Experiment) -> str:

@@ -6,14 +6,18 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from m3search.config import override, parse, read_toml
+from m3search.corpus import TITLE_TEMPLATE, document_text
 from m3search.errors import ConfigError, DataError
 from m3search.evaluation.measures import DEFAULT_MEASURES, parse_measures
-from m3search.records import MODES, Mode
+from m3search.records import MODES, Document, Mode
+
+Missing = Literal["exact", "zero", "min"]
+Candidates = Literal["union", "dense"]
 
 ROWS = ("dense", "sparse", "multi", "dense+sparse", "all", "bm25")
 """what is compared by default; any modes joined by + can be asked for"""
@@ -36,6 +40,12 @@ class EvaluationSet:
     """of dense, sparse and multi; by default those of a search, 1, 0.3, 1"""
     depth: int = 200
     """candidates that dense and sparse give each"""
+    missing: Missing = "exact"
+    """score of a candidate in a first stage that did not return it, as in a search"""
+    candidates: Candidates = "union"
+    """of every row: from its own first stages, or from dense alone for the others to re-rank"""
+    title_template: str = TITLE_TEMPLATE
+    """what the encoder reads of a document; BM25 always reads title and text"""
     measures: tuple[str, ...] = DEFAULT_MEASURES
     rows: tuple[str, ...] = ROWS
     unknown_documents: Literal["error", "keep"] = "error"
@@ -52,50 +62,39 @@ class EvaluationSet:
             raise ValueError(f"weights {self.weights} that are not all from 0 up")
         if not self.rows:
             raise ValueError("no rows")
+        _check_template(self.title_template)
         parse_measures(self.measures)
         for row in self.rows:
             modes_of(row)
 
 
 @dataclass(frozen=True)
-class SetEntry:
-    """One [[sets]] table: whatever it leaves out comes from the suite."""
-
-    path: str
-    name: str = ""
-    split: str | None = None
-    language: str | None = None
-    max_length: int | None = None
-    weights: tuple[float, float, float] | None = None
-    depth: int | None = None
-    measures: tuple[str, ...] | None = None
-    rows: tuple[str, ...] | None = None
-    unknown_documents: Literal["error", "keep"] | None = None
-
-
-@dataclass(frozen=True)
 class Suite:
-    """A suite file: settings for all sets, then the sets."""
+    """A suite file without the settings that all its sets share."""
 
-    sets: tuple[SetEntry, ...]
+    sets: list[dict[str, Any]]
+    """the [[sets]] tables"""
     description: str = ""
-    split: str = "test"
-    language: str | None = None
-    max_length: int | None = None
-    weights: tuple[float, float, float] | None = None
-    depth: int = 200
-    measures: tuple[str, ...] = DEFAULT_MEASURES
-    rows: tuple[str, ...] = ROWS
-    unknown_documents: Literal["error", "keep"] = "error"
 
     def __post_init__(self) -> None:
         if not self.sets:
             raise ValueError("no [[sets]]")
 
 
-SHARED_SETTINGS = (
-    "split", "language", "max_length", "weights", "depth", "measures", "rows", "unknown_documents"
-)  # fmt: skip
+SUITE_KEYS = {field.name for field in fields(Suite)}
+SHARED_KEYS = {field.name for field in fields(EvaluationSet)} - {"path", "name"}
+"""what may stand above the first [[sets]], and holds for all of them"""
+
+
+def _check_template(template: str) -> None:
+    if "{text}" not in template:
+        raise ConfigError(
+            "title_template",
+            expected="{text} somewhere in it",
+            found=repr(template),
+            remedy="For example: '{title} {text}'.",
+        )
+    document_text(Document("", "text", "title"), template)
 
 
 def modes_of(row: str) -> tuple[Mode, ...] | None:
@@ -149,30 +148,33 @@ def _sets_of(
 ) -> list[EvaluationSet]:
     for setting in settings:
         table = override(table, setting)
-    suite = parse(Suite, table, where)
+    for name in table.keys() - SUITE_KEYS - SHARED_KEYS:
+        raise ConfigError.unknown(f"{where}, key {name}", name, SUITE_KEYS | SHARED_KEYS)
+    suite = parse(Suite, {name: table[name] for name in table.keys() & SUITE_KEYS}, where)
+    shared = {name: table[name] for name in table.keys() & SHARED_KEYS}
+    _parse_set({"path": ".", "name": "any", **shared}, where, "")  # a wrong one is told as shared
     found = []
     for number, entry in enumerate(suite.sets, start=1):
-        shared = {
-            name: getattr(suite if getattr(entry, name) is None else entry, name)
-            for name in SHARED_SETTINGS
-        }
-        try:
-            found.append(EvaluationSet(start / entry.path, entry.name, **shared))
-        except ConfigError as error:  # of a measure or a row: say of which set
-            raise ConfigError(
-                f"{where}, key sets.{number}.{error.where}",
-                expected=error.expected,
-                found=error.found,
-                remedy=error.remedy,
-            ) from error
-        except ValueError as error:
-            raise ConfigError(
-                f"{where}, key sets.{number}",
-                expected="settings in range",
-                found=str(error),
-                remedy="Change the value.",
-            ) from error
+        merged = shared | entry
+        if isinstance(path := entry.get("path"), str):
+            merged["path"] = str(start / path)
+        found.append(_parse_set(merged, where, f"sets.{number}"))
     return found
+
+
+def _parse_set(table: dict[str, Any], where: str, prefix: str) -> EvaluationSet:
+    """The set of a table that stands at the key `prefix` of the file `where`."""
+    try:
+        return parse(EvaluationSet, table, where)
+    except ConfigError as error:  # its place counts from the table, or is a field's name alone
+        key = error.where.removeprefix(where).removeprefix(", key ")
+        keys = ".".join(filter(None, (prefix, key)))
+        raise ConfigError(
+            f"{where}, key {keys}" if keys else where,
+            expected=error.expected,
+            found=error.found,
+            remedy=error.remedy,
+        ) from error
 
 
 def check_folder(wanted: EvaluationSet) -> EvaluationSet:

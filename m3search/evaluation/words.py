@@ -15,16 +15,8 @@ from itertools import pairwise
 
 import Stemmer
 
+from m3search.corpus.scripts import SPACELESS
 from m3search.evaluation.languages import stemmer_name, stop_words
-
-NO_SPACES = (
-    "\u0e00-\u0eff"  # Thai, Lao
-    "\u0f00-\u0fff"  # Tibetan
-    "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"  # Myanmar
-    "\u1780-\u17ff"  # Khmer
-    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"  # iteration marks, Hiragana, Katakana
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
-)
 
 DROPPED = dict.fromkeys(
     [
@@ -87,17 +79,21 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     marks = _ranges(code for code in range(0x20000) if unicodedata.category(chr(code))[0] == "M")
     return (
         re.compile(rf"[^\W_](?:[^\W_]|[{marks}])*"),
-        re.compile(f"[{NO_SPACES}]+"),
+        re.compile(f"[{_character_class(SPACELESS)}]+"),
         re.compile(f".[{marks}]*"),
     )
 
 
 def _ranges(codes: Iterable[int]) -> str:
     """Ascending code points as the inside of a character class."""
-    spans: list[list[int]] = []
+    spans: list[tuple[int, int]] = []
     for code in codes:
         if spans and spans[-1][1] == code - 1:
-            spans[-1][1] = code
+            spans[-1] = (spans[-1][0], code)
         else:
-            spans.append([code, code])
+            spans.append((code, code))
+    return _character_class(spans)
+
+
+def _character_class(spans: Iterable[tuple[int, int]]) -> str:
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in spans)

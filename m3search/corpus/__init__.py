@@ -1,0 +1,27 @@
+"""Files of documents, queries, judgements and runs, read as streams and written whole.
+
+Corpus and queries are JSON lines; judgements are BEIR or TREC qrels; runs are TREC runs.
+`.gz`, `.zst` and `-` (standard input) are read as they are.
+
+documents   a corpus and its queries, and what is encoded of a document
+trec        judgements and runs
+scripts     which scripts write words without spaces
+"""
+
+from m3search.corpus.documents import (
+    TITLE_TEMPLATE,
+    document_text,
+    read_corpus,
+    read_queries,
+)
+from m3search.corpus.trec import read_qrels, read_run, write_run
+
+__all__ = [
+    "TITLE_TEMPLATE",
+    "document_text",
+    "read_corpus",
+    "read_qrels",
+    "read_queries",
+    "read_run",
+    "write_run",
+]

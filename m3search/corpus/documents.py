@@ -1,0 +1,165 @@
+"""Documents and queries: JSON lines, and `id<TAB>text` lines for queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from m3search.errors import ConfigError, DataError
+from m3search.lines import (
+    OnError,
+    Report,
+    SeenIds,
+    decode_line,
+    display_name,
+    json_type,
+    parse_object,
+    read_records,
+)
+from m3search.records import NO_METADATA, Document, Query
+
+ID_FIELDS = ("_id", "id", "docid")
+DOCUMENT_TEXT_FIELDS = ("text", "contents")
+QUERY_TEXT_FIELDS = ("text", "query")
+TITLE_TEMPLATE = "{title}\n{text}"
+
+
+def document_text(document: Document, template: str = TITLE_TEMPLATE) -> str:
+    """What is encoded of a document; where title or text is missing, the other one alone.
+
+    >>> document_text(Document("1", "Tea is a drink.", "Tea"))
+    'Tea\\nTea is a drink.'
+    """
+    if not document.title:
+        return document.text
+    if not document.text:
+        return document.title
+    try:
+        return template.format(title=document.title, text=document.text)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            "title template",
+            expected="{title} and {text} as the only fields",
+            found=repr(template),
+            remedy="Write a literal brace as {{ or }}.",
+        ) from error
+
+
+def read_corpus(
+    path: str | Path, *, on_error: OnError = "stop", report: Report | None = None
+) -> Iterator[Document]:
+    """The documents of a JSON-lines file in its order.
+
+    Fields: `_id`, `id` or `docid`; `text` or `contents`; `title` if there is one; all others become
+    metadata. A wrong line stops the reading; with `on_error="skip"` it goes to `report` instead.
+    """
+    file, seen = display_name(path), SeenIds()
+
+    def parse(number: int, line: bytes) -> Document:
+        document = _document(file, number, line)
+        _check_new(file, number, document.id, seen)
+        return document
+
+    return read_records(path, parse, on_error=on_error, report=report)
+
+
+def read_queries(
+    path: str | Path, *, on_error: OnError = "stop", report: Report | None = None
+) -> Iterator[Query]:
+    """The queries of a file in its order: JSON lines (`_id`, `text`) or `id<TAB>text` lines.
+
+    The name decides (`.tsv`), else the first line. Errors as in `read_corpus`.
+    """
+    file, seen = display_name(path), SeenIds()
+    tabs = file.endswith((".tsv", ".tsv.gz", ".tsv.zst"))
+    first = True
+
+    def parse(number: int, line: bytes) -> Query | None:
+        nonlocal tabs, first
+        if first:
+            first = False
+            tabs = tabs or (b"\t" in line and line.lstrip()[:1] not in (b"{", b"["))
+            if tabs and _is_query_header(line):
+                return None
+        query = (_query_of_tabs if tabs else _query)(file, number, line)
+        _check_new(file, number, query.id, seen)
+        return query
+
+    found = read_records(path, parse, inside="queries.jsonl", on_error=on_error, report=report)
+    return (query for query in found if query is not None)
+
+
+def _check_new(file: str, number: int, name: str, seen: SeenIds) -> None:
+    """Only good lines come here, so that a line that was left out blocks no later one."""
+    if first := seen.add(name, number):
+        raise DataError(
+            file,
+            number,
+            expected="an id of its own",
+            found=f"{name!r}, which line {first} has",
+            remedy="Give the line another id, or drop one of the two.",
+        )
+
+
+def _document(file: str, number: int, line: bytes) -> Document:
+    fields = parse_object(file, number, line)
+    name = _pop_id(file, number, fields)
+    text = _pop_text(file, number, fields, DOCUMENT_TEXT_FIELDS)
+    title = fields.pop("title", None)
+    if title is None:
+        title = ""
+    if not isinstance(title, str):
+        raise wrong_field(file, number, '"title" to be a string', json_type(title))
+    return Document(name, text, title, fields or NO_METADATA)
+
+
+def _query(file: str, number: int, line: bytes) -> Query:
+    fields = parse_object(file, number, line)
+    name = _pop_id(file, number, fields)
+    return Query(name, _pop_text(file, number, fields, QUERY_TEXT_FIELDS))
+
+
+def _query_of_tabs(file: str, number: int, line: bytes) -> Query:
+    name, tab, text = decode_line(file, number, line).rstrip("\r\n").partition("\t")
+    if not tab or not name:
+        raise wrong_field(file, number, "id<TAB>text", repr(line[:40].decode(errors="replace")))
+    return Query(name, text)
+
+
+def _is_query_header(line: bytes) -> bool:
+    names = line.decode("utf-8", errors="replace").strip().lower().split("\t")
+    return names[0] in (*ID_FIELDS, "qid", "query-id", "query_id") and names[1:] in (
+        ["text"],
+        ["query"],
+    )
+
+
+def _pop_id(file: str, number: int, fields: dict[str, Any]) -> str:
+    name = next((name for name in ID_FIELDS if fields.get(name) is not None), None)
+    if name is None:
+        raise wrong_field(file, number, 'an id in "_id", "id" or "docid"', "none")
+    value = fields.pop(name)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value:
+        found = "an empty string" if value == "" else json_type(value)
+        raise wrong_field(file, number, f'"{name}" to be a string or a number', found)
+    return value
+
+
+def _pop_text(file: str, number: int, fields: dict[str, Any], names: tuple[str, ...]) -> str:
+    name = next((name for name in names if fields.get(name) is not None), None)
+    if name is None:
+        wanted = " or ".join(f'"{name}"' for name in names)
+        found = f"only {', '.join(fields)}" if fields else "no such field"
+        raise wrong_field(file, number, f"text in {wanted}", found)
+    value = fields.pop(name)
+    if not isinstance(value, str):
+        raise wrong_field(file, number, f'"{name}" to be a string', json_type(value))
+    return value
+
+
+def wrong_field(file: str, number: int, expected: str, found: str) -> DataError:
+    """The error for a line that says something else than it should."""
+    return DataError(file, number, expected=expected, found=found, remedy="Correct the line.")

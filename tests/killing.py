@@ -1,0 +1,51 @@
+"""Ends a process in the middle of a write, at one call of the system after the other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from types import FrameType
+
+IO_CALLS = {"open", "write", "writelines", "flush", "close", "truncate"}
+
+
+def kill_at_each_call(action: Callable[[], object]) -> Iterator[int]:
+    """Runs the action in a fork that is killed at its n-th call of the system, n = 1, 2, ...
+
+    Yields n after each kill, and ends when the action came to its end.
+    """
+    for number in count(1):
+        child = os.fork()
+        if child == 0:
+            _run_until_killed(action, number)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            assert os.waitstatus_to_exitcode(status) == 0, "the action failed"
+            return
+        yield number
+
+
+def _run_until_killed(action: Callable[[], object], number: int) -> None:
+    calls = 0
+
+    def tick(_: FrameType, what: str, called: object) -> None:
+        nonlocal calls
+        if what != "c_call":
+            return
+        of_the_system = getattr(called, "__module__", None) == "posix"
+        if of_the_system or getattr(called, "__name__", "") in IO_CALLS:
+            calls += 1
+            if calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    code = 1
+    try:
+        sys.setprofile(tick)
+        action()
+        code = 0
+    finally:
+        sys.setprofile(None)
+        os._exit(code)
