@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from scipy import sparse as sp
-from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ConfigError
 from m3search.model.checkpoint import fingerprint, load_checkpoint
+from m3search.model.device import best_device, best_dtype
 from m3search.model.modeling import M3Model
 from m3search.model.resolve import resolve
 from m3search.model.tokenization import Tokenization, Tokenized, pad
@@ -24,7 +24,9 @@ from m3search.scoring import maxsim
 QUERY_MAX_LENGTH = 512
 """Queries are cut here even by models that read longer documents, as in the reference."""
 WINDOW = 2048
-"""Texts that are sorted by length together; the memory beside the result is bounded by it."""
+"""Texts that are sorted by length together, at most; memory beside the result is bounded by it."""
+WINDOW_CHARACTERS = 1 << 20
+"""characters of such texts, at most: of long documents, a window holds few"""
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
 _MAX_BATCH_TEXTS = 512
 
@@ -48,7 +50,6 @@ class Encoder:
         self.device = device
         self.dtype = dtype
         self.model = model.eval().to(device)
-        nn.Module.to(self.model.backbone, dtype)
         self._tokenization = Tokenization(tokenizer)
         self._lock = threading.Lock()
 
@@ -65,10 +66,12 @@ class Encoder:
         """The encoder of a checkpoint.
 
         name: None for the embedded m3-mini, a folder, or a hub name such as ``BAAI/bge-m3``.
-        device: None takes a GPU where there is one. dtype: None takes bfloat16 where the device
-        computes in it, else float32; heads and scores are float32 always. max_length: tokens per
-        text, at most what the model was made for (the default). mcls: a CLS every 256 tokens,
-        their mean state as dense vector (arXiv 2402.03216v4, appendix B.2).
+        device: None takes a GPU where there is one. dtype: what documents are computed in; None
+        takes bfloat16 where the device has it, else float32. Queries are computed in float32, so
+        that their vectors do not depend on what is encoded beside them, and so are all heads.
+        max_length: tokens per text, at most what the model was made for (the default). mcls: a CLS
+        every 256 tokens, their mean state as dense vector (arXiv 2402.03216v4, appendix B.2); for
+        models with CLS pooling.
         Raises ArtifactError for a bad checkpoint, ConfigError for a bad setting.
         """
         canonical, folder = resolve(name)
@@ -81,7 +84,14 @@ class Encoder:
                 found=str(length),
                 remedy="Choose a length in this range, or a model trained for longer texts.",
             )
-        place = torch.device(device) if device is not None else _best_device()
+        if mcls and info.pooling != "cls":
+            raise ConfigError(
+                "mcls",
+                expected="a model that pools by its CLS token",
+                found=f"{canonical}, which pools by {info.pooling}",
+                remedy="Leave mcls off; mean pooling reads the whole text already.",
+            )
+        place = torch.device(device) if device is not None else best_device()
         identity = ModelIdentity(
             name=canonical,
             fingerprint=fingerprint(folder),
@@ -107,6 +117,13 @@ class Encoder:
         kind: a query is cut at 512 tokens even where documents may be longer. batch_tokens: padded
         tokens per forward pass; it changes speed and memory, and no score beyond rounding.
         """
+        if isinstance(texts, str):
+            raise ConfigError(
+                "texts",
+                expected="a list of texts",
+                found="one text",
+                remedy="Put it in a list: encode([text]).",
+            )
         parts = list(self.stream(texts, kind, batch_tokens=batch_tokens, progress=progress))
         return Encoded.concatenate(parts) if parts else self._encode_window([], kind, 1, None)
 
@@ -118,16 +135,31 @@ class Encoder:
         batch_tokens: int | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Encoded]:
-        """`encode` for any number of texts: one `Encoded` per window of 2,048, in order."""
+        """`encode` for any number of texts: an `Encoded` for each window of them, in order.
+
+        A window is 2,048 texts, or fewer where they are long.
+        """
+        if kind not in get_args(Kind):
+            raise ConfigError.unknown("kind", str(kind), get_args(Kind))
         budget = batch_tokens or _BATCH_TOKENS.get(self.device.type, _BATCH_TOKENS["cpu"])
-        source = iter(texts)
-        while window := list(islice(source, WINDOW)):
+        for window in _windows(texts):
             yield self._encode_window(window, kind, budget, progress)
 
     def tokens(self, text: str, kind: Kind = "document") -> list[Token]:
         """What stands behind each row of `Encoded.multi` for this text, in row order."""
         with self._lock:
             return self._tokenization.tokens(text, self._limit(kind), self.identity.mcls)
+
+    def lexical_weights(self, encoded: Encoded) -> list[dict[str, float]]:
+        """The sparse vector of each text by the pieces of its terms, the heaviest first."""
+        found = []
+        for row in range(len(encoded)):
+            start, stop = encoded.sparse.indptr[row : row + 2]
+            order = np.argsort(-encoded.sparse.data[start:stop], kind="stable")
+            ids = encoded.sparse.indices[start:stop][order].tolist()
+            weights = encoded.sparse.data[start:stop][order].tolist()
+            found.append(dict(zip(self._tokenization.pieces(ids), weights, strict=True)))
+        return found
 
     def compute_score(
         self,
@@ -173,7 +205,7 @@ class Encoder:
         dense: list[FloatArray] = [np.zeros((0, self.identity.dim), np.float32)]
         sparse, multi = [empty], []
         for rows in _cut(order, tokenized, budget):
-            batch = self._encode_fitting([tokenized.ids[row] for row in rows])
+            batch = self._encode_fitting([tokenized.ids[row] for row in rows], kind)
             dense.append(batch.dense)
             sparse.append(batch.sparse)
             multi.extend(batch.multi)
@@ -187,28 +219,30 @@ class Encoder:
             tokenized.truncated,
         )
 
-    def _encode_fitting(self, ids: list[np.ndarray]) -> Encoded:
+    def _encode_fitting(self, ids: list[np.ndarray], kind: Kind) -> Encoded:
         """A batch at once or, where the device has no memory for it, in halves."""
         try:
-            return self._encode_batch(ids)
+            return self._encode_batch(ids, kind)
         except torch.OutOfMemoryError:
             if len(ids) == 1:
                 raise
         half = len(ids) // 2
         return Encoded.concatenate(
-            [self._encode_fitting(ids[:half]), self._encode_fitting(ids[half:])]
+            [self._encode_fitting(ids[:half], kind), self._encode_fitting(ids[half:], kind)]
         )
 
     @torch.inference_mode()
-    def _encode_batch(self, ids: list[np.ndarray]) -> Encoded:
+    def _encode_batch(self, ids: list[np.ndarray], kind: Kind) -> Encoded:
         input_ids, mask = pad(ids, self._tokenization.pad_id)
         cls = self._tokenization.cls_mask(input_ids, self.identity.mcls)
         cls_mask = torch.from_numpy(cls).to(self.device) if self.identity.mcls else None
-        outputs = self.model(
-            torch.from_numpy(input_ids).to(self.device),
-            torch.from_numpy(mask.astype(np.int64)).to(self.device),
-            cls_mask,
-        )
+        half = kind == "document" and self.dtype != torch.float32
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=half):
+            outputs = self.model(
+                torch.from_numpy(input_ids).to(self.device),
+                torch.from_numpy(mask.astype(np.int64)).to(self.device),
+                cls_mask,
+            )
         dense, weights, vectors = (tensor.cpu().numpy() for tensor in outputs)
         kept = (mask & ~cls)[:, 1:]
         multi = np.split(vectors[kept], np.cumsum(kept.sum(axis=1))[:-1])
@@ -236,22 +270,17 @@ def lexical_matrix(
     return sp.csr_array((largest, columns, pointers), shape=(len(ids), vocabulary))
 
 
-def best_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device has instructions for it, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
-    if device.type == "cpu" and any(
-        getattr(torch.cpu, test, bool)()  # torch has no public name for the question
-        for test in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    ):
-        return torch.bfloat16
-    return torch.float32
-
-
-def _best_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
+    window: list[str] = []
+    characters = 0
+    for text in texts:
+        window.append(text)
+        characters += len(text)
+        if len(window) == WINDOW or characters >= WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
 
 
 def _cut(order: np.ndarray, tokenized: Tokenized, budget: int) -> Iterator[np.ndarray]:

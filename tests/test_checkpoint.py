@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import HIDDEN, write_bert, write_heads
+from tokenizers.processors import TemplateProcessing
 
 from m3search.errors import ArtifactError
 from m3search.model.checkpoint import (
@@ -21,6 +22,7 @@ from m3search.model.checkpoint import (
     read_info,
     save_checkpoint,
 )
+from m3search.model.tokenization import Tokenization
 
 
 @pytest.fixture
@@ -170,8 +172,49 @@ def test_the_fingerprint_follows_every_file_that_decides_vectors(folder: Path) -
     (folder / "README.md").write_text("says nothing of vectors")
     assert fingerprint(folder) == first
     seen = {first}
-    for name in ("model.safetensors", "sparse_linear.pt", "colbert_linear.pt", "tokenizer.json"):
+    names = ["model.safetensors", "sparse_linear.pt", "colbert_linear.pt", "tokenizer.json",
+             "config.json", "tokenizer_config.json", "m3.json", "added_tokens.json"]  # fmt: skip
+    for name in names:
         path = folder / name
-        path.write_bytes(path.read_bytes() + b" ")
+        path.write_bytes((path.read_bytes() if path.exists() else b"{}") + b" ")
         seen.add(fingerprint(folder))
-    assert len(seen) == 5
+    assert len(seen) == 1 + len(names)
+    (folder / "model.safetensors").unlink()
+    for name in ("model-00002-of-00002.safetensors", "pytorch_model-00001-of-00002.bin"):
+        (folder / "model-00002-of-00002.safetensors").unlink(missing_ok=True)
+        (folder / name).write_bytes(b"weights")
+        seen.add(fingerprint(folder))
+    assert len(seen) == 3 + len(names)
+
+
+def test_a_checkpoint_cut_short_while_written_does_not_load(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer, info = load_checkpoint(tiny_checkpoint)
+    save_checkpoint(tmp_path, model, tokenizer, info)
+
+    def cut_short(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for place in ("save_pretrained", "torch.save"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            if place == "torch.save":
+                patch.setattr(torch, "save", cut_short)
+            else:
+                patch.setattr(type(tokenizer), place, cut_short)
+            save_checkpoint(tmp_path, model, tokenizer, info)
+        with pytest.raises(ArtifactError, match=r"with sparse_linear\.pt"):
+            load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path, model, tokenizer, info)
+    load_checkpoint(tmp_path)
+
+
+def test_a_tokenizer_that_frames_texts_otherwise_is_refused(
+    tiny_checkpoint: Path,
+) -> None:
+    _, tokenizer, _ = load_checkpoint(tiny_checkpoint)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 2)]
+    )
+    with pytest.raises(ArtifactError, match="one special token before a text"):
+        Tokenization(tokenizer)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
+from m3search.errors import ArtifactError
 from m3search.records import BoolArray, Token
 
 MCLS_STRIDE = 256
@@ -35,7 +36,14 @@ class Tokenization:
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         around = tokenizer("", add_special_tokens=True)["input_ids"]
-        self._first, self._last = around[0], around[-1]
+        if len(around) != 2:
+            raise ArtifactError(
+                "the tokenizer",
+                expected="one special token before a text and one behind it",
+                found=str(tokenizer.convert_ids_to_tokens(around)),
+                remedy="M3 needs a first token to leave out; take an encoder of the BERT family.",
+            )
+        self._first, self._last = around
         self.pad_id = int(tokenizer.pad_token_id or 0)
         special = {
             tokenizer.cls_token_id,
@@ -65,6 +73,10 @@ class Tokenization:
         ids = [self._frame(np.asarray(pieces[:room], np.int64), mcls) for pieces in plain]
         return Tokenized(ids, np.array([len(pieces) > room for pieces in plain]))
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The pieces of token ids, as the vocabulary spells them."""
+        return [str(piece) for piece in self._tokenizer.convert_ids_to_tokens(list(ids))]
+
     def cls_mask(self, ids: Ids, mcls: bool = False) -> BoolArray:
         """(B, L) where `encode` placed a CLS; one that the text itself spells is not meant."""
         placed = np.zeros(ids.shape, dtype=bool)
@@ -83,10 +95,10 @@ class Tokenization:
         )
         room = _room(max_length, mcls)
         ids, spans = plain["input_ids"][:room], plain["offset_mapping"][:room]
-        pieces = self._tokenizer.convert_ids_to_tokens([*ids, self._last])
+        pieces = self.pieces([*ids, self._last])
         spans = [*spans, (0, 0)]
         return [
-            Token(int(token), str(piece), int(start), int(end), row)
+            Token(int(token), piece, int(start), int(end), row)
             for row, (token, piece, (start, end)) in enumerate(
                 zip([*ids, self._last], pieces, spans, strict=True)
             )

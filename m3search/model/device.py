@@ -1,0 +1,24 @@
+"""Where a model runs, and at which precision."""
+
+from __future__ import annotations
+
+import torch
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device has instructions for it, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    if device.type == "cpu" and any(
+        getattr(torch.cpu, test, bool)()  # torch has no public name for the question
+        for test in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ):
+        return torch.bfloat16
+    return torch.float32
+
+
+def best_device() -> torch.device:
+    """A CUDA GPU, else an Apple one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,0 +1,159 @@
+"""What a checkpoint folder says beside its weights: `m3.json`, and the files of other loaders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from m3search.errors import ArtifactError
+from m3search.model.modeling import POOLINGS, M3Model, Pooling
+
+FORMAT_VERSION = 1
+HEAD_FILES = {"sparse": "sparse_linear.pt", "multi": "colbert_linear.pt"}
+TOKENIZER_FILES = ("tokenizer.json", "sentencepiece.bpe.model", "spiece.model", "vocab.txt")
+_DECIDING = (  # globs of the files that decide the vectors
+    "config.json", "m3.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", *TOKENIZER_FILES, *HEAD_FILES.values(),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What `m3.json` says beside the weights."""
+
+    pooling: Pooling
+    max_length: int
+    """tokens, special ones included, that the model was trained for"""
+    step: int = 0
+    """optimiser steps of the last training stage"""
+    training: dict[str, Any] = field(default_factory=dict)
+    """recipe and data fingerprints, empty where unknown"""
+
+
+def read_info(folder: Path) -> CheckpointInfo:
+    """`m3.json`, or what the other files of a bge-m3 style folder say in its place."""
+    path = folder / "m3.json"
+    if not path.exists():
+        return CheckpointInfo(_foreign_pooling(folder), _foreign_max_length(folder))
+    record = _read_json(path)
+    version = record.get("format_version")
+    if record.get("format") != "m3search checkpoint" or version != FORMAT_VERSION:
+        raise ArtifactError(
+            str(path),
+            expected=f"an m3search checkpoint of format version {FORMAT_VERSION}",
+            found=f"format {record.get('format')!r}, version {version!r}",
+            remedy="Load it with the m3search release that wrote it, or write it again.",
+        )
+    pooling, max_length = record.get("pooling"), record.get("max_length")
+    if pooling not in POOLINGS or not isinstance(max_length, int) or max_length < 3:
+        raise ArtifactError(
+            str(path),
+            expected=f"pooling one of {', '.join(POOLINGS)} and max_length of at least 3",
+            found=f"pooling {pooling!r}, max_length {max_length!r}",
+            remedy="Repair the file or copy the checkpoint again.",
+        )
+    return CheckpointInfo(
+        pooling, max_length, int(record.get("step", 0)), dict(record.get("training", {}))
+    )
+
+
+def write_info(folder: Path, model: M3Model, info: CheckpointInfo) -> None:
+    """`m3.json`, and the files by which sentence-transformers finds pooling and normalisation."""
+    heads = {"sparse": [1, model.dim], "multi": [model.multi_dim, model.dim]}
+    record = {"format": "m3search checkpoint", "format_version": FORMAT_VERSION, "heads": heads}
+    write_json(folder / "m3.json", record | asdict(info))
+    module = "sentence_transformers.models"
+    parts = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    write_json(
+        folder / "modules.json",
+        [
+            {"idx": i, "name": str(i), "path": path, "type": f"{module}.{name}"}
+            for i, (path, name) in enumerate(parts)
+        ],
+    )
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "2_Normalize").mkdir(exist_ok=True)
+    pooling = {
+        "word_embedding_dimension": model.dim,
+        "pooling_mode_cls_token": info.pooling == "cls",
+        "pooling_mode_mean_tokens": info.pooling == "mean",
+    }
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    write_json(folder / "2_Normalize" / "config.json", {})
+    lengths = {"max_seq_length": info.max_length, "do_lower_case": False}
+    write_json(folder / "sentence_bert_config.json", lengths)
+    write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of every file that decides the vectors: configuration, tokenizer, weights, heads."""
+    weights = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    digest = hashlib.sha256()
+    for path in [*(folder / name for name in _DECIDING), *weights]:
+        if path.exists():
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{path.name}:{content}\n".encode())
+    return digest.hexdigest()
+
+
+def check_folder(folder: Path) -> None:
+    """ArtifactError unless the folder holds a configuration and both heads."""
+    for name in ("config.json", *HEAD_FILES.values()):
+        if not (folder / name).is_file():
+            has = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else []
+            raise ArtifactError(
+                str(folder),
+                expected=f"an M3 checkpoint with {name}",
+                found=f"a folder with {', '.join(has)}" if has else "no such file",
+                remedy="Give a folder in the layout of BAAI/bge-m3; a plain encoder becomes one "
+                "by training its heads (m3search train).",
+            )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """One JSON value, indented, in UTF-8."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _foreign_pooling(folder: Path) -> Pooling:
+    path = folder / "1_Pooling" / "config.json"
+    if path.exists():
+        config = _read_json(path)
+        if config.get("pooling_mode_mean_tokens") or config.get("pooling_mode") == "mean":
+            return "mean"
+    return "cls"
+
+
+def _foreign_max_length(folder: Path) -> int:
+    path = folder / "sentence_bert_config.json"
+    positions = count_positions(_read_json(folder / "config.json"))
+    stated = _read_json(path).get("max_seq_length") if path.exists() else None
+    return min(positions, int(stated)) if stated else positions
+
+
+def count_positions(config: dict[str, Any]) -> int:
+    """Tokens that a backbone of this config.json has positions for."""
+    positions = int(config.get("max_position_embeddings", 512))
+    if config.get("model_type") in ("xlm-roberta", "roberta", "camembert"):
+        positions -= int(config.get("pad_token_id", 1)) + 1  # position ids start behind padding
+    return positions
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        problem = "" if isinstance(record, dict) else type(record).__name__
+    except (OSError, ValueError) as error:
+        record, problem = {}, str(error)
+    if problem:
+        raise ArtifactError(
+            str(path),
+            expected="a JSON object",
+            found=problem,
+            remedy="Copy the file again from the checkpoint it belongs to.",
+        )
+    return dict(record)
