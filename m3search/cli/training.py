@@ -26,7 +26,8 @@ def train_model(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where the checkpoint goes; by default checkpoints/NAME-OF-RECIPE."
+            metavar="DIR",
+            help="New or empty folder for the checkpoint; by default checkpoints/NAME-OF-RECIPE.",
         ),
     ] = None,
     settings: Annotated[
@@ -42,6 +43,7 @@ def train_model(
 ) -> None:
     """Train a checkpoint by a recipe. Metrics appear as it goes."""
     from m3search.training.loop import read_recipe, train
+    from m3search.training.state import STATE_FILE
 
     folder = out or Path("checkpoints") / recipe.stem
     chosen = read_recipe(recipe, settings or [])
@@ -52,7 +54,10 @@ def train_model(
         with tqdm(total=total, unit=" steps", disable=None, dynamic_ncols=True) as bar:
             train(chosen, folder, resume=resume, report=lambda metrics: _show(bar, metrics))
     except KeyboardInterrupt:
-        print_note(f"interrupted; go on with: m3search train {recipe} --out {folder} --resume")
+        if (folder / STATE_FILE).exists():
+            print_note(f"interrupted; go on with: m3search train {recipe} --out {folder} --resume")
+        else:
+            print_note("interrupted before the first state was saved (output.save_every)")
         raise
     if json:
         print_json({"checkpoint": str(folder), "steps": chosen.optimiser.steps})

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from m3search.errors import ConfigError, DataError
+from m3search.lines import json_type, parse_object, read_records
 from m3search.training.recipe import Source
 
 
@@ -53,11 +54,10 @@ def read_source(folder: Path, source: Source) -> Corpus:
             remedy="Check the glob, and data.folder (--set data.folder=...).",
         )
     digest = hashlib.sha256()
-    passages: list[Passage] = []
     for path in files:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-        passages.extend(group_by_passage(read_pairs(path)))
+    passages = group_by_passage(chain.from_iterable(map(read_pairs, files)))
     return Corpus(
         source,
         tuple(str(path.relative_to(folder)) for path in files),
@@ -67,14 +67,11 @@ def read_source(folder: Path, source: Source) -> Corpus:
 
 
 def read_pairs(path: Path) -> Iterator[Pair]:
-    """The pairs of one .jsonl or .jsonl.gz file; DataError with the line of a bad one."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield _parse(path, number, line)
+    """The pairs of one file, plain, .gz or .zst; DataError with the line of a bad one."""
+    return read_records(path, partial(_parse, path), inside="pairs.jsonl")
 
 
-def group_by_passage(pairs: Iterator[Pair]) -> list[Passage]:
+def group_by_passage(pairs: Iterable[Pair]) -> list[Passage]:
     """Each distinct positive once, in order of appearance, with all its queries and negatives."""
     found: dict[str, tuple[str, dict[str, None], dict[str, None]]] = {}
     for pair in pairs:
@@ -89,17 +86,16 @@ def group_by_passage(pairs: Iterator[Pair]) -> list[Passage]:
 
 
 def _parse(path: Path, number: int, line: bytes) -> Pair:
-    expected = '{"query": text, "pos": [text, ...], "neg": [text, ...]}'
-    remedy = "Repair or remove the line."
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise DataError(
-            path, number, expected=expected, found=f"no JSON ({error})", remedy=remedy
-        ) from error
+    record = parse_object(str(path), number, line)
     problem = _problem(record)
     if problem:
-        raise DataError(path, number, expected=expected, found=problem, remedy=remedy)
+        raise DataError(
+            path,
+            number,
+            expected='{"query": text, "pos": [text, ...], "neg": [text, ...]}',
+            found=problem,
+            remedy="Repair or remove the line.",
+        )
     return Pair(
         record["query"],
         tuple(record["pos"]),
@@ -108,16 +104,19 @@ def _parse(path: Path, number: int, line: bytes) -> Pair:
     )
 
 
-def _problem(record: Any) -> str:
+def _problem(record: dict[str, Any]) -> str:
     """What is wrong with a parsed line, or nothing."""
-    if not isinstance(record, dict):
-        return f"a {type(record).__name__}"
-    if not isinstance(record.get("query"), str) or not record["query"].strip():
+    query, title = record.get("query"), record.get("title")
+    if not isinstance(query, str) or not query.strip():
         return "no query text"
-    for key, needed in (("pos", True), ("neg", False)):
+    for key in ("pos", "neg"):
         texts = record.get(key) or []
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            return f"{key} is not a list of texts"
-        if needed and not any(text.strip() for text in texts):
-            return f"an empty {key}"
-    return "" if isinstance(record.get("title") or "", str) else "a title that is not text"
+            return f"{key} that is not a list of texts"
+        if not all(text.strip() for text in texts):
+            return f"an empty text in {key}"
+    if not record.get("pos"):
+        return "an empty pos"
+    if title is not None and not isinstance(title, str):
+        return f"a title that is {json_type(title)}"
+    return ""

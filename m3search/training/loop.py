@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -12,34 +11,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast
 
 from m3search.config import override, parse, read_toml
-from m3search.errors import ArtifactError, M3Error
-from m3search.model.checkpoint import (
-    HEAD_FILES,
-    CheckpointInfo,
-    load_backbone,
-    load_checkpoint,
-    load_tokenizer,
-    save_checkpoint,
-)
-from m3search.model.modeling import M3Model
+from m3search.errors import ArtifactError, ConfigError, M3Error
+from m3search.model.checkpoint import CheckpointInfo, save_checkpoint
 from m3search.model.resolve import resolve
 from m3search.model.tokenization import Tokenization
 from m3search.training.batching import Batch, Sampler
 from m3search.training.data import Corpus, read_source
 from m3search.training.forward import represent, score
 from m3search.training.losses import Losses, Scores, m3_loss
-from m3search.training.recipe import Recipe, Start
-from m3search.training.state import STATE_FILE, load_state, save_state
+from m3search.training.optimiser import learning_rate_factor, make_optimiser
+from m3search.training.recipe import Recipe
+from m3search.training.start import average_backbone, check_lengths, start_model
+from m3search.training.state import PARTIAL_FILE, STATE_FILE, load_state, save_state
 
 Metrics = dict[str, float]
 METRICS_FILE = "metrics.jsonl"
 
 
 class DivergenceError(M3Error):
-    """A run that could only get worse: the loss is not finite."""
+    """A run that could only get worse: its loss or gradient is not finite."""
 
 
 def train(
@@ -53,24 +45,44 @@ def train(
     """Run a recipe; the folder of the finished checkpoint is returned.
 
     recipe: a TOML file or a `Recipe`. overrides: ``table.key=value`` settings over the file's.
-    resume: go on from the training state in `out`; the weights end the same as without the stop.
+    resume: go on from the training state in `out`; `load_state` says how exactly.
     report: called with the metrics of every logged step, which also go to ``metrics.jsonl``.
     """
     settings = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
     folder = Path(out)
-    if not resume and (folder / STATE_FILE).exists():
-        raise ArtifactError(
-            str(folder),
-            expected="a folder without a training in it",
-            found="the state of an earlier one",
-            remedy="Go on with it (--resume), or choose another folder.",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_out(folder, settings, resume)
     run = Run(settings, folder)
     if resume:
         run.resume()
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / METRICS_FILE).unlink(missing_ok=True)
     run.train(report)
     return folder
+
+
+def _check_out(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Raises where a training would write over something that is not its own."""
+    if folder.is_dir() and resolve(recipe.start.checkpoint)[1].resolve() == folder.resolve():
+        raise ConfigError(
+            "out",
+            expected="another folder than start.checkpoint",
+            found=str(folder),
+            remedy="Choose another folder; the start weights are not written over.",
+        )
+    if resume or not folder.exists():
+        return
+    leftovers = {METRICS_FILE, PARTIAL_FILE}  # of a run that ended before its first state
+    names = {path.name for path in folder.iterdir()} - leftovers if folder.is_dir() else {"a file"}
+    if not names:
+        return
+    is_ours = STATE_FILE in names
+    raise ArtifactError(
+        str(folder),
+        expected="no folder of this name, or an empty one",
+        found="the state of an earlier training" if is_ours else ", ".join(sorted(names)[:5]),
+        remedy=f"{'Go on with it (--resume), or choose' if is_ours else 'Choose'} another folder.",
+    )
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -92,18 +104,21 @@ class Run:
         data = Path(recipe.data.folder).expanduser()
         self.corpora: list[Corpus] = [read_source(data, s) for s in recipe.data.sources]
         self.sampler = Sampler(self.corpora, recipe.data, recipe.batches, recipe.optimiser.seed)
-        self.model, self.tokenizer = start_model(recipe.start)
+        self.model, self.tokenizer, self.max_length = start_model(recipe.start)
+        check_lengths(recipe, self.model)
         self.tokenization = Tokenization(self.tokenizer)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.train().to(self.device)
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = recipe.start.dropout
+        if recipe.start.fix_encoder:
+            self.model.backbone.requires_grad_(False).train(False)
         self.optimiser = make_optimiser(self.model, recipe)
 
     def resume(self) -> None:
         """Stand where the saved state stood; what was logged after it will be logged again."""
-        self.step = load_state(self.folder, self.model, self.optimiser, self.recipe)
+        self.step = load_state(self.folder, self.model, self.optimiser, self.recipe, self.corpora)
         log = self.folder / METRICS_FILE
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
         kept = [line for line in lines if line.endswith("}\n") and self._is_past(line)]
@@ -126,8 +141,12 @@ class Run:
                     if report:
                         report(metrics)
                 if self.step % output.save_every == 0 or self.step == total:
-                    save_state(self.folder, self.step, self.model, self.optimiser, self.recipe)
+                    self.save_state()
         self.save()
+
+    def save_state(self) -> None:
+        """Replace the training state of the folder by this one."""
+        save_state(self.folder, self.step, self.model, self.optimiser, self.recipe, self.corpora)
 
     def train_step(self) -> Metrics:
         """One optimiser step on the batch of this step number."""
@@ -136,19 +155,13 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = group["base_lr"] * rate
         losses, scores, active, tokens = self.losses_of(batch)
-        if not torch.isfinite(losses.total):
-            raise DivergenceError(
-                f"step {self.step}",
-                expected="a finite loss",
-                found=str(losses.total.item()),
-                remedy="Lower the learning rate or raise the temperature, and resume from the "
-                "last saved state.",
-            )
+        self._check_finite("loss", losses.total)
         self.optimiser.zero_grad()
         losses.total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(
             self.model.parameters(), self.recipe.optimiser.max_gradient_norm
         )
+        self._check_finite("gradient norm", norm)  # before it can spoil the weights
         self.optimiser.step()
         self.step += 1
         with torch.no_grad():
@@ -160,6 +173,15 @@ class Run:
             "learning_rate": self.optimiser.param_groups[0]["lr"],
             "tokens": float(tokens),
         }
+
+    def _check_finite(self, name: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise DivergenceError(
+                f"step {self.step}",
+                expected=f"a finite {name}",
+                found=str(value.item()),
+                remedy="Lower the learning rate, or raise the temperature; start in a new folder.",
+            )
 
     def losses_of(self, batch: Batch) -> tuple[Losses, Scores, tuple[float, float], int]:
         """Losses and scores of a batch, mean active terms of queries and passages, token count."""
@@ -176,8 +198,8 @@ class Run:
         masked = torch.zeros(scores.dense.shape, dtype=torch.bool, device=self.device)
         if batch.masked:
             masked[tuple(torch.tensor(batch.masked, device=self.device).T)] = True
-        start = objective.self_distill_start_step
-        losses = m3_loss(scores, targets, masked, objective, 0 <= start <= self.step)
+        distil = objective.self_distill and self.step >= objective.self_distill_start_step
+        losses = m3_loss(scores, targets, masked, objective, distil)
         active = tuple(float((r.weights > 0).sum(dim=1).float().mean()) for r in (q, p))
         return losses, scores, (active[0], active[1]), sum(map(len, [*queries, *passages]))
 
@@ -197,11 +219,11 @@ class Run:
         }
         training["recipe"]["data"].pop("folder")  # a path of one machine says nothing elsewhere
         start = self.recipe.start
-        info = CheckpointInfo(self.model.pooling, start.max_length, self.step, training)
+        info = CheckpointInfo(self.model.pooling, self.max_length, self.step, training)
         half = self.recipe.output.weights == "fp16"
         save_checkpoint(
             self.folder,
-            self.model,
+            average_backbone(self.model, start, self.recipe.output.start_weight),
             self.tokenizer,
             info,
             dtype=torch.float16 if half else torch.float32,
@@ -221,53 +243,6 @@ class Run:
             }
             | {f"accuracy_{name}": _accuracy(value, targets) for name, value in named.items()}
         )
-
-
-def start_model(start: Start) -> tuple[M3Model, PreTrainedTokenizerFast]:
-    """The model to train: an M3 checkpoint as it is, or an encoder with new heads."""
-    _, folder = resolve(start.checkpoint)
-    if all((folder / name).exists() for name in HEAD_FILES.values()):
-        model, tokenizer, _ = load_checkpoint(folder)
-        if model.multi_dim != start.multi_dim:
-            raise ArtifactError(
-                str(folder),
-                expected=f"token vectors of {start.multi_dim} dimensions (start.multi_dim)",
-                found=str(model.multi_dim),
-                remedy="Set start.multi_dim to what the checkpoint has.",
-            )
-        model.pooling = start.pooling
-        return model, tokenizer
-    tokenizer = load_tokenizer(folder)
-    if tokenizer.eos_token is None:  # other loaders drop the eos token's lexical weight, not sep's
-        tokenizer.eos_token, tokenizer.bos_token = tokenizer.sep_token, tokenizer.cls_token
-    model = M3Model(load_backbone(folder), multi_dim=start.multi_dim, pooling=start.pooling)
-    return model, tokenizer
-
-
-def make_optimiser(model: M3Model, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; heads have their own learning rate, biases and norms no weight decay."""
-    options = recipe.optimiser
-    groups = []
-    for is_head in (False, True):
-        for decays in (False, True):
-            chosen = [
-                parameter
-                for name, parameter in model.named_parameters()
-                if name.startswith("backbone.") != is_head and (parameter.ndim > 1) == decays
-            ]
-            rate = options.head_learning_rate if is_head else options.learning_rate
-            decay = options.weight_decay if decays else 0.0
-            groups.append({"params": chosen, "base_lr": rate, "lr": rate, "weight_decay": decay})
-    return torch.optim.AdamW(groups, fused=True)
-
-
-def learning_rate_factor(step: int, recipe: Recipe) -> float:
-    """Linear warm-up to 1 over the first steps, then linear decay to 0 at the last."""
-    total = recipe.optimiser.steps
-    warmup = math.ceil(recipe.optimiser.warmup_ratio * total)
-    if step < warmup:
-        return (step + 1) / warmup
-    return (total - step) / max(1, total - warmup)
 
 
 def _accuracy(scores: Tensor, targets: Tensor) -> float:

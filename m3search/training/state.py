@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,48 +14,63 @@ import torch
 from torch import nn
 
 from m3search.errors import ArtifactError, ConfigError
+from m3search.training.data import Corpus
 from m3search.training.recipe import Recipe
 
 STATE_FILE = "training_state.pt"
+PARTIAL_FILE = f"{STATE_FILE}.partial"
+"""a state that is being written; a kill may leave it"""
+FORMAT_VERSION = 1
 
 
 def save_state(
-    out: Path, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe
+    out: Path,
+    step: int,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    corpora: Sequence[Corpus],
 ) -> None:
-    """Replace the training state of `out` by the one after `step` optimiser steps."""
+    """Replace the training state of `out` by the one after `step` optimiser steps.
+
+    A kill at any moment leaves the old state or the new one, whole.
+    """
     state = {
+        "format_version": FORMAT_VERSION,
         "step": step,
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "random": torch.get_rng_state(),
-        "recipe": _canonical(recipe),
+        "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "recipe": json.dumps(_identity(recipe)),
+        "data": [corpus.fingerprint for corpus in corpora],
     }
-    temporary = out / f"{STATE_FILE}.partial"
-    with temporary.open("wb") as file:
+    with (out / PARTIAL_FILE).open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(out / STATE_FILE)
+    (out / PARTIAL_FILE).replace(out / STATE_FILE)
 
 
 def load_state(
-    out: Path, model: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe
+    out: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    corpora: Sequence[Corpus],
 ) -> int:
-    """Put model, optimiser and random state back; the number of steps done is returned.
+    """Put model, optimiser and random states back; the number of steps done is returned.
 
-    Raises ArtifactError without a state, ConfigError if it was made by another recipe.
+    The batches that follow are those of a run without the stop. On the same CPU with as many
+    threads the weights are too, to the last bit; on a GPU, whose sums have no fixed order, and on
+    another machine they are so up to rounding. Between a CPU and a GPU dropout draws anew.
+
+    Raises ArtifactError without a sound state, ConfigError if it was made by another recipe or
+    from other data. Where the data lie and what `output` says may change.
     """
     path = out / STATE_FILE
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError) as error:
-        raise ArtifactError(
-            str(path),
-            expected="the state of a training that was stopped",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            remedy="Start it without --resume.",
-        ) from error
-    difference = _difference(json.loads(state["recipe"]), json.loads(_canonical(recipe)))
+    state = _read(path)
+    difference = _difference(json.loads(state["recipe"]), json.loads(json.dumps(_identity(recipe))))
     if difference:
         raise ConfigError(
             str(path),
@@ -61,16 +78,51 @@ def load_state(
             found=difference[2],
             remedy=f"Set {difference[0]} back, or start without --resume into another folder.",
         )
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
+    for corpus, fingerprint in zip(corpora, state["data"], strict=True):
+        if corpus.fingerprint != fingerprint:
+            raise ConfigError(
+                str(path),
+                expected=f"the data that this training started with, SHA-256 {fingerprint[:16]}",
+                found=f"{corpus.fingerprint[:16]} in {', '.join(corpus.files)}",
+                remedy="Put the files back, or start without --resume into another folder.",
+            )
+    try:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+    except (RuntimeError, ValueError) as error:
+        raise ArtifactError(
+            str(path),
+            expected=f"weights of the shapes of {recipe.start.checkpoint} (start.checkpoint)",
+            found=str(error).splitlines()[0],
+            remedy="Put the start checkpoint back, or start without --resume into another folder.",
+        ) from error
     torch.set_rng_state(state["random"])
+    if len(state["cuda_random"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda_random"])
     return int(state["step"])
 
 
-def _canonical(recipe: Recipe) -> str:
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
+            raise ValueError("not a training state of this version")
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise ArtifactError(
+            str(path),
+            expected="the state of a training that was stopped",
+            found=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
+            remedy="Start without --resume into another folder.",
+        ) from error
+    return state
+
+
+def _identity(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide the weights."""
     table = asdict(recipe)
     table.pop("output")  # how often is logged and saved changes no weight
-    return json.dumps(table, sort_keys=True)
+    table["data"].pop("folder")  # the fingerprints say what was read
+    return table
 
 
 def _difference(old: Any, new: Any, where: str = "") -> tuple[str, str, str] | None:
