@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from m3search.encoder import Encoder
     from m3search.index import Index
 
+MARKED_SHARE = 0.25
+"""of the heaviest term's weight: what a term must weigh in the query to be marked in a snippet"""
 BATCH = 256
 """queries retrieved together: the candidate lists of one batch are held at a time"""
 
@@ -170,9 +172,14 @@ class Searcher:
         return explain_hit(index, self.encoder, text, self.encode_query(text), hit.document)
 
     def snippet(self, text: str, hit: Hit, width: int = 240) -> Snippet:
-        """About `width` characters of the hit's text around the terms that matched `text`."""
+        """About `width` characters of the hit's text around the terms that matched `text`.
+
+        Terms that weigh little in the query, such as articles, are not marked.
+        """
         terms = self.encode_query(text).sparse
-        weights = dict(zip(terms.indices.tolist(), terms.data.tolist(), strict=True))
+        least = MARKED_SHARE * float(terms.data.max(initial=0.0))
+        pairs = zip(terms.indices.tolist(), terms.data.tolist(), strict=True)
+        weights = {term: weight for term, weight in pairs if weight >= least}
         body = hit.document.text
         tokens = self.encoder.tokens(body, "document")
         return cut_snippet(body, term_spans(body, tokens, weights), width)

@@ -315,3 +315,14 @@ def test_the_encoder_of_the_manifest_is_loaded_once_and_checked(
 def test_encoded_queries_know_their_number() -> None:
     encoded = WordEncoder().encode(["a", "b"])
     assert len(EncodedQueries(("1", "2"), encoded)) == 2
+
+
+def test_a_snippet_marks_what_weighs_in_the_query() -> None:
+    """`late` has most of the query's weight; `a`, with a fifth of it, is left unmarked."""
+    text = "late " * 5 + "a"
+    document = Document("d", "a late hour, a late bus")
+    encoder = WordEncoder()
+    index = ListIndex([document], encoder.encode([document.text]))
+    searcher = Searcher(index, encoder)  # type: ignore[arg-type]
+    (hit,) = searcher.search(text, k=1)
+    assert searcher.snippet(text, hit).mark() == "a **late** hour, a **late** bus"
