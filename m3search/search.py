@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from m3search.encoder import Encoder
     from m3search.index import Index
 
-MARKED_SHARE = 0.25
+MARKED_SHARE = 0.4
 """of the heaviest term's weight: what a term must weigh in the query to be marked in a snippet"""
 BATCH = 256
 """queries retrieved together: the candidate lists of one batch are held at a time"""
