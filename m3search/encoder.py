@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ConfigError
 from m3search.model.checkpoint import fingerprint, load_checkpoint
-from m3search.model.device import best_device, best_dtype
+from m3search.model.device import best_device, best_dtype, parse_dtype
 from m3search.model.modeling import M3Model
 from m3search.model.resolve import resolve
 from m3search.model.tokenization import Tokenization, Tokenized, pad
@@ -59,16 +59,17 @@ class Encoder:
         name: str | Path | None = None,
         *,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         max_length: int | None = None,
         mcls: bool = False,
     ) -> Encoder:
         """The encoder of a checkpoint.
 
         name: None for the embedded m3-mini, a folder, or a hub name such as ``BAAI/bge-m3``.
-        device: None takes a GPU where there is one. dtype: what documents are computed in; None
-        takes bfloat16 where the device has it, else float32. Queries are computed in float32, so
-        that their vectors do not depend on what is encoded beside them, and so are all heads.
+        device: None takes a GPU where there is one. dtype: what documents are computed in, such as
+        "float32"; None takes bfloat16 where the device has it, else float32. Queries are computed
+        in float32, so that their vectors do not depend on what is encoded beside them, and so are
+        all heads.
         max_length: tokens per text, at most what the model was made for (the default). mcls: a CLS
         every 256 tokens, their mean state as dense vector (arXiv 2402.03216v4, appendix B.2); for
         models with CLS pooling.
@@ -102,7 +103,8 @@ class Encoder:
             pooling=info.pooling,
             mcls=mcls,
         )
-        return cls(model, tokenizer, identity, device=place, dtype=dtype or best_dtype(place))
+        precision = best_dtype(place) if dtype is None else parse_dtype(dtype)
+        return cls(model, tokenizer, identity, device=place, dtype=precision)
 
     def encode(
         self,

@@ -11,8 +11,6 @@ from m3search.records import MODES, FloatArray, Hits, IntArray, Mode
 
 PASSAGE_WEIGHTS: dict[Mode, float] = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}
 """w1, w2, w3 for passages (arXiv 2402.03216v4, section 4.1)."""
-LONG_DOCUMENT_WEIGHTS: dict[Mode, float] = {"dense": 0.15, "sparse": 0.5, "multi": 0.35}
-"""w1, w2, w3 for long documents (same paper, section 4.3)."""
 
 
 def top_k(rows: npt.ArrayLike, scores: npt.ArrayLike, k: int) -> tuple[IntArray, FloatArray]:

@@ -237,6 +237,14 @@ def test_windows_are_bounded_by_characters_too(
     assert_close(Encoded.concatenate(parts), encoder.encode(texts))
 
 
+def test_a_precision_has_a_name(tiny_checkpoint: Path, encoder: Encoder) -> None:
+    named = Encoder.load(tiny_checkpoint, device="cpu", dtype="fp32")
+    assert_close(named.encode(["some text"]), encoder.encode(["some text"]))
+    assert Encoder.load(tiny_checkpoint, dtype="bfloat16").dtype == torch.bfloat16
+    with pytest.raises(ConfigError, match="Did you mean 'float32'"):
+        Encoder.load(tiny_checkpoint, dtype="float23")
+
+
 def test_mean_pooling_leaves_padding_out(tiny_checkpoint: Path, tmp_path: Path) -> None:
     model, tokenizer, _ = load_checkpoint(tiny_checkpoint)
     model.pooling = "mean"

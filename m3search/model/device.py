@@ -4,6 +4,23 @@ from __future__ import annotations
 
 import torch
 
+from m3search.errors import ConfigError
+
+_DTYPES = {
+    "float32": torch.float32, "fp32": torch.float32,
+    "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+    "float16": torch.float16, "fp16": torch.float16,
+}  # fmt: skip
+
+
+def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """A precision by torch's type or by its name: float32, bf16, ..."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in _DTYPES:
+        raise ConfigError.unknown("dtype", dtype, _DTYPES)
+    return _DTYPES[dtype]
+
 
 def best_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device has instructions for it, else float32."""
