@@ -36,7 +36,7 @@ from m3search.stores.writer import IndexWriter, create
 
 __all__ = ["BuildReport", "DocumentEncoder", "Filter", "Index"]
 
-SEGMENT_DOCUMENTS = 20_000
+SEGMENT_DOCUMENTS = 5_000
 
 
 class DocumentEncoder(Protocol):

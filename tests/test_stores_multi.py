@@ -229,3 +229,17 @@ def test_damage(tmp_path):
 def test_verify_finds_other_dimensions(tmp_path):
     write(tmp_path, draw(np.random.default_rng(10), 5))
     assert len(VectorStore(tmp_path, 5, 9).verify()) == 5
+
+
+def test_pages_that_lmdb_cannot_read_are_damage(tmp_path):
+    """Of the right size, so that opening finds nothing."""
+    random = np.random.default_rng(5)
+    write(tmp_path, draw(random, 400))
+    gc.collect()  # lets go of the file that was opened
+    path = tmp_path / FILE
+    content = path.read_bytes()
+    inverted = bytes(255 - byte for byte in content[8192:])
+    path.write_bytes(content[:8192] + inverted)
+    store = VectorStore(tmp_path, 400, 8)
+    with pytest.raises(ArtifactError, match=r"multi\.lmdb: expected vectors of row"):
+        store.retrieve([unit(random, 3, 8)], 5)

@@ -149,7 +149,10 @@ class VectorStore:
         """The stored bytes of each row, in the order asked."""
         with self._environment.lmdb.begin(buffers=False) as transaction:
             for row in rows:
-                blob = transaction.get(KEY.pack(row))
+                try:
+                    blob = transaction.get(KEY.pack(row))
+                except lmdb.Error as error:
+                    raise damaged(self._path, f"vectors of row {row}", str(error)) from error
                 if blob is None:
                     raise damaged(self._path, f"vectors of row {row}", "none")
                 yield blob
