@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,10 @@ from m3search.records import BoolArray, Token
 
 MCLS_STRIDE = 256
 """Positions from one CLS to the next under MCLS."""
+CHARACTERS_PER_PIECE = 16
+"""of a long text's beginning: what is read first for each piece that has room"""
+SURE_PIECES = 256
+"""before the place of a cut: their count in front of it makes those before them sure"""
 
 Ids = npt.NDArray[np.int64]
 
@@ -60,16 +64,8 @@ class Tokenization:
         """Token ids of each text, at most `max_length` with the special tokens."""
         if not texts:
             return Tokenized([], np.zeros(0, dtype=bool))
-        plain = self._tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            truncation=False,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
         room = _room(max_length, mcls)
+        plain = [encoding["input_ids"] for encoding in self._read(texts, room)]
         ids = [self._frame(np.asarray(pieces[:room], np.int64), mcls) for pieces in plain]
         return Tokenized(ids, np.array([len(pieces) > room for pieces in plain]))
 
@@ -86,14 +82,8 @@ class Tokenization:
 
     def tokens(self, text: str, max_length: int, mcls: bool = False) -> list[Token]:
         """The tokens that own a vector (all but CLS), with their characters in `text`."""
-        plain = self._tokenizer(
-            text,
-            add_special_tokens=False,
-            truncation=False,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
         room = _room(max_length, mcls)
+        (plain,) = self._read([text], room, spans=True)
         ids, spans = plain["input_ids"][:room], plain["offset_mapping"][:room]
         pieces = self.pieces([*ids, self._last])
         spans = [*spans, (0, 0)]
@@ -102,6 +92,37 @@ class Tokenization:
             for row, (token, piece, (start, end)) in enumerate(
                 zip([*ids, self._last], pieces, spans, strict=True)
             )
+        ]
+
+    def _read(self, texts: Sequence[str], room: int, spans: bool = False) -> list[dict[str, Any]]:
+        """The pieces of each text, all of them or more than `room`, as if the whole were read.
+
+        A text that is far longer than the room is read in a beginning that grows until it holds
+        enough, as one line of a corpus may be a whole library.
+        """
+        reach = CHARACTERS_PER_PIECE * (room + SURE_PIECES)
+        found = self._call([text[:reach] for text in texts], spans)
+        for row, text in enumerate(texts):
+            read = reach
+            while read < len(text) and len(found[row]["input_ids"]) < room + SURE_PIECES:
+                read *= 8
+                (found[row],) = self._call([text[:read]], spans)
+        return found
+
+    def _call(self, texts: Sequence[str], spans: bool) -> list[dict[str, Any]]:
+        columns = self._tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            return_offsets_mapping=spans,
+            verbose=False,
+        )
+        return [
+            dict(zip(columns, values, strict=True))
+            for values in zip(*columns.values(), strict=True)
         ]
 
     def _frame(self, pieces: Ids, mcls: bool) -> Ids:
