@@ -95,6 +95,10 @@ def test_what_cannot_be_stored(document):
         ("page>9", [0]),
         ("page>=9x", []),
         (" lang = de ", [0]),
+        ("tags=tea", [2, 3]),
+        ("tags!=tea", [0, 1, 4]),
+        ("tags in salt|tea", [2, 3]),
+        ("tags<9", [3]),
     ],
 )
 def test_filters_by_hand(tmp_path, text, rows):
@@ -103,9 +107,9 @@ def test_filters_by_hand(tmp_path, text, rows):
         [
             {"lang": "de", "year": 1999, "page": 10},
             {"lang": "fr", "year": 2000, "page": "1"},
-            {"year": 2000.0, "a.b": "c d", "null": None},
-            {"draft": True, "lang": "es"},
-            {"lang": "es", "draft": False},
+            {"year": 2000.0, "a.b": "c d", "null": None, "tags": "tea"},
+            {"draft": True, "lang": "es", "tags": ["tea", "milk", 7]},
+            {"lang": "es", "draft": False, "tags": []},
         ],
     )
     assert matching(store, text) == rows
@@ -128,6 +132,8 @@ def oracle(metadata, condition: Condition) -> bool:
             oracle(metadata, Condition(condition.field, "=", (v,))) for v in condition.values
         )
     value, wanted = metadata.get(condition.field), condition.values[0]
+    if isinstance(value, list):
+        return any(oracle({condition.field: element}, condition) for element in value)
     if value is None:
         return False
     if not isinstance(value, (str, bool)) and re.fullmatch(r"-?\d+(\.\d+)?", wanted):
@@ -143,12 +149,13 @@ def oracle(metadata, condition: Condition) -> bool:
     }[condition.operator]
 
 
-VALUES = st.one_of(
+SINGLE = st.one_of(
     st.sampled_from(["de", "fr", "", "10", "9", "true", "é", "Z", "a b"]),
     st.integers(-20, 20),
     st.booleans(),
     st.none(),
 )
+VALUES = st.one_of(SINGLE, st.lists(SINGLE, max_size=3))
 TEXTS = st.sampled_from(["de", "fr", "10", "9", "-3", "2.5", "true", "é", "Z", "a b"])
 OPERATORS = st.sampled_from(["=", "!=", "<", "<=", ">", ">="])
 

@@ -41,19 +41,18 @@ class Condition:
             return f"{self.field} {self.operator} ?", [value]
         path = f'$."{self.field}"'
         number = _parse_number(value)
-        kind, content = "json_type(metadata, ?)", "json_extract(metadata, ?)"
-        text = (
-            f"CASE {kind} WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
-            f" ELSE CAST({content} AS TEXT) END"
+        matches = (
+            "CASE each.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
+            f" ELSE CAST(each.value AS TEXT) END {self.operator} ?"
         )
-        as_text = f"COALESCE({text} {self.operator} ?, 0)"
-        if number is None:
-            return as_text, [path, path, value]
-        return (
-            f"CASE WHEN {kind} IN ('integer', 'real') THEN {content} {self.operator} ?"
-            f" ELSE {as_text} END",
-            [path, path, number, path, path, value],
-        )
+        values: list[Any] = [value]
+        if number is not None:
+            as_number = f"THEN each.value {self.operator} ?"
+            matches = f"CASE WHEN each.type IN ('integer', 'real') {as_number} ELSE {matches} END"
+            values = [number, value]
+        # json_each gives the elements of a list, a single value as it is, nothing where none is
+        found = f"EXISTS (SELECT 1 FROM json_each(metadata, ?) AS each WHERE {matches})"
+        return found, [path, *values]
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ class Filter:
     """Conditions that must all hold.
 
     A field and a value compare as numbers where both are numbers, else as text by code point.
+    Of a field that holds a list one element has to match; for `!=` none may be equal.
     A document without the field, or with null in it, matches only `!=`.
     """
 
