@@ -98,7 +98,7 @@ def _checked_modes(modes: Sequence[str]) -> tuple[Mode, ...]:
             "modes",
             expected=f"a sequence of one or more of {', '.join(MODES)}",
             found=repr(modes),
-            remedy="Give them as ('dense', 'sparse').",
+            remedy="For example --modes dense,sparse, in Python ('dense', 'sparse').",
         )
     for mode in modes:
         _checked_name("modes", mode, MODES)

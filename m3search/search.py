@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,7 +75,7 @@ class Searcher:
         """The encoder that made the index, loaded at the first use."""
         with self._lock:
             if self._encoder is None:
-                self._encoder = _load_encoder(self.index.manifest.model)
+                self._encoder = load_encoder(self.index.manifest.model)
             return self._encoder
 
     def search(
@@ -257,19 +258,22 @@ def _allowed(index: Index, condition: str | Filter | None) -> BoolArray | None:
     return index.select(Filter.parse(condition) if isinstance(condition, str) else condition)
 
 
-def _load_encoder(model: ModelIdentity) -> Encoder:
+def load_encoder(made_by: ModelIdentity, name: str | Path | None = None) -> Encoder:
+    """The encoder that made an index, from its old place or, if it has moved, from `name`."""
     from m3search.encoder import Encoder  # brings in torch, the slowest import there is
 
+    place = made_by.name if name is None else name
     try:
-        encoder = Encoder.load(model.name, max_length=model.max_length, mcls=model.mcls)
+        encoder = Encoder.load(place, max_length=made_by.max_length, mcls=made_by.mcls)
     except M3Error as error:
         raise ArtifactError(
-            f"model {model.name}",
+            f"model {place}",
             expected="the model that made the index",
             found=f"none that loads ({error})",
-            remedy="Put it back, or say where it is now: m3search query --model FOLDER.",
+            remedy="Put it back, or say where it is now: --model FOLDER, in Python "
+            "Searcher(index, Encoder.load(FOLDER)).",
         ) from error
-    _check_identity(encoder.identity, model)
+    _check_identity(encoder.identity, made_by)
     return encoder
 
 

@@ -113,7 +113,7 @@ def test_an_index_is_not_built_over_but_added_to(indexed: Callable[..., Result])
     ("option", "message"),
     [
         (("--max-length", "64"), "error: --max-length: expected 512, as the index was made with"),
-        (("--model", "other"), "expected the model of the index"),
+        (("--model", "other"), "expected the model that made the index"),
         (("--mcls",), "error: --mcls: expected False"),
         (("--title-template", "{text}"), "error: --title-template: expected '{title}"),
     ],

@@ -159,7 +159,7 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
         (b'{"id": ["b"], "text": "x"}', '"id" to be a string or a number', "an array"),
         (b'{"_id": "b"}', 'text in "text" or "contents"', "no such field"),
         (b'{"_id": "b", "body": "x"}', 'text in "text" or "contents"', "only body"),
-        (b'{"_id": "b", "text": null}', 'text in "text" or "contents"', "only text"),
+        (b'{"_id": "b", "text": null}', 'text in "text" or "contents"', 'null in "text"'),
         (b'{"_id": "b", "text": 5}', '"text" to be a string', "a number"),
         (b'{"_id": "b", "contents": ["x"]}', '"contents" to be a string', "an array"),
         (b'{"_id": "b", "text": "x", "title": {}}', '"title" to be a string', "an object"),

@@ -67,6 +67,14 @@ def evaluate_runs(
         Path | None,
         typer.Option(metavar="DIR", help="Keep the indexes here, and use them again next time."),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace a setting of a suite, or give one to a folder: split=dev. Repeatable.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure each mode on judged sets. BM25 stands beside them."""
@@ -80,11 +88,12 @@ def evaluate_runs(
         "max_length": max_length,
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    sets = [_changed(each, given) for each in load_sets(paths, data=data)]
+    sets = [_changed(each, given) for each in load_sets(paths, data=data, settings=settings or ())]
     report = ReportFolder(out or REPORTS / paths[0].resolve().stem)
     provenance = {"sets": ", ".join(map(str, paths))}
-    if given:
-        provenance["changed"] = ", ".join(f"{name} {value}" for name, value in given.items())
+    changed = [*(settings or ()), *(f"{name} {value}" for name, value in given.items())]
+    if changed:
+        provenance["changed"] = ", ".join(changed)
     with _progress_bars() as progress:
         experiment = evaluate_sets(
             sets,

@@ -96,6 +96,7 @@ def build_index(
     started = time.perf_counter()
     skipped = Skipped()
     documents = read_corpus(corpus, on_error=cast("OnError", on_error), report=skipped.add)
+    documents = _noting_spaces(documents)
     settings = Settings(model, max_length, _checked_template(title_template), mcls)
     change = _add if add else _build
     try:
@@ -106,16 +107,31 @@ def build_index(
     _print_summary(built, skipped.number, time.perf_counter() - started, json)
 
 
+def _noting_spaces(documents: Iterator[Document]) -> Iterator[Document]:
+    """The documents; behind the last one, says how many have ids that no TREC run can hold."""
+    number, example = 0, ""
+    for document in documents:
+        if document.id.split() != [document.id]:
+            number, example = number + 1, document.id
+        yield document
+    if number:
+        print_note(
+            f"{number} ids hold white space, {example!r} for one: query --run cannot write them"
+        )
+
+
 def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Settings) -> Index:
     """A new index, or an interrupted one gone on with."""
     from m3search.corpus import TITLE_TEMPLATE
-    from m3search.stores.commit import check_unfinished, read_manifest
+    from m3search.stores.commit import WriteLock, check_unfinished, read_manifest
     from m3search.stores.manifest import MANIFEST
 
     template = settings.title_template or TITLE_TEMPLATE
     source = _name_source(corpus)
     if (path / MANIFEST).exists():  # what is wrong is said before a model is loaded for nothing
         manifest = read_manifest(path)
+        if not manifest.complete:  # interrupted, or still being built: then that is the matter
+            WriteLock(path).release()
         check_unfinished(path, manifest, template, manifest.multi_codec, source)
     from m3search.encoder import Encoder
     from m3search.index import Index
@@ -155,10 +171,9 @@ def _add(path: Path, corpus: str, documents: Iterator[Document], settings: Setti
                 found=repr(given),
                 remedy="Leave the option out, or build a new index.",
             )
-    from m3search.encoder import Encoder
+    from m3search.search import load_encoder
 
-    name = settings.model or made.name
-    encoder = Encoder.load(name, max_length=made.max_length, mcls=made.mcls)
+    encoder = load_encoder(made, settings.model)
     with progress_bar("documents", _count_lines(corpus), what="adding") as step:
         index.add(documents, encoder, progress=step)
     return index

@@ -34,7 +34,10 @@ WeightsOption = Annotated[
     ),
 ]
 DepthOption = Annotated[
-    int, typer.Option(metavar="N", help="Candidates that dense and sparse give each.")
+    int,
+    typer.Option(
+        metavar="N", help="Candidates that dense and sparse give each, never fewer than -k."
+    ),
 ]
 
 

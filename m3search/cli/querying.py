@@ -129,7 +129,7 @@ def _open_searcher(index: Path, settings: dict[str, Any], model: str | None) -> 
         settings["k"], settings["depth"], settings["modes"], settings["weights"], "exact", "union"
     )
     from m3search.index import Index
-    from m3search.search import Searcher
+    from m3search.search import Searcher, load_encoder
     from m3search.stores.filter import Filter
 
     if settings["filter"] is not None:
@@ -139,10 +139,7 @@ def _open_searcher(index: Path, settings: dict[str, Any], model: str | None) -> 
         print_note(f"the build of {index} is not finished: {len(opened)} documents so far")
     if model is None:
         return Searcher(opened)
-    from m3search.encoder import Encoder
-
-    made = opened.manifest.model
-    return Searcher(opened, Encoder.load(model, max_length=made.max_length, mcls=made.mcls))
+    return Searcher(opened, load_encoder(opened.manifest.model, model))
 
 
 def _answer(answering: Answering, text: str, *, named: bool = False) -> int:
@@ -152,6 +149,8 @@ def _answer(answering: Answering, text: str, *, named: bool = False) -> int:
     hits = searcher.search(text, **answering.settings)
     if len(searcher.index):
         _note_cut(searcher.encode_query(text))
+    if hits and not text.strip():
+        print_note("the query is blank: the order of the hits says little")
     for hit in hits:
         explanation = searcher.explain(text, hit) if answering.explain else None
         if answering.json:
@@ -238,8 +237,11 @@ def _open_prompt(answering: Answering) -> None:
 
 def _write_run(searcher: Searcher, queries: Path, run: Path, settings: dict[str, Any]) -> None:
     from m3search.corpus import read_queries, write_run
+    from m3search.corpus.trec import check_word
 
     found = list(read_queries(queries))
+    for query in found:
+        check_word(run, "a query id", query.id)  # before all of them are searched for nothing
     run.parent.mkdir(parents=True, exist_ok=True)
     with progress_bar("queries", len(found), what="encoding") as step:
         encoded = searcher.encode(found, progress=step)

@@ -153,6 +153,8 @@ def _pop_text(file: str, number: int, fields: dict[str, Any], names: tuple[str, 
     if name is None:
         wanted = " or ".join(f'"{name}"' for name in names)
         found = f"only {', '.join(fields)}" if fields else "no such field"
+        if null := next((name for name in names if name in fields), None):
+            found = f'null in "{null}"'
         raise wrong_field(file, number, f"text in {wanted}", found)
     value = fields.pop(name)
     if not isinstance(value, str):

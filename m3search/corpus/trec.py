@@ -113,7 +113,7 @@ def write_run(path: str | Path, run: Run, tag: str = "m3search") -> None:
     written to as it is. An id with white space has no place in this format.
     """
     target = Path(path)
-    _check_word(target, "the tag", tag)
+    check_word(target, "the tag", tag)
     try:
         if target.exists() and not target.is_file():
             _write_lines(target, "w", target, run, tag)
@@ -144,9 +144,9 @@ def _write_lines(place: Path, how: Literal["w", "x"], target: Path, run: Run, ta
 
 
 def _run_lines(path: Path, query: str, scored: dict[str, float], tag: str) -> Iterator[str]:
-    _check_word(path, "a query id", query)
+    check_word(path, "a query id", query)
     for document, score in scored.items():
-        _check_word(path, "a document id", document)
+        check_word(path, "a document id", document)
         if not math.isfinite(score):
             found = f"{score} for {document!r} of query {query!r}"
             remedy = "Leave the document out of the run."
@@ -156,7 +156,8 @@ def _run_lines(path: Path, query: str, scored: dict[str, float], tag: str) -> It
         yield f"{query} Q0 {document} {rank} {float(score)!r} {tag}\n"
 
 
-def _check_word(path: Path, what: str, word: str) -> None:
+def check_word(path: Path, what: str, word: str) -> None:
+    """DataError for a name that a TREC run, whose columns white space parts, cannot hold."""
     if word.split() != [word]:
         raise DataError(
             path,
