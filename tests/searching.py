@@ -17,11 +17,20 @@ from scipy import sparse as sp
 
 from m3search.corpus import document_text
 from m3search.records import Document, Encoded, Hits, Kind, Mode, ModelIdentity, Token
+from m3search.search import Searcher
 from m3search.stores.filter import Filter
 
 DIM, VOCABULARY = 4, 997
 IDENTITY = ModelIdentity("word-hash", "f" * 64, DIM, VOCABULARY, DIM, 512, "cls")
 WORD = re.compile(r"\w+")
+TEXTS = [
+    "late interaction keeps a vector for each token",
+    "dense retrieval keeps one vector for each text",
+    "sparse retrieval keeps a weight for each term",
+    "cats sleep late",
+    "tea and rice",
+    "late late late",
+]
 
 
 def word_id(word: str) -> int:
@@ -171,3 +180,7 @@ def make_index(texts: Sequence[str | Document], deleted: Sequence[int] = ()) -> 
     ]
     encoded = WordEncoder().encode([document_text(document) for document in documents])
     return ListIndex(documents, encoded, frozenset(deleted))
+
+
+def make_searcher(texts: list[Any] = TEXTS, **index: Any) -> Searcher:
+    return Searcher(make_index(texts, **index), WordEncoder())

@@ -6,6 +6,7 @@ Corpus and queries are JSON lines; judgements are BEIR or TREC qrels; runs are T
 documents   a corpus and its queries, and what is encoded of a document
 trec        judgements and runs
 scripts     which scripts write words without spaces
+seen_ids    which ids were seen before, in few bytes
 """
 
 from m3search.corpus.documents import (

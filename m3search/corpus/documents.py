@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from m3search.corpus.seen_ids import SeenIds
 from m3search.errors import ConfigError, DataError
 from m3search.lines import (
     OnError,
     Report,
-    SeenIds,
     decode_line,
     display_name,
     json_type,

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from m3search.corpus import document_text
+from m3search.corpus.seen_ids import SeenIds
 from m3search.errors import ConfigError
-from m3search.lines import SeenIds
 from m3search.records import Document, Encoded
 from m3search.stores.documents import Record
 from m3search.stores.snapshot import Snapshot

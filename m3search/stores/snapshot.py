@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from m3search.corpus.seen_ids import SeenIds
 from m3search.errors import ArtifactError
 from m3search.fusion import top_k
-from m3search.lines import SeenIds
 from m3search.records import (
     BoolArray,
     Document,

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from searching import IDENTITY, ListIndex, WordEncoder, make_index
+from searching import TEXTS, ListIndex, WordEncoder, make_index, make_searcher
 
-from m3search.errors import ArtifactError, ConfigError
 from m3search.records import MODES, Document, Encoded, Mode, Query
-from m3search.search import BATCH, EncodedQueries, Searcher
-from m3search.stores.filter import Filter
-
-TEXTS = [
-    "late interaction keeps a vector for each token",
-    "dense retrieval keeps one vector for each text",
-    "sparse retrieval keeps a weight for each term",
-    "cats sleep late",
-    "tea and rice",
-    "late late late",
-]
-
-
-def make_searcher(texts: list[Any] = TEXTS, **index: Any) -> Searcher:
-    return Searcher(make_index(texts, **index), WordEncoder())
+from m3search.search import Searcher
 
 
 def search_slowly(
@@ -73,7 +55,9 @@ def search_slowly(
 
 
 some_words = st.lists(st.sampled_from(["tea", "rice", "late", "x"]), max_size=5).map(" ".join)
+
 some_texts = st.lists(some_words, max_size=8)
+
 mode_sets = st.lists(st.sampled_from(MODES), min_size=1, max_size=3, unique=True).map(
     lambda chosen: tuple(mode for mode in MODES if mode in chosen)
 )
@@ -174,147 +158,6 @@ def test_an_empty_query_and_unknown_terms_are_answered_by_the_other_modes() -> N
         hits = searcher.search(text, k=3)
         assert len(hits) == 3
         assert all(hit.scores["sparse"] == 0 for hit in hits)
-
-
-def test_filter_holds_in_every_stage() -> None:
-    documents = [
-        Document(str(i), text, metadata={"lang": "de" if i % 2 else "en"})
-        for i, text in enumerate(TEXTS)
-    ]
-    for modes in (("dense",), ("sparse",), ("multi",), MODES):
-        hits = make_searcher(documents).search("late", modes=modes, filter="lang=de")
-        assert {hit.document.id for hit in hits} <= {"1", "3", "5"}
-        assert hits
-    assert make_searcher(documents).search("late", filter="lang=xx") == []
-    parsed = Filter.parse("lang=de")
-    assert make_searcher(documents).search("late", filter=parsed) == make_searcher(
-        documents
-    ).search("late", filter="lang=de")
-    with pytest.raises(ConfigError, match="conditions joined by commas"):
-        make_searcher(documents).search("late", filter="lang")
-    run = make_searcher(documents).run([Query("q", "late")], filter="lang=de")
-    assert set(run["q"]) == {"1", "3", "5"}
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"k": 0}, "k: expected a whole number from 1 up, found 0"),
-        ({"k": 1.5}, "k: expected a whole number"),
-        ({"depth": 0}, "depth: expected a whole number from 1 up, found 0"),
-        ({"modes": ("sparce",)}, "Did you mean 'sparse'"),
-        ({"modes": ()}, "modes: expected a sequence"),
-        ({"modes": "dense"}, "modes: expected a sequence"),
-        ({"weights": (1, 2)}, "weights: expected three numbers"),
-        ({"weights": (1, -1, 1)}, "-1.0 for sparse"),
-        ({"weights": (1, math.nan, 1)}, "nan for sparse"),
-        ({"weights": (1, 1, math.inf)}, "inf for multi"),
-        ({"weights": (0, 0, 0)}, "only zeros"),
-        ({"weights": (1, 0, 1), "modes": ("sparse",)}, "a weight above 0 for sparse"),
-        ({"weights": ("a", 0, 1)}, "weights: expected numbers"),
-        ({"weights": {"dense": 1}}, "none for sparse, multi"),
-        ({"weights": {"dens": 1}}, "Did you mean 'dense'"),
-        ({"missing": "none"}, "missing: expected one of exact, min, zero"),
-        ({"candidates": "sparse"}, "candidates: expected one of dense, union"),
-    ],
-)
-def test_a_setting_out_of_range_is_named(given: dict[str, Any], message: str) -> None:
-    for searcher in (make_searcher(), make_searcher([])):
-        with pytest.raises(ConfigError, match=message):
-            searcher.search("late", **given)
-        with pytest.raises(ConfigError, match=message):
-            searcher.run([], **given)
-
-
-def test_weights_as_a_mapping_and_a_weight_of_zero() -> None:
-    searcher = make_searcher()
-    as_tuple = searcher.search("late tea", weights=(2, 0, 1))
-    assert searcher.search("late tea", weights={"dense": 2, "multi": 1, "sparse": 0}) == as_tuple
-    for hit in as_tuple:
-        assert hit.score == pytest.approx(2 * hit.scores["dense"] + hit.scores["multi"], abs=1e-6)
-    only = searcher.search("late tea", weights={"sparse": 5}, modes=["sparse"])
-    assert all(hit.score == hit.scores["sparse"] for hit in only)
-
-
-def test_modes_in_any_order_are_one_question() -> None:
-    searcher = make_searcher()
-    assert searcher.search("late", modes=("multi", "dense", "dense")) == searcher.search(
-        "late", modes=("dense", "multi")
-    )
-
-
-def test_queries_are_encoded_once_for_many_runs() -> None:
-    searcher = make_searcher()
-    seen: list[int] = []
-    queries = [Query(str(i), text) for i, text in enumerate(TEXTS)]
-    encoded = searcher.encode(iter(queries), progress=seen.append)
-    assert (len(encoded), sum(seen)) == (len(TEXTS), len(TEXTS))
-    for modes in (("dense",), ("dense", "sparse"), MODES):
-        assert searcher.run(encoded, 3, modes=modes) == searcher.run(queries, 3, modes=modes)
-    assert searcher.encoder.encoded == TEXTS * 4
-
-
-def test_a_run_of_many_batches_is_the_run_of_each_query() -> None:
-    searcher = make_searcher()
-    queries = [Query(str(i), TEXTS[i % 6] + " x" * (i % 3)) for i in range(BATCH + 3)]
-    steps: list[int] = []
-    run = searcher.run(queries, k=2, depth=2, progress=steps.append)
-    assert steps == [BATCH, 3]
-    assert list(run) == [query.id for query in queries]
-    for query in (queries[0], queries[BATCH - 1], queries[BATCH], queries[-1]):
-        hits = searcher.search(query.text, k=2, depth=2)
-        assert list(run[query.id].items()) == [(hit.document.id, hit.score) for hit in hits]
-
-
-def test_two_queries_of_one_id_are_refused() -> None:
-    with pytest.raises(ConfigError, match="the id '1' twice"):
-        make_searcher().run([Query("1", "a"), Query("1", "b")])
-
-
-def test_the_same_query_gives_the_same_answer_from_many_threads() -> None:
-    searcher = make_searcher()
-    expected = {text: searcher.search(text) for text in TEXTS}
-    with ThreadPoolExecutor(8) as pool:
-        for text, hits in zip(TEXTS * 20, pool.map(searcher.search, TEXTS * 20), strict=True):
-            assert hits == expected[text]
-
-
-def test_an_encoder_that_did_not_make_the_index_is_refused() -> None:
-    for other in (
-        replace(IDENTITY, fingerprint="0" * 64),
-        replace(IDENTITY, mcls=True),
-        replace(IDENTITY, pooling="mean"),
-    ):
-        with pytest.raises(ArtifactError, match="expected the model that made the index"):
-            Searcher(make_index(TEXTS), WordEncoder(other))
-    Searcher(make_index(TEXTS), WordEncoder(replace(IDENTITY, max_length=64, name="/elsewhere")))
-
-
-def test_the_encoder_of_the_manifest_is_loaded_once_and_checked(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    encoder_module = pytest.importorskip("m3search.encoder")
-    asked: list[tuple[Any, ...]] = []
-    identity = IDENTITY
-
-    def load(name: str, **given: Any) -> WordEncoder:
-        asked.append((name, given))
-        return WordEncoder(identity)
-
-    monkeypatch.setattr(encoder_module.Encoder, "load", load)
-    searcher = Searcher(make_index(TEXTS))
-    assert asked == []
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(searcher.search, TEXTS * 3))
-    assert asked == [("word-hash", {"max_length": 512, "mcls": False})]
-    identity = replace(IDENTITY, fingerprint="0" * 64)
-    with pytest.raises(ArtifactError, match="encoder word-hash"):
-        Searcher(make_index(TEXTS)).search("late")
-
-
-def test_encoded_queries_know_their_number() -> None:
-    encoded = WordEncoder().encode(["a", "b"])
-    assert len(EncodedQueries(("1", "2"), encoded)) == 2
 
 
 def test_a_snippet_marks_what_weighs_in_the_query() -> None:

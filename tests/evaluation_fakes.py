@@ -1,0 +1,177 @@
+"""Tiny evaluation sets, and encoders, an index and a searcher made up for them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from scipy import sparse as sp
+
+from m3search.errors import ArtifactError
+from m3search.evaluation import Engine
+from m3search.records import Document, Encoded, ModelIdentity, Query, Run
+
+TEXTS = {"d1": "red fox", "d2": "blue whale", "d3": "red panda", "d4": "green tree"}
+
+QUERIES = {"q1": "red animal", "q2": "whale", "q3": "not judged"}
+
+JUDGED = {"q1": {"d1": 2, "d3": 1}, "q2": {"d2": 1}}
+
+IDENTITY = ModelIdentity("fake", "f" * 64, 4, 10, 2, 512, "cls")
+
+
+def make_set(
+    folder: Path,
+    texts: dict[str, str] = TEXTS,
+    queries: dict[str, str] = QUERIES,
+    judged: dict[str, dict[str, int]] = JUDGED,
+    split: str = "test",
+) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    lines = "\n".join(json.dumps({"_id": name, "text": text}) for name, text in texts.items())
+    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    lines = "\n".join(json.dumps({"_id": name, "text": text}) for name, text in queries.items())
+    (folder / "queries.jsonl").write_text(lines)
+    rows = [
+        f"{query}\t{document}\t{grade}"
+        for query, grades in judged.items()
+        for document, grade in grades.items()
+    ]
+    (folder / "qrels" / f"{split}.tsv").write_text(
+        "\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n"
+    )
+    return folder
+
+
+@dataclass
+class FakeEncoder:
+    identity: ModelIdentity = IDENTITY
+
+
+@dataclass
+class FakeManifest:
+    documents: int
+    complete: bool = True
+    truncated: int = 3
+
+
+@dataclass
+class FakeIndex:
+    documents: list[Document]
+    manifest: FakeManifest
+
+    def bytes_by_store(self) -> dict[str, int]:
+        return {"dense": 1_500_000, "sparse": 500_000}
+
+
+@dataclass
+class Log:
+    """What an evaluation asked for."""
+
+    built: list[Path] = field(default_factory=list)
+    opened: list[Path] = field(default_factory=list)
+    encoded: list[int] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    lengths: list[int | None] = field(default_factory=list)
+    templates: list[str] = field(default_factory=list)
+    damaged: bool = False
+    cause: BaseException | None = None
+    fails: Exception | None = None
+
+    def engine(self) -> Engine:
+        return Engine(self.build, self.open, lambda index, _: FakeSearcher(index, self))
+
+    def build(self, path, documents, encoder, *, title_template, progress) -> FakeIndex:
+        self.built.append(path)
+        self.templates.append(title_template)
+        if (path / "ids").exists():
+            raise ArtifactError(str(path), expected="no index", found="one", remedy="None.")
+        path.mkdir(exist_ok=True)
+        found = list(documents)
+        if self.fails is not None:
+            raise self.fails
+        (path / "ids").write_text(json.dumps([list(each[:3]) for each in found]))
+        progress(len(found))
+        return FakeIndex(found, FakeManifest(len(found)))
+
+    def open(self, path: Path) -> FakeIndex:
+        self.opened.append(path)
+        if self.damaged:
+            raise ArtifactError(
+                str(path), expected="sound", found="damage", remedy="None."
+            ) from self.cause
+        if not (path / "ids").exists():
+            return FakeIndex([], FakeManifest(0, complete=False))
+        found = [Document(*each) for each in json.loads((path / "ids").read_text())]
+        return FakeIndex(found, FakeManifest(len(found)))
+
+    def encoders(self, length: int | None) -> FakeEncoder:
+        self.lengths.append(length)
+        return FakeEncoder(replace(IDENTITY, max_length=length or 512))
+
+
+@dataclass
+class FakeQueries:
+    """The first query is longer than the model reads."""
+
+    queries: list[Query]
+
+    @property
+    def encoded(self) -> SimpleNamespace:
+        return SimpleNamespace(truncated=np.arange(len(self.queries)) == 0)
+
+
+@dataclass
+class FakeSearcher:
+    """Scores are the number of common words, and a tenth more for every mode asked."""
+
+    index: FakeIndex
+    log: Log
+
+    def encode(self, queries) -> FakeQueries:
+        found = list(queries)
+        self.log.encoded.append(len(found))
+        return FakeQueries(found)
+
+    def run(self, queries, k, *, modes, **settings) -> Run:
+        assert isinstance(queries, FakeQueries)
+        self.log.runs.append({"k": k, "modes": modes, **settings})
+        run: Run = {}
+        for query in queries.queries:
+            words = set(query.text.split())
+            scores = {
+                each.id: len(words & set(each.text.split())) + len(modes) / 10
+                for each in self.index.documents
+            }
+            run[query.id] = {name: score for name, score in scores.items() if score >= 1}
+        return run
+
+
+@dataclass
+class WordEncoder:
+    """Counts of known words in all three modes, as m3search's own index stores them."""
+
+    words: list[str]
+
+    @property
+    def identity(self) -> ModelIdentity:
+        size = len(self.words) + 1
+        return ModelIdentity("words", "w" * 64, size, size, size, 512, "cls")
+
+    def encode(self, texts, kind="document", *, progress=None, **_: object) -> Encoded:
+        size = len(self.words) + 1
+        multi, dense = [], np.zeros((len(texts), size), dtype=np.float32)
+        dense[:, -1] = 1e-3
+        for row, text in enumerate(texts):
+            known = [self.words.index(word) for word in text.split() if word in self.words]
+            dense[row, known] = 1
+            multi.append(np.eye(size, dtype=np.float32)[[*known, size - 1]])
+        if progress is not None:
+            progress(len(texts))
+        weights = sp.csr_array(np.where(dense > 0.5, dense, 0).astype(np.float32))
+        return Encoded(dense / np.linalg.norm(dense, axis=1, keepdims=True), weights, multi)

@@ -1,0 +1,87 @@
+"""`m3search eval`: its report, its table, and what is told before it works."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from running_commands import Result, command_line, folder_of_a_test, lines_of  # noqa: F401
+from searching import LoadedEncoder
+
+from m3search.corpus import read_run
+
+
+@pytest.fixture
+def judged(place: Path) -> Path:
+    folder = place / "tiny"
+    (folder / "qrels").mkdir(parents=True)
+    (place / "corpus.jsonl").rename(folder / "corpus.jsonl")
+    queries = [{"_id": "q1", "text": "late token"}, {"_id": "q2", "text": "one vector text"}]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(q) + "\n" for q in queries))
+    judgements = "query-id\tcorpus-id\tscore\nq1\tlate\t1\nq2\tdense\t1\n"
+    (folder / "qrels" / "test.tsv").write_text(judgements)
+    return folder
+
+
+def test_eval_of_a_beir_folder(m3: Callable[..., Result], judged: Path) -> None:
+    result = m3("eval", "tiny", "--out", "report", "--json")
+    assert result.code == 0
+    (found,) = lines_of(result.out)
+    assert list(found["sets"]) == ["tiny"]
+    rows = found["sets"]["tiny"]["rows"]
+    assert list(rows) == ["dense", "sparse", "multi", "dense+sparse", "all", "bm25"]
+    assert list(rows["all"]) == ["nDCG@10", "R@100"]
+    assert rows["sparse"] == {"nDCG@10": 1.0, "R@100": 1.0}
+    assert json.loads(Path("report/report.json").read_text(encoding="utf-8")) == found
+    # its runs are those of `query`
+    m3("index", "tiny/corpus.jsonl")
+    m3("query", "--queries", "tiny/queries.jsonl", "--run", "all.trec")
+    assert read_run("report/runs/tiny.all.trec") == read_run("all.trec")
+
+
+def test_the_example_of_eval_names_a_folder_for_its_sets(
+    m3: Callable[..., Result], place: Path
+) -> None:
+    """`place` has none; the message shows where they were looked for."""
+    [example] = re.findall(r"Example: (.*)", " ".join(m3("eval", "--help").out.split()))
+    options = example.split()[2:]
+    assert "--data" in options
+    suite = Path(__file__).parent.parent / options[0]
+    assert suite.is_file()
+    result = m3("eval", str(suite), *options[1:])
+    assert result.code == 1
+    assert f"error: {options[options.index('--data') + 1]}/squad-en: expected" in result.err
+
+
+def test_eval_prints_a_table_in_percent(m3: Callable[..., Result], judged: Path) -> None:
+    options = ["--rows", "sparse,all", "--measures", "RR@10,R@5", "--weights", "0,1,0"]
+    result = m3("eval", "tiny", *options)
+    assert result.code == 0
+    assert result.out == (
+        "RR@10  sparse    all\ntiny    100.0  100.0\n\nR@5   sparse    all\ntiny   100.0  100.0\n"
+    )
+    assert result.err.endswith("report in eval/reports/tiny/report.md\n")
+    assert LoadedEncoder.loads == ["None"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["tinny"], 1, "tinny"),
+        (["tiny", "--measures", "ndcg@10"], 1, "Did you mean 'nDCG@10'?"),
+        (["tiny", "--rows", "dens"], 1, "Did you mean 'dense'?"),
+        (["tiny", "--depth", "0"], 1, "error: options: expected settings in range"),
+        (["tiny", "--weights", "1,2"], 1, "error: --weights: expected three numbers"),
+        (["tiny", "--weights", "x"], 2, "expected numbers"),
+    ],
+)
+def test_eval_tells_what_is_wrong_before_it_works(
+    m3: Callable[..., Result], judged: Path, arguments: list[str], code: int, message: str
+) -> None:
+    result = m3("eval", *arguments)
+    assert (result.code, result.out) == (code, "")
+    assert message in result.err
+    assert LoadedEncoder.loads == []

@@ -1,0 +1,156 @@
+"""`m3search index`: its summary, its options, wrong lines, interruptions and pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from running_commands import (  # noqa: F401
+    DOCUMENTS,
+    Result,
+    command_line,
+    command_line_with_index,
+    folder_of_a_test,
+    lines_of,
+)
+from searching import LoadedEncoder
+
+from m3search.cli.indexing import _count_lines
+
+
+def test_index_prints_what_programs_rely_on(m3: Callable[..., Result]) -> None:
+    result = m3("index", "corpus.jsonl", "--index", "one/two", "--json")
+    assert result.code == 0
+    (summary,) = lines_of(result.out)
+    keys = ["index", "documents", "skipped", "truncated", "segments", "seconds", "bytes"]
+    assert list(summary) == keys
+    assert summary["index"] == "one/two"
+    assert (summary["documents"], summary["skipped"], summary["segments"]) == (3, 0, 1)
+    assert set(summary["bytes"]) == {"dense", "sparse", "multi", "documents"}
+    assert all(isinstance(size, int) and size > 0 for size in summary["bytes"].values())
+
+
+def test_index_summary_for_people(m3: Callable[..., Result]) -> None:
+    result = m3("index", "corpus.jsonl")
+    assert re.search(r"^documents +3$", result.out, re.M)
+    assert re.search(r"^encoded +3 \([\d.]+ documents/s\)$", result.out, re.M)
+    assert re.search(r"^bytes +dense .*B, sparse .*B, multi .*B, documents", result.out, re.M)
+
+
+def test_an_index_is_not_built_over_but_added_to(indexed: Callable[..., Result]) -> None:
+    LoadedEncoder.loads.clear()
+    refused = indexed("index", "corpus.jsonl")
+    assert refused.code == 1 and refused.out == ""
+    assert refused.err.startswith("error: indexes/default: expected no index yet")
+    assert "--add" in refused.err and "--index" in refused.err
+    assert LoadedEncoder.loads == []  # nothing slow was done first
+    more = '{"_id": "new", "text": "Something else"}\n{"_id": "late", "text": "Replaced"}\n'
+    added = indexed("index", "-", "--add", "--json", stdin=more)
+    assert added.code == 0
+    assert lines_of(added.out)[0]["documents"] == 4
+    assert LoadedEncoder.loads == ["word-hash"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--max-length", "64"), "error: --max-length: expected 512, as the index was made with"),
+        (("--model", "other"), "expected the model that made the index"),
+        (("--mcls",), "error: --mcls: expected False"),
+        (("--title-template", "{text}"), "error: --title-template: expected '{title}"),
+    ],
+)
+def test_adding_with_other_settings_is_an_error(
+    indexed: Callable[..., Result], option: tuple[str, ...], message: str
+) -> None:
+    result = indexed("index", "corpus.jsonl", "--add", *option)
+    assert result.code == 1
+    assert message in result.err
+    assert indexed("index", "corpus.jsonl", "--add", "--max-length", "512").code == 0
+
+
+def test_wrong_lines_stop_or_are_listed(m3: Callable[..., Result]) -> None:
+    bad = "".join('{"_id": 1}\n' for _ in range(25))
+    good = Path("corpus.jsonl").read_text(encoding="utf-8")
+    Path("mixed.jsonl").write_text(good + bad, encoding="utf-8")
+    stopped = m3("index", "mixed.jsonl", "--index", "a")
+    assert stopped.code == 1 and stopped.out == ""
+    assert "error: mixed.jsonl, line 4: expected" in stopped.err
+    result = m3("index", "mixed.jsonl", "--index", "b", "--on-error", "skip", "--json")
+    assert result.code == 0
+    assert lines_of(result.out)[0]["skipped"] == 25
+    shown = [line for line in result.err.splitlines() if line.startswith("skipped: ")]
+    assert len(shown) == 25  # all of them: nobody finds the others again
+    for number, line in enumerate(shown, start=4):
+        assert line.startswith(f"skipped: mixed.jsonl, line {number}: expected")
+
+
+def test_a_build_of_another_corpus_does_not_delete_the_first(
+    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    def interrupt(texts: Sequence[str]) -> None:
+        if any("stop here" in text for text in texts):
+            raise KeyboardInterrupt
+
+    rows = [{"_id": str(i), "text": "stop here" if i == 600 else "go on"} for i in range(700)]
+    Path("long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(interrupt))
+    assert m3("index", "long.jsonl").code == 130
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(lambda texts: None))
+    LoadedEncoder.loads.clear()
+    refused = m3("index", "corpus.jsonl")
+    assert (refused.code, refused.out, LoadedEncoder.loads) == (1, "", [])
+    assert f"expected {place}/long.jsonl, of which the build was interrupted" in refused.err
+    assert f"found {place}/corpus.jsonl. Run the first again" in refused.err
+    monkeypatch.chdir(place / "indexes")
+    done = m3("index", "../long.jsonl", "--index", "default", "--json")
+    assert (done.code, lines_of(done.out)[0]["documents"]) == (0, 700)
+
+
+def test_a_pipe_is_left_for_the_reader_of_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert _count_lines("corpus.jsonl") == len(DOCUMENTS)
+    assert _count_lines("-") is None
+    reader, writer = os.pipe()
+    os.write(writer, b'{"_id": "a", "text": "b"}\n')
+    os.close(writer)
+    assert _count_lines(f"/dev/fd/{reader}") is None
+    assert os.read(reader, 100) == b'{"_id": "a", "text": "b"}\n'
+    os.close(reader)
+
+
+def test_title_template_reads_escapes_as_typed_in_a_shell(m3: Callable[..., Result]) -> None:
+    m3("index", "corpus.jsonl", "--title-template", r"{title}\n\n{text}")
+    (info,) = lines_of(m3("info", "indexes/default", "--json").out)
+    assert info["title_template"] == "{title}\n\n{text}"
+
+
+def test_ctrl_c_says_what_is_committed(
+    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(texts: Sequence[str]) -> None:
+        if any("stop here" in text for text in texts):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(interrupt))
+    rows = [{"_id": str(i), "text": "stop here" if i == 600 else "go on"} for i in range(700)]
+    Path("long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = m3("index", "long.jsonl")
+    assert (result.code, result.out) == (130, "")
+    # the 512 of the first chunk are not lost
+    assert result.err == (
+        "stopped: 512 documents are committed in indexes/default; "
+        "the same command goes on from there\n"
+    )
+    unfinished = m3("query", "go", "-k", "1")
+    assert "the build of indexes/default is not finished: 512 documents so far" in unfinished.err
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(lambda texts: None))
+    done = m3("index", "long.jsonl")
+    assert done.code == 0
+    assert re.search(r"^kept from before +512$", done.out, re.M)
+    assert re.search(r"^documents +700$", done.out, re.M)

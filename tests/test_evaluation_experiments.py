@@ -1,0 +1,142 @@
+"""Experiments: the rows, measures, means and cut texts of evaluated sets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation_fakes import FakeEncoder, Log, WordEncoder, make_set
+
+from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets, load_sets
+from m3search.evaluation.suite import ROWS, modes_of
+from m3search.records import Encoded
+
+
+def test_rows_and_measures_of_a_set(tmp_path: Path) -> None:
+    log, steps = Log(), []
+    [wanted] = load_sets([make_set(tmp_path / "animals")])
+    wanted = replace(wanted, depth=30, weights=(1.0, 0.3, 1.0), language="en", max_length=64)
+    found = evaluate_sets(
+        [wanted],
+        log.encoders,
+        engine=log.engine(),
+        progress=lambda *step: steps.append(step),
+        provenance={"command": "m3search eval animals"},
+    ).to_json()
+    assert set(found) == {"sets", "provenance"}
+    [animals] = found["sets"].values()
+    assert list(animals["rows"]) == list(ROWS)
+    assert animals["rows"]["dense"] == {"nDCG@10": pytest.approx(0.93, 0.01), "R@100": 1.0}
+    assert animals["rows"]["bm25"]["R@100"] == 1.0
+    assert animals["counts"]["queries"] == 2
+    assert animals["bytes"] == {"dense": 1_500_000, "sparse": 500_000}
+    assert animals["bm25"]["language_origin"] == "given"
+    assert animals["model"]["max_length"] == 64
+    assert set(animals["seconds"]) == {"index", "encode queries", "bm25 index", *ROWS}
+    assert found["provenance"]["command"] == "m3search eval animals"
+    assert "bm25s" in found["provenance"]["versions"]
+    json.dumps(found, allow_nan=False)
+    assert log.encoded == [2]
+    assert log.lengths == [64]
+    assert [run["modes"] for run in log.runs] == [modes_of(row) for row in ROWS[:-1]]
+    shared = {
+        "k": 100, "depth": 30, "weights": (1.0, 0.3, 1.0),
+        "missing": "exact", "candidates": "union",
+    }  # fmt: skip
+    assert all(run == {**shared, "modes": run["modes"]} for run in log.runs)
+    assert steps[0] == ("animals: indexing", 4, 4)
+
+
+def test_a_measure_that_looks_further_gets_longer_runs(tmp_path: Path) -> None:
+    log = Log()
+    wanted = EvaluationSet(make_set(tmp_path / "s"), measures=("R@1000",), rows=("sparse",))
+    evaluate_sets([wanted], log.encoders, engine=log.engine())
+    assert [run["k"] for run in log.runs] == [1000]
+
+
+def test_bm25_alone_needs_no_model(tmp_path: Path) -> None:
+    def refuse(_: int | None) -> FakeEncoder:
+        raise AssertionError
+
+    wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("bm25",))
+    [result] = evaluate_sets([wanted], refuse).sets
+    assert list(result.report.means) == ["bm25"]
+    assert "model" not in result.details
+
+
+def test_the_mean_is_over_sets_and_for_what_all_have(tmp_path: Path) -> None:
+    log = Log()
+    one = EvaluationSet(make_set(tmp_path / "one"), rows=("bm25", "dense"))
+    two = EvaluationSet(
+        make_set(tmp_path / "two", judged={"q1": {"d4": 1}}),
+        rows=("dense", "sparse"),
+        measures=("R@100", "P@1"),
+    )
+    found = evaluate_sets([one, two], log.encoders, engine=log.engine()).to_json()
+    assert found["mean"] == {"rows": {"dense": {"R@100": 0.5}}}
+    assert log.lengths == [None]  # one encoder serves sets of the same length
+
+
+def test_missing_candidates_and_template_of_a_suite(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    folder = make_set(tmp_path / "one")
+    path.write_text(
+        f"""
+        missing = "zero"
+        candidates = "dense"
+        title_template = "{{text}} {{title}}"
+        rows = ["multi"]
+        [[sets]]
+        path = "{folder}"
+        [[sets]]
+        path = "{folder}"
+        name = "again"
+        missing = "min"
+        title_template = "{{text}}"
+        """
+    )
+    log = Log()
+    one, again = load_sets([path])
+    found = evaluate_sets([one, again], log.encoders, engine=log.engine()).to_json()["sets"]
+    assert [(run["missing"], run["candidates"]) for run in log.runs] == [
+        ("zero", "dense"), ("min", "dense"),
+    ]  # fmt: skip
+    assert log.templates == ["{text} {title}", "{text}"]
+    assert found["one"]["settings"]["missing"] == "zero"
+    assert found["again"]["settings"]["candidates"] == "dense"
+    assert found["again"]["settings"]["title_template"] == "{text}"
+
+
+def test_what_was_cut_is_counted_and_told(tmp_path: Path) -> None:
+    log, work = Log(), tmp_path / "work"
+    sets = [EvaluationSet(make_set(tmp_path / name), rows=("dense",)) for name in ("one", "two")]
+    for _ in range(2):  # built, and used again
+        report = ReportFolder(tmp_path / "out")
+        experiment = evaluate_sets(
+            sets, log.encoders, engine=log.engine(), work=work, keep=report.add
+        )
+        text = report.finish(experiment).read_text()
+        found = json.loads((tmp_path / "out" / "report.json").read_text())
+        for name in ("one", "two"):
+            assert found["sets"][name]["truncated"] == {"documents": 3, "queries": 1}
+        assert (
+            "\nCut at the maximum length: one 3 documents, 1 queries; two 3 documents, 1 queries.\n"
+        ) in text
+
+
+def test_what_was_cut_of_an_index_of_m3search_itself(tmp_path: Path) -> None:
+    """Documents in two chunks, and a query."""
+    texts = {f"d{number}": "red fox" + " x" * (number % 3 == 0) for number in range(600)}
+    wanted = EvaluationSet(make_set(tmp_path / "s", texts=texts, judged={"q1": {"d1": 1}}))
+    wanted = replace(wanted, rows=("dense",), depth=2)
+
+    class Cutting(WordEncoder):
+        def encode(self, texts, kind="document", **options: object) -> Encoded:
+            cut = np.array([text.endswith((" x", "animal")) for text in texts])
+            return replace(super().encode(texts, kind, **options), truncated=cut)
+
+    [result] = evaluate_sets([wanted], lambda _: Cutting(["red", "fox"])).sets
+    assert result.details["truncated"] == {"documents": 200, "queries": 1}

@@ -1,0 +1,154 @@
+"""The folder of a report: its files, its tables, and what an older report becomes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from evaluation_fakes import Log, make_set
+from killing import kill_at_each_call
+
+from m3search.corpus import read_run
+from m3search.errors import ConfigError, DataError
+from m3search.evaluation import EvaluationSet, Experiment, ReportFolder, evaluate_sets
+from m3search.evaluation.report import table
+
+
+def run_two_sets(tmp_path: Path, out: Path) -> Path:
+    log = Log()
+    sets = [
+        EvaluationSet(make_set(tmp_path / name), rows=("dense", "bm25")) for name in ("one", "two")
+    ]
+    folder = ReportFolder(out)
+    experiment = evaluate_sets(
+        sets,
+        log.encoders,
+        engine=log.engine(),
+        keep=folder.add,
+        provenance={"command": "m3search eval one two"},
+    )
+    return folder.finish(experiment)
+
+
+def test_a_report_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    path = run_two_sets(tmp_path, out)
+    assert path == out / "report.md"
+    assert sorted(each.relative_to(out).as_posix() for each in out.rglob("*")) == [
+        "queries", "queries/one.tsv", "queries/two.tsv", "report.json", "report.md", "runs",
+        "runs/one.bm25.trec", "runs/one.dense.trec", "runs/two.bm25.trec", "runs/two.dense.trec",
+    ]  # fmt: skip
+    assert read_run(out / "runs" / "one.dense.trec")["q2"] == {"d2": pytest.approx(1.1)}
+    found = json.loads((out / "report.json").read_text())
+    values = [line.split("\t") for line in (out / "queries" / "one.tsv").read_text().splitlines()]
+    assert values[0] == ["row", "measure", "query", "value"]
+    dense = [
+        float(v) for row, measure, _, v in values[1:] if (row, measure) == ("dense", "nDCG@10")
+    ]
+    mean = found["sets"]["one"]["rows"]["dense"]["nDCG@10"]
+    assert sum(dense) / len(dense) == pytest.approx(mean, abs=1e-6)
+    text = path.read_text()
+    assert f"| {100 * mean:.1f} |" in text.replace("**", "")
+    for part in ("| mean |", "- Command: m3search eval one two", "- Model: fake (ffffffffffff)"):
+        assert part in text
+
+
+def test_an_older_report_is_replaced_and_other_files_stay(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "runs").mkdir(parents=True)
+    (out / "runs" / "old.dense.trec").write_text("old")
+    (out / "report.json").write_text("{}")
+    (out / "notes.txt").write_text("mine")
+    (out / ".unfinished" / "runs").mkdir(parents=True)  # of a killed run
+    (out / ".unfinished" / "runs" / "half.trec").write_text("half")
+    run_two_sets(tmp_path, out)
+    names = {each.name for each in out.rglob("*")}
+    assert {"notes.txt", "one.dense.trec"} <= names
+    assert not names & {"old.dense.trec", "half.trec", ".unfinished"}
+
+
+def test_an_evaluation_that_fails_leaves_the_older_report(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_two_sets(tmp_path / "first", out)
+    before = (out / "report.json").read_text()
+    folder, log = ReportFolder(out), Log()
+    good = EvaluationSet(make_set(tmp_path / "good"), rows=("dense",))
+    bad = EvaluationSet(make_set(tmp_path / "bad", split="dev"), rows=("dense",))
+    with pytest.raises(DataError):
+        evaluate_sets([good, bad], log.encoders, engine=log.engine(), keep=folder.add)
+    assert (out / "report.json").read_text() == before
+    assert not (out / "runs" / "good.dense.trec").exists()
+
+
+def test_killed_at_any_call_a_report_is_whole_or_has_no_report_json(tmp_path: Path) -> None:
+    log, out, safe = Log(), tmp_path / "out", tmp_path / "safe"
+    sets = [EvaluationSet(make_set(tmp_path / name), rows=("dense",)) for name in ("one", "two")]
+
+    def contents() -> dict[str, bytes]:
+        files = [each for each in out.rglob("*") if each.is_file()]
+        shown = {each.relative_to(out).as_posix(): each.read_bytes() for each in files}
+        return {name: read for name, read in shown.items() if not name.startswith(".unfinished")}
+
+    def evaluate(wanted: EvaluationSet) -> tuple[ReportFolder, Experiment]:
+        report = ReportFolder(out)
+        return report, evaluate_sets([wanted], log.encoders, engine=log.engine(), keep=report.add)
+
+    report, experiment = evaluate(sets[0])
+    report.finish(experiment)
+    old = contents()
+    report, experiment = evaluate(sets[1])
+    shutil.copytree(out, safe)
+    met = []
+    for _ in kill_at_each_call(lambda: report.finish(experiment)):
+        met.append(contents())
+        shutil.rmtree(out)
+        shutil.copytree(safe, out)
+    new = contents()
+    assert {"runs/one.dense.trec", "report.json"} <= old.keys()
+    assert {"runs/two.dense.trec", "report.json"} <= new.keys()
+    whole = [found for found in met if "report.json" in found]
+    assert all(found in (old, new) for found in whole)
+    assert whole[0] == old and whole[-1] == new
+    assert len(whole) < len(met) and len(met) > 20
+    json.loads(new["report.json"])
+    report, experiment = evaluate(sets[0])  # after any of them, another one
+    report.finish(experiment)
+    assert contents().keys() == old.keys()
+
+
+def test_ids_with_white_space_cost_the_run_file_only(tmp_path: Path) -> None:
+    texts = {"d 1": "red fox", "d2": "blue whale"}
+    folder = make_set(tmp_path / "s", texts=texts, judged={"q1": {"d 1": 1}})
+    report = ReportFolder(tmp_path / "out")
+    sets = [EvaluationSet(folder, rows=("bm25",))]
+    experiment = evaluate_sets(sets, Log().encoders, keep=report.add)
+    text = report.finish(experiment).read_text()
+    assert "No run of bm25 on s" in text and "'d 1'" in text
+    assert not list((tmp_path / "out" / "runs").iterdir())
+    assert experiment.sets[0].report.means["bm25"]["R@100"] == 1.0
+
+
+def test_a_file_in_the_place_of_the_report(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ConfigError, match="a folder for the report"):
+        ReportFolder(tmp_path / "out")
+
+
+def test_the_best_row_is_bold_and_a_row_that_a_set_lacks_is_empty(tmp_path: Path) -> None:
+    log = Log()
+    sets = [
+        EvaluationSet(make_set(tmp_path / "one"), rows=("dense", "bm25"), measures=("P@1",)),
+        EvaluationSet(
+            make_set(tmp_path / "two", judged={"q1": {"d4": 1}}), rows=("bm25",), measures=("P@1",)
+        ),
+    ]
+    experiment = evaluate_sets(sets, log.encoders, engine=log.engine())
+    assert table(experiment, "P@1").splitlines()[2:] == [
+        "| set | dense | bm25 |",
+        "|---|---:|---:|",
+        "| one | **100.0** | **100.0** |",
+        "| two |  | **0.0** |",
+        "| mean |  | **50.0** |",
+    ]

@@ -1,0 +1,101 @@
+"""A damaged index: every file and every contradiction is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from small_indexes import build, corpus
+
+from m3search.errors import ArtifactError
+from m3search.index import Index
+from m3search.stores.snapshot import find_damages
+
+FILES = [
+    "dense.faiss",
+    "sparse.indptr.npy",
+    "sparse.rows.npy",
+    "sparse.weights.npy",
+    "sparse.lengths.npy",
+    "multi.lmdb",
+    "documents.sqlite",
+    "deletes-00000003.bits",
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_damaged_file_is_named(tmp_path, name):
+    index = build(tmp_path, corpus(12))
+    index.delete(["d1", "d3"])
+    file = tmp_path / "segments" / "00000001" / name
+    content = file.read_bytes()
+    changed = bytearray(content)
+    changed[-1] ^= 0x80
+    file.write_bytes(changed)
+    try:
+        damages = Index.open(tmp_path).verify()
+    except ArtifactError as error:  # a damage that shows in the first look
+        damages = [str(error)]
+    assert any(name in damage for damage in damages)
+    file.write_bytes(content + b"x")
+    with pytest.raises(ArtifactError, match=f"{name}: expected {len(content)} bytes, found"):
+        Index.open(tmp_path)
+    assert any(name in damage for damage in index.verify())
+    file.unlink()
+    with pytest.raises(ArtifactError, match=f"{name}: expected a file of the index"):
+        Index.open(tmp_path)
+    assert any("missing" in damage for damage in index.verify())
+    file.write_bytes(content)
+    assert Index.open(tmp_path).verify() == []
+
+
+def test_stores_with_different_rows_are_damage(tmp_path):
+    """A file of another segment, with an entry that is true of it."""
+    index = build(tmp_path, corpus(12), segment_documents=7)
+    first, second = index.manifest.segments
+    for name in ("dense", "sparse", "multi", "documents"):
+        stores = {**first.stores, name: second.stores[name]}
+        for file in second.stores[name].files:
+            content = (tmp_path / "segments" / second.name / file.name).read_bytes()
+            (tmp_path / "segments" / first.name / file.name).write_bytes(content)
+        manifest = replace(index.manifest, segments=(replace(first, stores=stores), second))
+        (tmp_path / "manifest.json").write_bytes(manifest.to_bytes())
+        with pytest.raises(ArtifactError, match=str(tmp_path)):
+            Index.open(tmp_path)
+
+
+def test_an_unknown_store_kind_is_newer(tmp_path):
+    index = build(tmp_path, corpus(3))
+    (segment,) = index.manifest.segments
+    stores = {**segment.stores, "dense": replace(segment.stores["dense"], kind="hnsw")}
+    manifest = replace(index.manifest, segments=(replace(segment, stores=stores),))
+    (tmp_path / "manifest.json").write_bytes(manifest.to_bytes())
+    with pytest.raises(ArtifactError, match=r"kind 'hnsw'\. Update m3search"):
+        Index.open(tmp_path)
+
+
+def test_an_id_live_in_two_segments_is_damage(tmp_path):
+    index = build(tmp_path, corpus(5))
+    index.add(corpus(1))
+    segments = tuple(replace(segment, deletes=None) for segment in index.manifest.segments)
+    manifest = replace(index.manifest, segments=segments)
+    (tmp_path / "manifest.json").write_bytes(manifest.to_bytes())
+    assert any("'d0' a second time" in damage for damage in Index.open(tmp_path).verify())
+
+
+def test_contradictions_are_found_beside_the_manifest(tmp_path):
+    index = build(tmp_path, corpus(5))
+    index.add(corpus(1))
+    segments = tuple(replace(segment, deletes=None) for segment in index.manifest.segments)
+    manifest = replace(index.manifest, segments=segments)
+    (tmp_path / "manifest.json").write_bytes(manifest.to_bytes())
+    found, damages = find_damages(tmp_path, read=True)
+    assert found == manifest
+    assert any("'d0' a second time" in damage for damage in damages)
+    (segment,) = segments[:1]
+    stores = {**segment.stores, "dense": replace(segment.stores["dense"], kind="hnsw")}
+    newer = replace(manifest, segments=(replace(segment, stores=stores),))
+    (tmp_path / "manifest.json").write_bytes(newer.to_bytes())
+    found, damages = find_damages(tmp_path, read=False)
+    assert (found, len(damages)) == (newer, 1)
+    assert "kind 'hnsw'" in damages[0]
