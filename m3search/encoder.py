@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
@@ -13,13 +13,15 @@ from scipy import sparse as sp
 from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ConfigError
-from m3search.model.checkpoint import fingerprint, load_checkpoint
+from m3search.model.checkpoint import CheckpointInfo, load_checkpoint
 from m3search.model.device import best_device, best_dtype, parse_dtype
+from m3search.model.fingerprints import remembered_fingerprint
 from m3search.model.modeling import M3Model
 from m3search.model.resolve import resolve
+from m3search.model.terms import lexical_matrix
 from m3search.model.tokenization import Tokenization, Tokenized, pad
 from m3search.records import Encoded, FloatArray, Kind, ModelIdentity, Token
-from m3search.scoring import maxsim
+from m3search.scoring import check_pair_weights, pair_scores
 
 QUERY_MAX_LENGTH = 512
 """Queries are cut here even by models that read longer documents, as in the reference."""
@@ -30,6 +32,7 @@ WINDOW_CHARACTERS = 1 << 20
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
 _MAX_BATCH_TEXTS = 512
 
+Item = TypeVar("Item")
 Progress = Callable[[int], None]
 """Called with the number of texts done since the last call."""
 
@@ -78,24 +81,11 @@ class Encoder:
         canonical, folder = resolve(name)
         model, tokenizer, info = load_checkpoint(folder)
         length = info.max_length if max_length is None else max_length
-        if not 3 <= length <= info.max_length:
-            raise ConfigError(
-                "max_length",
-                expected=f"3 to {info.max_length} tokens for {canonical}",
-                found=str(length),
-                remedy="Choose a length in this range, or a model trained for longer texts.",
-            )
-        if mcls and info.pooling != "cls":
-            raise ConfigError(
-                "mcls",
-                expected="a model that pools by its CLS token",
-                found=f"{canonical}, which pools by {info.pooling}",
-                remedy="Leave mcls off; mean pooling reads the whole text already.",
-            )
+        _check_settings(canonical, info, length, mcls)
         place = torch.device(device) if device is not None else best_device()
         identity = ModelIdentity(
             name=canonical,
-            fingerprint=fingerprint(folder),
+            fingerprint=remembered_fingerprint(folder),
             dim=model.dim,
             vocabulary=model.vocabulary,
             multi_dim=model.multi_dim,
@@ -144,13 +134,18 @@ class Encoder:
         if kind not in get_args(Kind):
             raise ConfigError.unknown("kind", str(kind), get_args(Kind))
         budget = batch_tokens or _BATCH_TOKENS.get(self.device.type, _BATCH_TOKENS["cpu"])
-        for window in _windows(texts):
+        for window in _windows(texts, _characters):
             yield self._encode_window(window, kind, budget, progress)
 
     def tokens(self, text: str, kind: Kind = "document") -> list[Token]:
         """What stands behind each row of `Encoded.multi` for this text, in row order."""
         with self._lock:
             return self._tokenization.tokens(text, self._limit(kind), self.identity.mcls)
+
+    def knows(self, text: str) -> bool:
+        """Whether any piece of the text is in the vocabulary: unknown ones all look the same."""
+        pieces = self.tokens(text, "query")[:-1]
+        return any(piece.id != self._tokenization.unknown_id for piece in pieces)
 
     def lexical_weights(self, encoded: Encoded) -> list[dict[str, float]]:
         """The sparse vector of each text by the pieces of its terms, the heaviest first."""
@@ -170,27 +165,19 @@ class Encoder:
     ) -> dict[str, list[float]]:
         """The scores of (query, document) pairs by the names and rules of FlagEmbedding.
 
-        weights: dense, sparse, multi. Keys dense, sparse, colbert, sparse+dense,
-        colbert+sparse+dense; the two sums are divided by the sum of their weights.
+        weights: dense, sparse, multi; finite, from 0 up, not all 0. Keys dense, sparse, colbert,
+        sparse+dense, colbert+sparse+dense; each of the two sums is divided by the sum of its
+        weights, and is 0 where these are 0. The vectors of a window of pairs are held at a time.
         """
-        queries = self.encode([query for query, _ in pairs], "query")
-        documents = self.encode([document for _, document in pairs], "document")
-        dense = np.einsum("nd,nd->n", queries.dense, documents.dense)
-        sparse = np.asarray(queries.sparse.multiply(documents.sparse).sum(axis=1)).reshape(-1)
-        multi = np.array(
-            [maxsim(q, d) for q, d in zip(queries.multi, documents.multi, strict=True)]
-        )
-        w = np.asarray(weights, np.float64)
-        two = (w[0] * dense + w[1] * sparse) / (w[0] + w[1])
-        three = (w[0] * dense + w[1] * sparse + w[2] * multi) / w.sum()
-        named = {
-            "colbert": multi,
-            "sparse": sparse,
-            "dense": dense,
-            "sparse+dense": two,
-            "colbert+sparse+dense": three,
-        }
-        return {name: [float(score) for score in scores] for name, scores in named.items()}
+        check_pair_weights(weights)
+        scores: dict[str, list[float]] = {}
+        windows = _windows(pairs, lambda pair: len(pair[0]) + len(pair[1])) if pairs else [[]]
+        for window in windows:
+            queries = self.encode([query for query, _ in window], "query")
+            documents = self.encode([document for _, document in window], "document")
+            for name, values in pair_scores(queries, documents, weights).items():
+                scores.setdefault(name, []).extend(values)
+        return scores
 
     def _limit(self, kind: Kind) -> int:
         length = self.identity.max_length
@@ -253,31 +240,40 @@ class Encoder:
         return Encoded(dense, sparse, multi)
 
 
-def lexical_matrix(
-    ids: np.ndarray, weights: np.ndarray, kept: np.ndarray, vocabulary: int
-) -> sp.csr_array:
-    """Term weights of a batch: for each text and term the largest weight of its positions.
-
-    ids, weights, kept (B, L) -> (B, vocabulary) csr float32 with weights > 0 only.
-    """
-    texts, positions = np.nonzero(kept & (weights > 0))
-    values = weights[texts, positions].astype(np.float32)
-    keys = texts.astype(np.int64) * vocabulary + ids[texts, positions]
-    order = np.argsort(keys, kind="stable")
-    keys, values = keys[order], values[order]
-    starts = np.flatnonzero(np.diff(keys, prepend=-1))
-    largest = np.maximum.reduceat(values, starts) if len(values) else values
-    rows, columns = np.divmod(keys[starts], vocabulary)
-    pointers = np.searchsorted(rows, np.arange(len(ids) + 1))
-    return sp.csr_array((largest, columns, pointers), shape=(len(ids), vocabulary))
+def _check_settings(name: str, info: CheckpointInfo, length: int, mcls: bool) -> None:
+    if not 3 <= length <= info.max_length:
+        raise ConfigError(
+            "max_length",
+            expected=f"3 to {info.max_length} tokens for {name}",
+            found=str(length),
+            remedy="Choose a length in this range, or a model trained for longer texts.",
+        )
+    if mcls and info.pooling != "cls":
+        raise ConfigError(
+            "mcls",
+            expected="a model that pools by its CLS token",
+            found=f"{name}, which pools by {info.pooling}",
+            remedy="Leave mcls off; mean pooling reads the whole text already.",
+        )
 
 
-def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
-    window: list[str] = []
+def _characters(text: str) -> int:
+    if not isinstance(text, str):
+        raise ConfigError(
+            "texts",
+            expected="strings",
+            found=f"{type(text).__name__}: {text!r}"[:60],
+            remedy="Encode texts; of a document, document_text(document).",
+        )
+    return len(text)
+
+
+def _windows(items: Iterable[Item], characters_of: Callable[[Item], int]) -> Iterator[list[Item]]:
+    window: list[Item] = []
     characters = 0
-    for text in texts:
-        window.append(text)
-        characters += len(text)
+    for item in items:
+        window.append(item)
+        characters += characters_of(item)
         if len(window) == WINDOW or characters >= WINDOW_CHARACTERS:
             yield window
             window, characters = [], 0

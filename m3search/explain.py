@@ -59,7 +59,10 @@ class Explanation:
 def explain_hit(
     index: Index, encoder: Encoder, text: str, query: Encoded, document: Document
 ) -> Explanation:
-    """Why `document` of the index answers `text`; `query` is the text encoded (n = 1)."""
+    """Why `document` of the index answers `text`; `query` is the text encoded (n = 1).
+
+    ConfigError where the index no longer holds the document, or holds another text by its id.
+    """
     row = int(index.rows_of([document.id])[0])
     if row < 0:
         raise ConfigError(
@@ -67,6 +70,14 @@ def explain_hit(
             expected="the id of a document in the index",
             found=repr(document.id),
             remedy="Explain a hit of this index.",
+        )
+    (held,) = index.documents([row])
+    if (held.title, held.text) != (document.title, document.text):
+        raise ConfigError(
+            "document",
+            expected=f"the title and text that the index holds for {document.id!r}",
+            found="others: it was replaced since",
+            remedy="Search again, and explain the hit that is found now.",
         )
     query_tokens = encoder.tokens(text, "query")
     template = index.manifest.title_template

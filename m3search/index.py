@@ -60,11 +60,14 @@ class Index:
     """
 
     def __init__(
-        self, snapshot: Snapshot, encoder: DocumentEncoder | None = None, report: Any = None
+        self,
+        snapshot: Snapshot,
+        encoder: DocumentEncoder | None = None,
+        report: BuildReport | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._encoder = encoder
-        self.report: BuildReport = report or BuildReport()
+        self.report = BuildReport() if report is None else report
         """of the last build or add through this object"""
 
     @classmethod

@@ -6,14 +6,12 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, SupportsIndex, TypeAlias, cast, get_args
+from typing import SupportsIndex, TypeAlias, cast, get_args
 
 from m3search.errors import ConfigError
 from m3search.fusion import PASSAGE_WEIGHTS
-from m3search.records import MODES, Mode
+from m3search.records import MODES, Candidates, Missing, Mode
 
-Missing = Literal["exact", "zero", "min"]
-Candidates = Literal["union", "dense"]
 Weights: TypeAlias = Sequence[float] | Mapping[str, float] | None
 
 
@@ -29,9 +27,7 @@ class Plan:
     weights: Mapping[Mode, float]
     """by mode asked, finite, >= 0; where one mode is asked it weighs 1"""
     missing: Missing
-    """score of a candidate in a first stage that did not return it: exact, 0, list minimum"""
     candidates: Candidates
-    """from the dense and sparse stages among the modes, or from the dense stage alone"""
 
     @classmethod
     def check(
@@ -113,9 +109,11 @@ def _checked_weights(weights: Weights, modes: tuple[Mode, ...]) -> dict[Mode, fl
     for mode, weight in given.items():
         if not (math.isfinite(weight) and weight >= 0):
             raise _bad_weights("finite numbers from 0 up", f"{weight!r} for {mode}")
+    if len(modes) == 1:
+        return dict.fromkeys(modes, 1.0)
     if not any(given.values()):
         raise _bad_weights(f"a weight above 0 for {' or '.join(modes)}", "only zeros")
-    return dict.fromkeys(modes, 1.0) if len(modes) == 1 else given
+    return given
 
 
 def _by_mode(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -13,6 +14,10 @@ from scipy import sparse as sp
 Mode = Literal["dense", "sparse", "multi"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Kind = Literal["document", "query"]
+Missing = Literal["exact", "zero", "min"]
+"""score of a candidate in a first stage that did not return it: exact, 0, the list's minimum"""
+Candidates = Literal["union", "dense"]
+"""from the dense and sparse stages among the modes asked, or from the dense stage alone"""
 
 Qrels = dict[str, dict[str, int]]
 """query id -> document id -> grade"""
@@ -23,7 +28,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-NO_METADATA: Mapping[str, Any] = {}
+NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
 
 class Document(NamedTuple):
@@ -33,6 +38,10 @@ class Document(NamedTuple):
     text: str
     title: str = ""
     metadata: Mapping[str, Any] = NO_METADATA
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copy, which cannot take a read-only mapping."""
+        return Document, (self.id, self.text, self.title, dict(self.metadata))
 
 
 class Query(NamedTuple):
@@ -71,7 +80,7 @@ class Token(NamedTuple):
     """row of the token's vector in `Encoded.multi`"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Encoded:
     """n texts in all three modes, from one forward pass of the encoder."""
 
@@ -115,7 +124,7 @@ class Encoded:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hits:
     """The best rows for each query: what every store, fusion and reranker returns."""
 

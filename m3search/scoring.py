@@ -8,11 +8,15 @@ and the training have ways of their own to the same numbers, and are tested agai
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse as sp
 
-from m3search.records import FloatArray, IntArray
+from m3search.errors import ConfigError
+from m3search.records import Encoded, FloatArray, IntArray
 
 
 def exact_scores(query: npt.ArrayLike, vectors: npt.ArrayLike) -> FloatArray:
@@ -78,3 +82,43 @@ def maxsim_many(query: npt.ArrayLike, vectors: npt.ArrayLike, offsets: IntArray)
     best = np.maximum.reduceat(similarity, offsets[:-1][filled], axis=1)
     scores[filled] = best.mean(axis=0)
     return scores
+
+
+def pair_scores(
+    queries: Encoded, documents: Encoded, weights: Sequence[float]
+) -> dict[str, list[float]]:
+    """The scores of query i with document i, by the names and rules of FlagEmbedding.
+
+    queries, documents: n each. weights: as `check_pair_weights` takes them. The two weighted sums
+    are divided by the sum of the weights in them; one whose weights are all 0 is 0, where
+    FlagEmbedding has nan.
+    """
+    w1, w2, w3 = np.asarray(weights, np.float64)
+    dense = np.einsum("nd,nd->n", queries.dense, documents.dense)
+    sparse = np.asarray(queries.sparse.multiply(documents.sparse).sum(axis=1)).reshape(-1)
+    multi = np.array([maxsim(q, d) for q, d in zip(queries.multi, documents.multi, strict=True)])
+    two, three = w1 + w2 or 1.0, w1 + w2 + w3 or 1.0
+    named = {
+        "colbert": multi,
+        "sparse": sparse,
+        "dense": dense,
+        "sparse+dense": (w1 * dense + w2 * sparse) / two,
+        "colbert+sparse+dense": (w1 * dense + w2 * sparse + w3 * multi) / three,
+    }
+    return {name: [float(score) for score in scores] for name, scores in named.items()}
+
+
+def check_pair_weights(weights: Sequence[float]) -> None:
+    """ConfigError unless they are three finite numbers from 0 up, not all 0."""
+    if len(weights) != 3 or not all(math.isfinite(w) and w >= 0 for w in weights):
+        found = repr(tuple(weights))
+    elif not any(weights):
+        found = "only zeros"
+    else:
+        return
+    raise ConfigError(
+        "weights",
+        expected="three finite numbers from 0 up, for dense, sparse and multi, not all 0",
+        found=found,
+        remedy="The default is 1, 1, 1.",
+    )

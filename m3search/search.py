@@ -9,25 +9,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3search.errors import ArtifactError, ConfigError, M3Error
+from m3search.errors import ConfigError
 from m3search.explain import Explanation, explain_hit
 from m3search.fusion import top_k, weighted_sum
-from m3search.plan import Candidates, Missing, Plan, Weights
+from m3search.origin import check_identity, load_encoder
+from m3search.plan import Plan, Weights
 from m3search.records import (
     MODES,
     BoolArray,
+    Candidates,
     Encoded,
     FloatArray,
     Hit,
     Hits,
     IntArray,
+    Missing,
     Mode,
-    ModelIdentity,
     Query,
     Run,
 )
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from m3search.encoder import Encoder
     from m3search.index import Index
 
-MARKED_SHARE = 0.4
+MARKED_WEIGHT = 0.4
 """of the heaviest term's weight: what a term must weigh in the query to be marked in a snippet"""
 BATCH = 256
 """queries retrieved together: the candidate lists of one batch are held at a time"""
@@ -68,7 +69,7 @@ class Searcher:
         self._lock = threading.Lock()
         self._latest: tuple[str, Encoded] | None = None
         if encoder is not None:
-            _check_identity(encoder.identity, index.manifest.model)
+            check_identity(encoder.identity, index.manifest.model)
 
     @property
     def encoder(self) -> Encoder:
@@ -97,6 +98,13 @@ class Searcher:
         (w1, w2, w3) or a mapping by mode; by default 1, 0.3, 1. `depth` documents come from each
         first stage, never fewer than k. `filter` is a condition on metadata: 'lang=de'.
         """
+        if not isinstance(text, str):
+            raise ConfigError(
+                "search",
+                expected="one text",
+                found=type(text).__name__,
+                remedy="For several queries: run([Query(id, text), ...]).",
+            )
         plan = Plan.check(k, depth, modes, weights, missing, candidates)
         index = self.index.pinned()  # one commit from the candidates to the texts
         allowed = _allowed(index, filter)
@@ -178,7 +186,7 @@ class Searcher:
         Terms that weigh little in the query, such as articles, are not marked.
         """
         terms = self.encode_query(text).sparse
-        least = MARKED_SHARE * float(terms.data.max(initial=0.0))
+        least = MARKED_WEIGHT * float(terms.data.max(initial=0.0))
         pairs = zip(terms.indices.tolist(), terms.data.tolist(), strict=True)
         weights = {term: weight for term, weight in pairs if weight >= least}
         body = hit.document.text
@@ -255,43 +263,11 @@ def _to_run(index: Index, ids: Sequence[str], found: Hits) -> Run:
 
 
 def _allowed(index: Index, condition: str | Filter | None) -> BoolArray | None:
-    return index.select(Filter.parse(condition) if isinstance(condition, str) else condition)
-
-
-def load_encoder(made_by: ModelIdentity, name: str | Path | None = None) -> Encoder:
-    """The encoder that made an index, from its old place or, if it has moved, from `name`."""
-    from m3search.encoder import Encoder  # brings in torch, the slowest import there is
-
-    place = made_by.name if name is None else name
-    try:
-        encoder = Encoder.load(place, max_length=made_by.max_length, mcls=made_by.mcls)
-    except M3Error as error:
-        raise ArtifactError(
-            f"model {place}",
-            expected="the model that made the index",
-            found=f"none that loads ({error})",
-            remedy="Put it back, or say where it is now: --model FOLDER, in Python "
-            "Searcher(index, Encoder.load(FOLDER)).",
-        ) from error
-    _check_identity(encoder.identity, made_by)
-    return encoder
-
-
-def _check_identity(found: ModelIdentity, expected: ModelIdentity) -> None:
-    """ArtifactError unless both make comparable vectors; the maximum length may differ."""
-
-    def key(model: ModelIdentity) -> tuple[str, str, bool]:
-        return model.fingerprint, model.pooling, model.mcls
-
-    if key(found) != key(expected):
-        raise ArtifactError(
-            f"encoder {found.name}",
-            expected=f"the model that made the index, {_describe(expected)}",
-            found=_describe(found),
-            remedy="Load that model, or build the index anew with this one.",
+    if not (condition is None or isinstance(condition, str | Filter)):
+        raise ConfigError(
+            "filter",
+            expected="a condition as text, or a Filter",
+            found=type(condition).__name__,
+            remedy="Write it as in 'lang=de,year>=2000'.",
         )
-
-
-def _describe(model: ModelIdentity) -> str:
-    extra = ", mcls" if model.mcls else ""
-    return f"{model.name} ({model.fingerprint[:12]}, {model.pooling} pooling{extra})"
+    return index.select(Filter.parse(condition) if isinstance(condition, str) else condition)

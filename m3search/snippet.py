@@ -15,7 +15,7 @@ from typing import NamedTuple
 from m3search.corpus.scripts import is_spaceless
 from m3search.records import Token
 
-MARKED_SHARE = 0.5
+COVERED_SHARE = 0.5
 """A word is marked where its matched pieces cover this share of its characters."""
 LONGEST_WORD = 60
 """Characters that a cut moves at most to leave a word whole."""
@@ -77,7 +77,7 @@ def term_spans(text: str, tokens: Sequence[Token], weights: Mapping[int, float])
         [
             Span(*word, sum(weights[token.id] for token in pieces))
             for word, pieces in words.items()
-            if sum(p.end - p.start for p in pieces) >= MARKED_SHARE * (word[1] - word[0])
+            if sum(p.end - p.start for p in pieces) >= COVERED_SHARE * (word[1] - word[0])
         ]
     )
 

@@ -10,6 +10,8 @@ from itertools import count
 from types import FrameType
 
 IO_CALLS = {"open", "write", "writelines", "flush", "close", "truncate"}
+LOOKS = {"fspath", "stat", "lstat", "fstat", "getpid", "_path_normpath"}
+"""calls that leave everything as it is: a kill before one is a kill before the next"""
 
 
 def kill_at_each_call(action: Callable[[], object]) -> Iterator[int]:
@@ -35,8 +37,9 @@ def _run_until_killed(action: Callable[[], object], number: int) -> None:
         nonlocal calls
         if what != "c_call":
             return
-        of_the_system = getattr(called, "__module__", None) == "posix"
-        if of_the_system or getattr(called, "__name__", "") in IO_CALLS:
+        name = getattr(called, "__name__", "")
+        of_the_system = getattr(called, "__module__", None) == "posix" and name not in LOOKS
+        if of_the_system or name in IO_CALLS:
             calls += 1
             if calls == number:
                 os.kill(os.getpid(), signal.SIGKILL)

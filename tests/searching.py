@@ -39,8 +39,12 @@ def word_id(word: str) -> int:
 
 def word_vector(word: str) -> np.ndarray:
     generator = np.random.default_rng(word_id(word))
-    vector = generator.integers(-3, 4, DIM).astype(np.float32)
-    return vector / max(float(np.linalg.norm(vector)), 1.0)
+    return unit(generator.integers(-3, 4, DIM).astype(np.float32))
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    length = float(np.linalg.norm(vector))
+    return vector / length if length else np.eye(1, DIM, dtype=np.float32)[0]
 
 
 class WordEncoder:
@@ -65,7 +69,7 @@ class WordEncoder:
         for row, text in enumerate(texts):
             words = [word.group() for word in WORD.finditer(text)]
             vectors = [word_vector(word) for word in [*words, "</s>"]]
-            dense[row] = np.mean(vectors, axis=0)
+            dense[row] = unit(np.mean(vectors, axis=0))
             for word in words:
                 sparse[row, word_id(word)] += 1 / len(words)
             multi.append(np.array(vectors, np.float32))
@@ -73,6 +77,9 @@ class WordEncoder:
                 progress(1)
         longer = [len(vectors) >= self.identity.max_length for vectors in multi]
         return Encoded(dense, sp.csr_array(sparse), multi, np.array(longer, dtype=bool))
+
+    def knows(self, text: str) -> bool:
+        return any(word.group() != "unknown" for word in WORD.finditer(text))
 
     def tokens(self, text: str, kind: Kind = "document") -> list[Token]:
         found = [

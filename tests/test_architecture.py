@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +22,18 @@ ROWS = {
     "corpus": 1, "lines": 1, "config": 1, "scoring": 1, "fusion": 1,
     "model": 2, "stores": 2,
     "encoder": 3, "index": 3,
-    "search": 4, "plan": 4, "explain": 4, "snippet": 4, "training": 4, "evaluation": 4,
+    "search": 4, "origin": 4, "plan": 4, "explain": 4, "snippet": 4, "training": 4, "evaluation": 4,
     "serve": 5, "cli": 5, "__main__": 6,
 }  # fmt: skip
 """Each place imports from rows above its own, and within itself."""
 
-PARTS = {"lines": "corpus", "plan": "search", "explain": "search", "snippet": "search"}
+PARTS = {
+    "lines": "corpus",
+    "origin": "search",
+    "plan": "search",
+    "explain": "search",
+    "snippet": "search",
+}
 """Modules that another of their row is made of: what it may import, they may not import back."""
 
 ALSO = {("training", "search"), ("evaluation", "search")}
@@ -46,6 +54,11 @@ HOMES = {
     "tqdm": {"cli"},
     "zstandard": {"lines.py"},
 }
+DISTRIBUTIONS = {
+    "Stemmer": "pystemmer", "faiss": "faiss-cpu", "huggingface_hub": "huggingface-hub",
+    "ir_measures": "ir-measures",
+}  # fmt: skip
+"""what provides a module, where it has another name"""
 HEAVY = {"torch", "faiss", "transformers", "lmdb", "bm25s", "ir_measures", "scipy", "numpy"}
 
 
@@ -93,7 +106,8 @@ def break_rows(file: Path, names: Iterator[str]) -> list[str]:
             continue
         assert there in ROWS, f"{file} imports {name}, which has no row"
         allowed = (
-            ROWS[there] < ROWS[here] or PARTS.get(there) == here or (here, there) in ALSO
+            ROWS[there] < ROWS[here] or PARTS.get(there) == here
+            or (here, PARTS.get(there, there)) in ALSO
             or (PARTS.get(here) is not None and PARTS.get(here) == PARTS.get(there))
         )  # fmt: skip
         if not allowed:
@@ -124,6 +138,27 @@ def test_heavy_dependencies_stay_at_home(file: Path) -> None:
         homes = HOMES.get(name.split(".")[0])
         if homes is not None:
             assert homes & {file.parts[0], file.as_posix()}, f"{file} imports {name}"
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    pyproject = PACKAGE.parent / "pyproject.toml"
+    if not pyproject.exists():
+        pytest.skip("installed without its sources")
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+
+    def names(requirements: list[str]) -> set[str]:
+        return {re.split(r"[\s\[<>=!~;]", each)[0].lower() for each in requirements}
+
+    declared = names(project["dependencies"])
+    extra = names(project["optional-dependencies"]["train"])
+    imported = {
+        DISTRIBUTIONS.get(name, name)
+        for file in FILES
+        for name in (each.split(".")[0] for each in imports(parse(file)))
+        if name not in sys.stdlib_module_names and name != "m3search"
+    }
+    assert imported - declared - extra == set()
+    assert declared - imported == set()
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)

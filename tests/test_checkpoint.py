@@ -135,6 +135,11 @@ def odd_pooling(folder: Path) -> None:
     (folder / "m3.json").write_text(json.dumps(record | {"pooling": "max"}))
 
 
+def too_long(folder: Path) -> None:
+    record = {"format": "m3search checkpoint", "format_version": 1, "pooling": "cls"}
+    (folder / "m3.json").write_text(json.dumps(record | {"max_length": 8193}))
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("damage", "named"),
@@ -151,6 +156,7 @@ def odd_pooling(folder: Path) -> None:
         (damage_info, "m3.json"),
         (newer_info, "version 99"),
         (odd_pooling, "pooling 'max'"),
+        (too_long, "max_length of at most 8192, the positions of config.json, found 8193"),
     ],
 )
 def test_damage_is_named(folder: Path, damage: Callable[[Path], Any], named: str) -> None:

@@ -67,6 +67,30 @@ def test_eval_prints_a_table_in_percent(m3: Callable[..., Result], judged: Path)
     assert LoadedEncoder.loads == ["None"]
 
 
+def test_weights_of_dense_and_sparse_alone_suit_every_default_row(
+    m3: Callable[..., Result], judged: Path
+) -> None:
+    """The paper's weights for dense+sparse; multi is a mode alone."""
+    result = m3("eval", "tiny", "--weights", "0.2,0.8,0", "--json")
+    assert result.code == 0, result.err
+    (found,) = lines_of(result.out)
+    weights = found["sets"]["tiny"]["settings"]["weights"]
+    assert weights["multi"] == {"multi": 1.0}
+    assert weights["dense+sparse"] == {"dense": 0.2, "sparse": 0.8}
+
+
+def test_weights_on_the_command_line_go_before_those_of_a_row(
+    m3: Callable[..., Result], judged: Path
+) -> None:
+    Path("s.toml").write_text(
+        "rows = ['all']\n[[sets]]\npath = 'tiny'\n[sets.row_weights]\nall = [1, 2, 3]\n"
+    )
+    for options, expected in ((), [1, 2, 3]), (("--weights", "3,2,1"), [3, 2, 1]):
+        (found,) = lines_of(m3("eval", "s.toml", "--json", *options).out)
+        weights = found["sets"]["tiny"]["settings"]["weights"]["all"]
+        assert list(weights.values()) == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -75,6 +99,7 @@ def test_eval_prints_a_table_in_percent(m3: Callable[..., Result], judged: Path)
         (["tiny", "--rows", "dens"], 1, "Did you mean 'dense'?"),
         (["tiny", "--depth", "0"], 1, "error: options: expected settings in range"),
         (["tiny", "--weights", "1,2"], 1, "error: --weights: expected three numbers"),
+        (["tiny", "--weights", "0,0,1"], 1, "row dense+sparse of the set tiny, weights"),
         (["tiny", "--weights", "x"], 2, "expected numbers"),
     ],
 )

@@ -132,7 +132,7 @@ def test_the_prompt_answers_until_it_is_left(indexed: None) -> None:
         assert code == 0, shown
         assert "4 documents, model word-hash; :q quits" in shown
         assert shown.count("m3search> ") == 4
-        assert len(re.findall(r"multi .*  (?:\x1b\[36m)?(?:late|茶|dense)", shown)) == 2
+        assert len(re.findall(r"multi .*  (?:\x1b\[36m)?(?:late|茶|dense|long)", shown)) == 2
         assert "Traceback" not in shown
     code, shown = talk(program("query", "-k", "1"), ["late\n", "\x03"])
     assert code == 130

@@ -13,10 +13,11 @@ from hypothesis.extra import numpy as st_numpy
 from scipy import sparse as sp
 
 import m3search.encoder as encoder_module
-from m3search.encoder import Encoder, lexical_matrix
+from m3search.encoder import Encoder
 from m3search.errors import ArtifactError, ConfigError
 from m3search.model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from m3search.model.modeling import Outputs
+from m3search.model.terms import lexical_matrix
 from m3search.records import Encoded
 
 
@@ -269,3 +270,16 @@ def test_names_that_are_no_model(tmp_path: Path) -> None:
         Encoder.load(tmp_path / "file")
     with pytest.raises(ArtifactError, match=r"neither \(\w*EntryNotFound.* Go online once"):
         Encoder.load("m3search-tests/no-such-model")
+
+
+def test_what_is_no_text_is_named(encoder: Encoder) -> None:
+    for wrong in (None, 3, ("a",)):
+        with pytest.raises(ConfigError, match="texts: expected strings, found"):
+            encoder.encode(["fine", wrong])  # type: ignore[list-item]
+
+
+def test_a_text_of_unknown_pieces_alone_is_not_known() -> None:
+    mini = Encoder.load(device="cpu")
+    assert mini.knows("tea \U0001f9a6")
+    assert not mini.knows("\U0001f9a6 \U0001f9a6")
+    assert not mini.knows("")

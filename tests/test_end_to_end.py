@@ -52,8 +52,12 @@ def test_hits_are_scored_as_their_texts_are_encoded(
         similarities = [match.similarity for match in explanation.tokens]
         assert np.mean(similarities) == pytest.approx(hit.scores["multi"], abs=1e-5)
         words = document_text(hit.document, TEMPLATE)
+        assert all(match.document for match in explanation.tokens)
         matched = {match.document.strip("▁") for match in explanation.tokens} - {"</s>"}
         assert all(piece in words for piece in matched)
+        own = searcher.explain(words, hit).tokens  # a text's tokens are nearest to themselves
+        assert [match.query for match in own] == [token.text for token in encoder.tokens(words)]
+        assert [match.document for match in own] == [match.query for match in own]
 
 
 def test_the_embedded_model_answers_questions(tmp_path: Path, documents: list[Document]) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from evaluation_fakes import FakeEncoder, Log, WordEncoder, make_set
 
+from m3search.errors import ConfigError
 from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets, load_sets
 from m3search.evaluation.suite import ROWS, modes_of
-from m3search.records import Encoded
+from m3search.records import MODES, Encoded
 
 
 def test_rows_and_measures_of_a_set(tmp_path: Path) -> None:
@@ -43,11 +46,76 @@ def test_rows_and_measures_of_a_set(tmp_path: Path) -> None:
     assert log.lengths == [64]
     assert [run["modes"] for run in log.runs] == [modes_of(row) for row in ROWS[:-1]]
     shared = {
-        "k": 100, "depth": 30, "weights": (1.0, 0.3, 1.0),
+        "k": 100, "depth": 100, "weights": (1.0, 0.3, 1.0),
         "missing": "exact", "candidates": "union",
     }  # fmt: skip
     assert all(run == {**shared, "modes": run["modes"]} for run in log.runs)
     assert steps[0] == ("animals: indexing", 4, 4)
+
+
+def test_what_was_run_is_reported_with_its_defaults(tmp_path: Path) -> None:
+    log = Log()
+    one = EvaluationSet(make_set(tmp_path / "one"), depth=300)
+    two = EvaluationSet(
+        make_set(tmp_path / "two"), depth=7, row_weights={"dense+sparse": (0.2, 0.8, 0.0)},
+        weights=(0.0, 0.0, 1.0), rows=("dense", "multi", "dense+sparse", "all"), max_length=64,
+        title_template="{title} | {text}",
+    )  # fmt: skip
+    three = EvaluationSet(make_set(tmp_path / "three"), rows=("bm25",), measures=("R@1000",))
+    report = ReportFolder(tmp_path / "out")
+    experiment = evaluate_sets(
+        [one, two, three], log.encoders, engine=log.engine(), keep=report.add
+    )
+    found = {each.name: each.details["settings"] for each in experiment.sets}
+    assert found["one"]["weights"] == {
+        "dense": {"dense": 1.0}, "sparse": {"sparse": 1.0}, "multi": {"multi": 1.0},
+        "dense+sparse": {"dense": 1.0, "sparse": 0.3},
+        "all": {"dense": 1.0, "sparse": 0.3, "multi": 1.0},
+    }  # fmt: skip
+    assert (found["one"]["depth"], found["one"]["max_length"]) == (300, 512)
+    assert found["two"]["weights"]["dense+sparse"] == {"dense": 0.2, "sparse": 0.8}
+    assert found["two"]["weights"]["all"] == {"dense": 0.0, "sparse": 0.0, "multi": 1.0}
+    assert (found["two"]["depth"], found["two"]["max_length"]) == (100, 64)
+    assert (found["three"]["k"], found["three"]["weights"]) == (1000, {})
+    by_row = {run["modes"]: run["weights"] for run in log.runs[-4:]}
+    assert by_row[("dense", "sparse")] == (0.2, 0.8, 0.0)
+    assert by_row[MODES] == (0.0, 0.0, 1.0)
+    text = report.finish(experiment).read_text()
+    assert [line for line in text.splitlines() if line.startswith("| ") and "`" in line] == [
+        '| one | test | 100 | 300 | exact | union | 512 | `"{title}\\n{text}"` '
+        "| dense+sparse 1, 0.3, -; all 1, 0.3, 1 |",
+        '| two | test | 100 | 100 | exact | union | 64 | `"{title} \\| {text}"` '
+        "| dense+sparse 0.2, 0.8, -; all 0, 0, 1 |",
+        '| three | test | 1000 | 200 | exact | union |  | `"{title}\\n{text}"` |  |',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"weights": (0.2, 0.8, 0.0), "rows": ("dense", "sparse+multi", "multi+dense")}, ""),
+        (
+            {"weights": (0.0, 0.0, 1.0)},
+            "row dense+sparse of the set bad, weights: expected a weight above 0 for dense or",
+        ),
+        (
+            {"row_weights": {"all": (0.0, 0.0, 0.0)}},
+            "row all of the set bad, weights: expected a weight above 0 for dense or sparse or",
+        ),
+    ],
+)
+def test_every_row_is_checked_before_anything_is_indexed(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    log = Log()
+    good = EvaluationSet(make_set(tmp_path / "good"), rows=("dense",))
+    bad = replace(EvaluationSet(make_set(tmp_path / "bad")), **changes)
+    if not said:
+        evaluate_sets([good, bad], log.encoders, engine=log.engine())
+        return
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        evaluate_sets([good, bad], log.encoders, engine=log.engine())
+    assert (log.built, log.lengths) == ([], [])
 
 
 def test_a_measure_that_looks_further_gets_longer_runs(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from killing import kill_at_each_call
 from m3search.corpus import read_run
 from m3search.errors import ConfigError, DataError
 from m3search.evaluation import EvaluationSet, Experiment, ReportFolder, evaluate_sets
-from m3search.evaluation.report import table
+from m3search.evaluation.tables import table
 
 
 def run_two_sets(tmp_path: Path, out: Path) -> Path:
@@ -82,14 +82,16 @@ def test_an_evaluation_that_fails_leaves_the_older_report(tmp_path: Path) -> Non
     assert not (out / "runs" / "good.dense.trec").exists()
 
 
-def test_killed_at_any_call_a_report_is_whole_or_has_no_report_json(tmp_path: Path) -> None:
+def contents(out: Path) -> dict[str, bytes]:
+    """The files of the report that is in place."""
+    files = [each for each in out.rglob("*") if each.is_file()]
+    shown = {each.relative_to(out).as_posix(): each.read_bytes() for each in files}
+    return {name: read for name, read in shown.items() if not name.startswith(".")}
+
+
+def test_killed_at_any_call_the_old_or_the_new_report_is_whole(tmp_path: Path) -> None:
     log, out, safe = Log(), tmp_path / "out", tmp_path / "safe"
     sets = [EvaluationSet(make_set(tmp_path / name), rows=("dense",)) for name in ("one", "two")]
-
-    def contents() -> dict[str, bytes]:
-        files = [each for each in out.rglob("*") if each.is_file()]
-        shown = {each.relative_to(out).as_posix(): each.read_bytes() for each in files}
-        return {name: read for name, read in shown.items() if not name.startswith(".unfinished")}
 
     def evaluate(wanted: EvaluationSet) -> tuple[ReportFolder, Experiment]:
         report = ReportFolder(out)
@@ -97,25 +99,32 @@ def test_killed_at_any_call_a_report_is_whole_or_has_no_report_json(tmp_path: Pa
 
     report, experiment = evaluate(sets[0])
     report.finish(experiment)
-    old = contents()
+    old = contents(out)
     report, experiment = evaluate(sets[1])
     shutil.copytree(out, safe)
-    met = []
+    met, recovered = [], []
     for _ in kill_at_each_call(lambda: report.finish(experiment)):
-        met.append(contents())
-        shutil.rmtree(out)
+        met.append(contents(out))
+        found = ReportFolder(out)  # the next run: it ends what was begun
+        recovered.append(contents(out))
+        assert not any(each.is_file() for each in (out / ".unfinished").rglob("*"))
+        assert not (out / ".older").exists()
+        shutil.rmtree(found.folder)
         shutil.copytree(safe, out)
-    new = contents()
+    new = contents(out)
     assert {"runs/one.dense.trec", "report.json"} <= old.keys()
     assert {"runs/two.dense.trec", "report.json"} <= new.keys()
     whole = [found for found in met if "report.json" in found]
     assert all(found in (old, new) for found in whole)
     assert whole[0] == old and whole[-1] == new
     assert len(whole) < len(met) and len(met) > 20
+    assert all(found in (old, new) for found in recovered)
+    assert recovered[0] == old and recovered[-1] == new
+    assert any(found == new and before != new for before, found in zip(met, recovered, strict=True))
     json.loads(new["report.json"])
     report, experiment = evaluate(sets[0])  # after any of them, another one
     report.finish(experiment)
-    assert contents().keys() == old.keys()
+    assert contents(out).keys() == old.keys()
 
 
 def test_ids_with_white_space_cost_the_run_file_only(tmp_path: Path) -> None:
@@ -128,6 +137,21 @@ def test_ids_with_white_space_cost_the_run_file_only(tmp_path: Path) -> None:
     assert "No run of bm25 on s" in text and "'d 1'" in text
     assert not list((tmp_path / "out" / "runs").iterdir())
     assert experiment.sets[0].report.means["bm25"]["R@100"] == 1.0
+
+
+def test_a_run_that_cannot_be_written_ends_the_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unlike an id with white space: then no other run would be written either."""
+    report = ReportFolder(tmp_path / "out")
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("m3search.corpus.trec._write_lines", refuse)
+    sets = [EvaluationSet(make_set(tmp_path / "s"), rows=("bm25",))]
+    with pytest.raises(DataError, match="No space left"):
+        evaluate_sets(sets, Log().encoders, keep=report.add)
 
 
 def test_a_file_in_the_place_of_the_report(tmp_path: Path) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from evaluation_fakes import make_set
 
-from m3search import plan
 from m3search.errors import ConfigError
-from m3search.evaluation import EvaluationSet, load_sets, suite
+from m3search.evaluation import EvaluationSet, load_sets
 from m3search.evaluation.suite import ROWS, modes_of
+
+SUITES = Path(__file__).parent.parent / "eval" / "suites"
 
 
 def test_a_folder_needs_no_other_file(tmp_path: Path) -> None:
@@ -75,6 +75,17 @@ def test_a_suite_gives_its_settings_to_its_sets(tmp_path: Path) -> None:
         ("[[sets]]\npath = 'a'\nname = 'a/b'", "key sets.1", "'a/b'"),
         ("[[sets]]\npath = 'a'\nweights = [1, -1, 1]", "key sets.1", "from 0 up"),
         ("[[sets]]\npath = 'a'\n[[sets]]\npath = 'b/a'", "sets", "'a' twice"),
+        ("[row_weights]\nall = [1, -1, 1]\n[[sets]]\npath = 'a'", "s.toml", "from 0 up"),
+        ("[row_weights]\nal = [1, 1, 1]\n[[sets]]\npath = 'a'", "key row_weights", "'all'"),
+        ("[row_weights]\nmulti = [1, 1, 1]\n[[sets]]\npath = 'a'", "row_weights", "'multi'"),
+        ("[row_weights]\nbm25 = [1, 1, 1]\n[[sets]]\npath = 'a'", "row_weights", "'bm25'"),
+        (
+            "[[sets]]\npath = 'a'\n[sets.row_weights]\nall = [1, 1, 1]\n"
+            "'multi+sparse+dense' = [1, 1, 1]",
+            "key sets.1.row_weights",
+            "each once",
+        ),
+        ("[[sets]]\npath = 'a'\n[sets.row_weights]\nall = [1]", "row_weights.all", "a list of 3"),
     ],
 )
 def test_a_wrong_suite(tmp_path: Path, text: str, where: str, said: str) -> None:
@@ -93,6 +104,42 @@ def test_rows_and_their_modes() -> None:
     assert modes_of("bm25") is None
 
 
-def test_a_suite_takes_what_a_search_takes() -> None:
-    assert get_args(suite.Missing) == get_args(plan.Missing)
-    assert get_args(suite.Candidates) == get_args(plan.Candidates)
+def test_weights_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        """
+        weights = [1, 1, 1]
+        row_weights = { "sparse+dense" = [0.2, 0.8, 0], all = [0.15, 0.5, 0.35] }
+        rows = ["multi", "dense+sparse", "all", "dense+multi", "bm25"]
+        [[sets]]
+        path = "shared"
+        [[sets]]
+        path = "own"
+        weights = [2, 2, 2]
+        [[sets]]
+        path = "both"
+        weights = [2, 2, 2]
+        [sets.row_weights]
+        all = [1, 0, 3]
+        """
+    )
+    shared, own, both = load_sets([path])
+    plans = shared.plans(100)
+    assert list(plans) == ["multi", "dense+sparse", "all", "dense+multi"]
+    assert [dict(plan.weights) for plan in plans.values()] == [
+        {"multi": 1}, {"dense": 0.2, "sparse": 0.8},
+        {"dense": 0.15, "sparse": 0.5, "multi": 0.35}, {"dense": 1, "multi": 1},
+    ]  # fmt: skip
+    assert shared.weights_of("dense+sparse") == (0.2, 0.8, 0)
+    assert own.weights_of("all") == own.weights_of("dense+sparse") == (2, 2, 2)
+    assert (both.weights_of("all"), both.weights_of("dense+sparse")) == ((1, 0, 3), (2, 2, 2))
+    alone = EvaluationSet(tmp_path, depth=7)
+    assert alone.weights_of("all") is None
+    assert {plan.depth for plan in alone.plans(5).values()} == {7}
+    assert dict(alone.plans(5)["all"].weights) == {"dense": 1, "sparse": 0.3, "multi": 1}
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_suite_of_the_repository_can_be_run(path: Path) -> None:
+    sets = load_sets([path], data="/data")
+    assert sets and all(each.plans(100) and each.path.parent == Path("/data") for each in sets)

@@ -80,7 +80,7 @@ def test_pooled_vectors_have_no_token_to_name() -> None:
     index = make_index(TEXTS)
     index.encoded.multi[0] = index.encoded.multi[0][:2]
     searcher = Searcher(index, WordEncoder())
-    (hit,) = searcher.search("late", k=1)
+    hit = next(hit for hit in searcher.search("late") if hit.document.id == "d0")
     assert {match.document for match in searcher.explain("late", hit).tokens} == {""}
 
 
@@ -89,6 +89,20 @@ def test_only_documents_of_the_index_are_explained() -> None:
     stranger = Hit(1, 0.0, Document("x", "late"), {})
     with pytest.raises(ConfigError, match="found 'x'"):
         searcher.explain("late", stranger)
+
+
+@pytest.mark.parametrize("field", ["text", "title"])
+def test_a_document_that_was_replaced_since_is_not_explained(field: str) -> None:
+    """Its old words with the vectors of the new ones would be an explanation of nothing."""
+    index = make_index([Document("1", "late tea", "Tea"), Document("2", "rice")])
+    searcher = Searcher(index, WordEncoder())
+    hit = searcher.search("late", k=1)[0]
+    assert searcher.explain("late", hit).terms
+    index.texts[0] = index.texts[0]._replace(**{field: "other words"})
+    with pytest.raises(ConfigError, match="'1', found others: it was replaced since"):
+        searcher.explain("late", hit)
+    index.texts[0] = hit.document._replace(metadata={"lang": "en"})  # decides no vector
+    assert searcher.explain("late", hit).terms
 
 
 def test_the_latest_query_is_not_encoded_again() -> None:

@@ -15,6 +15,7 @@ from small_indexes import assert_ranks, build, contents, corpus, names
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.index import Index
+from m3search.records import Document
 
 
 def test_build_and_open(tmp_path):
@@ -132,6 +133,51 @@ def widen_dense(encoded, row):
 
 def widen_sparse(encoded, row):
     return replace(encoded, sparse=sp.hstack([encoded.sparse, encoded.sparse], format="csr"))
+
+
+def lower_sparse(encoded, row):
+    encoded.sparse.data[encoded.sparse.indptr[row] + 1] = 0
+    return encoded
+
+
+def shorten_multi(encoded, row):
+    encoded.multi[row] = np.eye(3, MULTI_DIM, dtype=np.float32)
+    encoded.multi[row][1] *= 0.9
+    return encoded
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lower_sparse, "sparse weights above 0, found one that is not"),
+        (shorten_multi, "multi vectors of length 1, found one of another length"),
+    ],
+)
+def test_vectors_that_are_not_what_the_format_promises_are_refused(tmp_path, spoil, message):
+    documents = [document._replace(title="") for document in corpus(1100)]
+    with pytest.raises(ConfigError, match=f"document 'd1030': expected {message}"):
+        Index.build(tmp_path, documents, Spoiling(spoil))
+    assert len(Index.open(tmp_path)) == 1024
+
+
+def test_vectors_rounded_to_half_the_bits_are_unit_vectors(tmp_path):
+    def round_all(encoded, row):
+        def brain(vectors):  # bfloat16, cut instead of rounded
+            return (vectors.view(np.uint32) & 0xFFFF0000).view(np.float32)
+
+        return replace(encoded, multi=[brain(text) for text in encoded.multi])
+
+    documents = [document._replace(title="") for document in corpus(1100)]
+    assert len(Index.build(tmp_path, documents, Spoiling(round_all))) == 1100
+
+
+@pytest.mark.parametrize(
+    "wrong", [Document("a", None), Document("a", "t", None), Document(None, "t"), Document([], "t")]
+)
+def test_a_document_without_a_text_is_refused(tmp_path, wrong):
+    with pytest.raises(ConfigError, match="expected an id, a title and a text"):
+        build(tmp_path, [*corpus(9), wrong])
+    assert len(Index.open(tmp_path)) == 7
 
 
 @pytest.mark.parametrize(

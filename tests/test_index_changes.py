@@ -88,3 +88,14 @@ def test_an_id_twice_in_one_call(tmp_path):
     with pytest.raises(ConfigError, match="'d30'"):
         index.add([*corpus(1, 30), *corpus(1, 30)])
     assert index.add(corpus(20)).replaced == 20
+
+
+def test_an_id_that_is_no_text_is_refused(tmp_path):
+    """What a shell gives for a byte that is not UTF-8."""
+    index = build(tmp_path, corpus(3))
+    for ask in (index.delete, index.rows_of):
+        with pytest.raises(ConfigError, match=r"id '\\udcff': expected text in UTF-8"):
+            ask(["d1", "\udcff"])
+        with pytest.raises(ConfigError, match="id 7: expected text in UTF-8, found 7"):
+            ask(["d1", 7])
+    assert len(Index.open(tmp_path)) == 3

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from index_fakes import IDENTITY, FakeEncoder
+from index_fakes import IDENTITY, MULTI_DIM, FakeEncoder
 from small_indexes import assert_ranks, build, contents, corpus
 
 from m3search.index import Index
 from m3search.records import Document
+from m3search.stores.codecs import SAMPLE_VECTORS, check_codec
+from m3search.stores.documents import Record
 from m3search.stores.multi import VectorWriter
+from m3search.stores.writer import IndexWriter
 
 
 def test_truncated_documents_are_counted(tmp_path):
@@ -96,3 +102,44 @@ def test_a_merge_holds_a_bounded_number_of_bytes(tmp_path, monkeypatch):
 def test_a_segment_ends_at_its_byte_budget(tmp_path, monkeypatch):
     monkeypatch.setattr("m3search.stores.intake.SEGMENT_BYTES", 1)
     assert len(build(tmp_path, corpus(9), segment_documents=3).manifest.segments) == 3
+
+
+def test_the_sample_for_the_codec_keeps_no_batch_alive(tmp_path, monkeypatch):
+    """The encoder returns views of one array."""
+    batches, sampled = [], []
+
+    class Viewing(FakeEncoder):
+        def encode(self, texts, kind="document"):
+            encoded = super().encode(texts, kind)
+            batch = np.zeros((200 * len(texts), MULTI_DIM), np.float32)
+            batch[:, 0] = 1
+            batches.append(weakref.ref(batch))
+            return replace(encoded, multi=np.split(batch, len(texts)))
+
+    def check(sample, codec):
+        sampled.append([len(text) for text in sample])
+        return check_codec(sample, codec)
+
+    def watched():
+        for document in corpus(12):
+            gc.collect()
+            alive.append(sum(batch() is not None for batch in batches))
+            yield document
+
+    alive = []
+    monkeypatch.setattr("m3search.stores.intake.CHUNK_DOCUMENTS", 2)
+    monkeypatch.setattr("m3search.stores.writer.check_codec", check)
+    Index.build(tmp_path, watched(), Viewing(), segment_documents=6)
+    assert sampled == [[SAMPLE_VECTORS] * 6]
+    assert max(alive) <= 1  # the one that was encoded last
+
+
+def test_the_sample_for_the_codec_is_dropped_once_it_has_served(tmp_path):
+    Index.build(tmp_path, [], FakeEncoder())
+    documents = corpus(4)
+    encoded = FakeEncoder().encode([document.text for document in documents])
+    with IndexWriter(tmp_path) as writer:
+        writer.append([Record.of(document) for document in documents], encoded, [])
+        assert len(writer._sample) == 4
+        writer.commit(complete=True)
+        assert writer._sample == []

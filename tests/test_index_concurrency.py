@@ -61,33 +61,62 @@ def test_what_a_newer_commit_removed_is_no_damage(tmp_path, monkeypatch, read):
     assert find_damages(tmp_path, read=read) == (index.manifest, [])
 
 
+def search(view, queries) -> list[tuple[int, str]]:
+    """(n, text) of all documents found in a commit, each looked at in every way there is."""
+    found = []
+    for mode in MODES:
+        hits = view.retrieve(mode, queries, 5, view.select("n>=3"))
+        for line in range(len(queries)):
+            rows = hits.rows[line][hits.rows[line] >= 0]
+            documents = view.documents(rows)
+            names = [document.id for document in documents]
+            assert view.ids(rows) == names
+            assert view.rows_of(names).tolist() == rows.tolist()
+            exact = view.scores(mode, queries[line : line + 1], rows)
+            assert exact.tobytes() == hits.scores[line][: len(rows)].tobytes()
+            assert names == [f"d{document.metadata['n']}" for document in documents]
+            found += [(document.metadata["n"], document.text) for document in documents]
+    return found
+
+
 def test_threads_read_while_another_writes(tmp_path):
-    index = build(tmp_path, corpus(30))
+    """What three threads find in a commit is what that commit holds."""
+    index = build(tmp_path, corpus(30), segment_documents=9)
     queries = FakeEncoder().encode(["a b", "c"])
-    failures, stop = [], threading.Event()
+    texts = {document.id: document for document in corpus(30)}
+    states = {index.manifest.commit: texts}
+    found, failures, stop = set(), [], threading.Event()
 
     def read():
-        while not stop.is_set():
-            view = index.pinned()
-            for mode in MODES:
-                rows = view.retrieve(mode, queries, 5).rows
-                found = view.ids(rows[rows >= 0])
-                if view.rows_of(found).tolist() != rows[rows >= 0].tolist():
-                    failures.append((mode, rows))
+        try:
+            while not stop.is_set():
+                view = index.pinned()
+                lines = search(view, queries)
+                found.update((view.manifest.commit, n, text) for n, text in lines)
+        except BaseException as error:
+            failures.append(error)
 
     threads = [threading.Thread(target=read) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
-        for step in range(4):
-            index.add(corpus(5, first=5 * step, words=f"new {step}"))
-            index.delete([f"d{step}"])
+        for step in range(6):
+            new = corpus(5, first=5 * step, words=f"new {step}")
+            index.add(new, segment_documents=2)
+            texts = {**texts, **{document.id: document for document in new}}
+            states[index.manifest.commit] = texts
+            index.delete([f"d{step}", f"d{step + 9}"])
+            texts = {n: d for n, d in texts.items() if n not in (f"d{step}", f"d{step + 9}")}
+            states[index.manifest.commit] = texts
             index.compact()
+            states[index.manifest.commit] = texts
     finally:
         stop.set()
         for thread in threads:
             thread.join()
     assert failures == []
+    assert len({commit for commit, _, _ in found}) > 3
+    assert all(n >= 3 and states[commit][f"d{n}"].text == text for commit, n, text in found)
 
 
 def test_one_writer_at_a_time(tmp_path):
@@ -120,3 +149,32 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path):
     holder.join()
     holder.close()
     assert index.delete(["d1"]) == 1
+
+
+def test_a_file_removed_while_it_is_looked_at_is_missing(tmp_path, monkeypatch):
+    """A writer collects what an older commit names at any moment."""
+    index = build(tmp_path, corpus(3))
+    removed = tmp_path / "segments" / "00000001" / "multi.lmdb"
+    stat = Path.stat
+
+    def vanishing(path, **options):
+        status = stat(path, **options)
+        if path == removed:
+            removed.unlink()
+        return status
+
+    monkeypatch.setattr(Path, "stat", vanishing)
+    assert find_damages(tmp_path, read=True) == (index.manifest, [f"{removed}: missing"])
+    assert find_damages(tmp_path, read=False) == (index.manifest, [f"{removed}: missing"])
+
+
+def test_a_file_that_cannot_be_read_is_damage(tmp_path, monkeypatch):
+    index = build(tmp_path, corpus(3))
+
+    def fail(path):
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("m3search.stores.segment.checksum", fail)
+    damages = index.verify()
+    assert len(damages) == 7
+    assert all(damage.endswith(": Input/output error") for damage in damages)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from dataclasses import replace
 
+import lmdb
 import pytest
 from index_fakes import IDENTITY, FakeEncoder
 from small_indexes import assert_ranks, build, contents, corpus, names
 
 from m3search.errors import ArtifactError
 from m3search.index import Index
+from m3search.stores import tiers
 
 
 def test_a_build_goes_on_after_an_error(tmp_path):
@@ -154,3 +158,109 @@ def test_what_a_killed_writer_left_is_ignored_then_collected(tmp_path):
     assert not list(segments.glob("*/deletes*"))
     assert names(tmp_path) == ["manifest.json", "notes.txt", "segments", "write.lock"]
     assert index.verify() == []
+
+
+@pytest.fixture
+def few_segments(monkeypatch):
+    monkeypatch.setattr(tiers, "MOST_SEGMENTS", 4)
+    monkeypatch.setattr(tiers, "MERGED_AT_ONCE", 3)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Merges that raise from the second on; which have begun is counted."""
+    begun, merge = [], tiers.merge_segments
+
+    def fail(folder, *rest):
+        begun.append(folder.name)
+        merged = merge(folder, *rest)
+        if len(begun) > 1 and begun[0] is not None:
+            raise fail.error
+        return merged
+
+    fail.begun = begun
+    monkeypatch.setattr(tiers, "merge_segments", fail)
+    return fail
+
+
+def interrupted_add(path, failing, error):
+    """(index, error) of an add whose second merge was broken off."""
+    failing.error = error
+    index = build(path, corpus(3), segment_documents=1)
+    assert failing.begun == []
+    with pytest.raises((KeyboardInterrupt, ArtifactError)) as raised:
+        index.add(corpus(11, first=1, words="new"), segment_documents=1)
+    return index, raised.value
+
+
+def test_an_interrupt_while_merging_starts_no_other_merge(tmp_path, few_segments, failing):
+    index, _ = interrupted_add(tmp_path, failing, KeyboardInterrupt())
+    assert len(failing.begun) == 2
+    # four of the build, the add and one merge: nothing is committed a second time
+    assert index.manifest.commit == 6
+    assert names(tmp_path / "segments") == sorted(each.name for each in index.manifest.segments)
+    assert contents(index) == {d.id: d for d in [*corpus(1), *corpus(11, 1, "new")]}
+    assert index.verify() == []
+    failing.begun[:] = [None]  # merges work again
+    index.add(corpus(1, first=50), FakeEncoder())
+    assert len(index.manifest.segments) <= 4
+
+
+def test_what_an_interrupt_leaves_is_committed_without_merging(tmp_path, few_segments, failing):
+    def broken():
+        yield from corpus(9, first=1, words="new")
+        raise KeyboardInterrupt
+
+    index = build(tmp_path, corpus(3), segment_documents=1)
+    with pytest.raises(KeyboardInterrupt):
+        index.add(broken(), segment_documents=1)
+    assert failing.begun == []
+    assert (len(index), len(index.manifest.segments), index.verify()) == (10, 10, [])
+    failing.begun[:] = [None]
+    index.delete(["d1"])
+    index.add(corpus(1), FakeEncoder())
+    assert (len(index), len(index.manifest.segments) <= 4) == (9, True)
+
+
+def test_an_error_while_merging_is_told(tmp_path, few_segments, failing):
+    index, error = interrupted_add(tmp_path, failing, OSError(5, "Input/output error"))
+    assert "Input/output error; 12 documents are committed and safe" in str(error)
+    assert len(failing.begun) == 2
+    assert (len(index), index.verify()) == (12, [])
+
+
+@pytest.mark.parametrize("number", [28, 122])
+def test_no_room_to_merge_is_left_to_the_next_writer(tmp_path, few_segments, failing, number):
+    failing.error = OSError(number, "No room")
+    index = build(tmp_path, corpus(12), segment_documents=1)
+    assert len(failing.begun) >= 2
+    assert len(index.manifest.segments) > 4
+    assert names(tmp_path / "segments") == sorted(each.name for each in index.manifest.segments)
+    assert (len(index), index.verify()) == (12, [])
+
+
+def fail_as_lmdb(*_, **__):
+    raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+
+
+def fail_as_sqlite(*_):
+    connection = sqlite3.connect(":memory:")
+    connection.execute("PRAGMA max_page_count = 1")
+    connection.execute("CREATE TABLE t (x)")
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("m3search.stores.multi.VectorWriter._put", fail_as_lmdb),
+        ("m3search.stores.documents.DocumentWriter._insert", fail_as_sqlite),
+    ],
+)
+def test_libraries_that_find_no_room(tmp_path, monkeypatch, place, error):
+    """They have errors of their own, but a disk without room is one."""
+    build(tmp_path, corpus(3))
+    monkeypatch.setattr(place, error)
+    with pytest.raises(ArtifactError) as raised:
+        Index.open(tmp_path).add(corpus(2, 50), FakeEncoder())
+    assert isinstance(raised.value.__cause__, OSError)
+    assert raised.value.__cause__.errno == errno.ENOSPC

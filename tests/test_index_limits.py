@@ -15,11 +15,14 @@ from small_indexes import build, contents, corpus
 from m3search.errors import ArtifactError
 from m3search.index import Index
 
+SYNCS = 30
+"""of an add, a delete and a compaction"""
 
-@pytest.mark.parametrize("call", range(1, 30, 2))
+
+@pytest.mark.parametrize("call", [*range(1, SYNCS, 2), SYNCS, SYNCS + 1])
 def test_a_disk_that_is_full_at_any_sync(tmp_path, monkeypatch, call):
     index = build(tmp_path, corpus(10))
-    calls, sync = [0], os.fsync
+    calls, errors, sync = [0], [], os.fsync
 
     def fail(handle):
         calls[0] += 1
@@ -34,9 +37,11 @@ def test_a_disk_that_is_full_at_any_sync(tmp_path, monkeypatch, call):
         try:
             change()
         except ArtifactError as error:
+            errors.append(error)
             assert "No space left on device; " in str(error)
             assert f"{before.documents} documents are committed and safe" in str(error)
             assert str(tmp_path) in error.where
+    assert len(errors) == (call <= SYNCS)
     monkeypatch.setattr("os.fsync", sync)
     for change in changes:
         change()

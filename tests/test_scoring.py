@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import sparse as sp
 
 from m3search.fusion import reciprocal_rank_fusion, top_k, weighted_sum
-from m3search.records import Hits
-from m3search.scoring import dense_scores, maxsim, maxsim_many, sparse_scores
+from m3search.records import Encoded, Hits
+from m3search.scoring import dense_scores, maxsim, maxsim_many, pair_scores, sparse_scores
 
 
 def unit(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
@@ -109,3 +109,19 @@ def test_reciprocal_rank_fusion_by_hand() -> None:
     expected = [1 / 62 + 1 / 61, 1 / 61 + 1 / 63, 1 / 62]
     np.testing.assert_allclose(fused.scores[0, :3], expected, rtol=1e-6)
     assert reciprocal_rank_fusion([one, two], 1, constant=2, weights=[0, 1]).rows.tolist() == [[3]]
+
+
+def test_scores_of_pairs_by_hand() -> None:
+    def encoded(*lines: list[float]) -> Encoded:
+        rows = np.array(lines, np.float32)
+        return Encoded(rows, sp.csr_array(rows), [row[None] for row in rows])
+
+    queries, documents = encoded([1, 0], [0.6, 0.8]), encoded([0.8, 0.6], [0, 1])
+    scores = pair_scores(queries, documents, (1, 3, 0))
+    for name in ("dense", "sparse", "colbert", "sparse+dense", "colbert+sparse+dense"):
+        assert scores[name] == pytest.approx([0.8, 0.8]), name
+    queries = Encoded(queries.dense, sp.csr_array((2, 2), dtype=np.float32), queries.multi)
+    scores = pair_scores(queries, documents, (1, 3, 4))
+    assert scores["sparse+dense"] == pytest.approx([0.2, 0.2])
+    assert scores["colbert+sparse+dense"] == pytest.approx([0.5, 0.5])
+    assert pair_scores(queries, documents, (0, 0, 4))["sparse+dense"] == [0, 0]

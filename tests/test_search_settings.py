@@ -9,7 +9,7 @@ import pytest
 from searching import TEXTS, make_searcher
 
 from m3search.errors import ConfigError
-from m3search.records import MODES, Document, Query
+from m3search.records import MODES, Document, Mode, Query
 from m3search.stores.filter import Filter
 
 
@@ -47,7 +47,8 @@ def test_filter_holds_in_every_stage() -> None:
         ({"weights": (1, math.nan, 1)}, "nan for sparse"),
         ({"weights": (1, 1, math.inf)}, "inf for multi"),
         ({"weights": (0, 0, 0)}, "only zeros"),
-        ({"weights": (1, 0, 1), "modes": ("sparse",)}, "a weight above 0 for sparse"),
+        ({"weights": (1, 0, 0), "modes": ("sparse", "multi")}, "a weight above 0 for sparse or"),
+        ({"weights": (1, -1, 1), "modes": ("sparse",)}, "-1.0 for sparse"),
         ({"weights": ("a", 0, 1)}, "weights: expected numbers"),
         ({"weights": {"dense": 1}}, "none for sparse, multi"),
         ({"weights": {"dens": 1}}, "Did you mean 'dense'"),
@@ -73,8 +74,26 @@ def test_weights_as_a_mapping_and_a_weight_of_zero() -> None:
     assert all(hit.score == hit.scores["sparse"] for hit in only)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_one_mode_alone_weighs_1_whatever_was_given(mode: Mode) -> None:
+    searcher = make_searcher()
+    expected = searcher.search("late tea", modes=[mode])
+    assert searcher.search("late tea", modes=[mode], weights=(0, 0, 0)) == expected
+    assert all(hit.score == hit.scores[mode] for hit in expected)
+
+
 def test_modes_in_any_order_are_one_question() -> None:
     searcher = make_searcher()
     assert searcher.search("late", modes=("multi", "dense", "dense")) == searcher.search(
         "late", modes=("dense", "multi")
     )
+
+
+def test_what_is_no_text_and_no_filter_is_named() -> None:
+    searcher = make_searcher()
+    for text in (None, ["a", "b"], 3):
+        with pytest.raises(ConfigError, match="search: expected one text"):
+            searcher.search(text)  # type: ignore[arg-type]
+    for condition in ({"lang": "en"}, 5):
+        with pytest.raises(ConfigError, match="filter: expected a condition"):
+            searcher.search("a", filter=condition)  # type: ignore[arg-type]

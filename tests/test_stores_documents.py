@@ -1,17 +1,14 @@
-import json
-import re
 import sqlite3
 import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.records import Document
-from m3search.stores.documents import FILE, FILTERS_KEPT, DocumentStore, DocumentWriter, Record
-from m3search.stores.filter import Condition, Filter
+from m3search.stores import documents
+from m3search.stores.documents import FILE, DocumentStore, DocumentWriter, Record
+from m3search.stores.filter import Filter
 
 
 def write(folder, documents) -> DocumentStore:
@@ -21,14 +18,6 @@ def write(folder, documents) -> DocumentStore:
         writer.append([Record.of(document) for document in documents[start : start + 3]])
     writer.finish()
     return DocumentStore(folder, len(documents))
-
-
-def by_metadata(folder, values) -> DocumentStore:
-    return write(folder, [Document(f"d{i}", "", "", value) for i, value in enumerate(values)])
-
-
-def matching(store, text) -> list[int]:
-    return np.flatnonzero(store.select(Filter.parse(text))).tolist()
 
 
 def test_documents_come_back_as_they_were(tmp_path):
@@ -69,138 +58,6 @@ def test_what_cannot_be_stored(document):
         Record.of(document)
 
 
-@pytest.mark.parametrize(
-    ("text", "rows"),
-    [
-        ("lang=de", [0]),
-        ("lang!=de", [1, 2, 3, 4]),
-        ("lang in de | fr", [0, 1]),
-        ("year>=2000", [1, 2]),
-        ("year<2000", [0]),
-        ("year=2000", [1, 2]),
-        ("year!=2000", [0, 3, 4]),
-        ("year=2000.0", [1, 2]),
-        ("year>1e3,lang=fr", [1]),
-        ("id=d3", [3]),
-        ("id>d1", [2, 3, 4]),
-        ("title=", [0, 1, 2, 3, 4]),
-        ("draft=true", [3]),
-        ("draft!=true", [0, 1, 2, 4]),
-        ("missing=1", []),
-        ("missing!=1", [0, 1, 2, 3, 4]),
-        ("missing<1", []),
-        ("a.b=c d", [2]),
-        ("null!=x", [0, 1, 2, 3, 4]),
-        ("null=", []),
-        ("page>9", [0]),
-        ("page>=9x", []),
-        (" lang = de ", [0]),
-        ("tags=tea", [2, 3]),
-        ("tags!=tea", [0, 1, 4]),
-        ("tags in salt|tea", [2, 3]),
-        ("tags<9", [3]),
-    ],
-)
-def test_filters_by_hand(tmp_path, text, rows):
-    store = by_metadata(
-        tmp_path,
-        [
-            {"lang": "de", "year": 1999, "page": 10},
-            {"lang": "fr", "year": 2000, "page": "1"},
-            {"year": 2000.0, "a.b": "c d", "null": None, "tags": "tea"},
-            {"draft": True, "lang": "es", "tags": ["tea", "milk", 7]},
-            {"lang": "es", "draft": False, "tags": []},
-        ],
-    )
-    assert matching(store, text) == rows
-
-
-def test_numbers_compare_as_numbers_and_text_as_text(tmp_path):
-    store = by_metadata(tmp_path, [{"x": 9}, {"x": "9"}, {"x": 10}, {"x": "10"}, {"x": 1e300}])
-    assert matching(store, "x<10") == [0]  # "9" is text, and "9" > "10" as text
-    assert matching(store, "x>9") == [2, 4]
-    assert matching(store, "x=9") == [0, 1]
-    assert matching(store, "x>=99999999999999999999") == [4]
-    assert matching(store, "x<a") == [0, 1, 2, 3, 4]
-
-
-def oracle(metadata, condition: Condition) -> bool:
-    if condition.operator == "!=":
-        return not oracle(metadata, Condition(condition.field, "=", condition.values))
-    if condition.operator == "in":
-        return any(
-            oracle(metadata, Condition(condition.field, "=", (v,))) for v in condition.values
-        )
-    value, wanted = metadata.get(condition.field), condition.values[0]
-    if isinstance(value, list):
-        return any(oracle({condition.field: element}, condition) for element in value)
-    if value is None:
-        return False
-    if not isinstance(value, (str, bool)) and re.fullmatch(r"-?\d+(\.\d+)?", wanted):
-        left, right = value, float(wanted)
-    else:
-        left, right = value if isinstance(value, str) else json.dumps(value), wanted
-    return {
-        "=": left == right,
-        "<": left < right,
-        "<=": left <= right,
-        ">": left > right,
-        ">=": left >= right,
-    }[condition.operator]
-
-
-SINGLE = st.one_of(
-    st.sampled_from(["de", "fr", "", "10", "9", "true", "é", "Z", "a b"]),
-    st.integers(-20, 20),
-    st.booleans(),
-    st.none(),
-)
-VALUES = st.one_of(SINGLE, st.lists(SINGLE, max_size=3))
-TEXTS = st.sampled_from(["de", "fr", "10", "9", "-3", "2.5", "true", "é", "Z", "a b"])
-OPERATORS = st.sampled_from(["=", "!=", "<", "<=", ">", ">="])
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.dictionaries(st.sampled_from("xyz"), VALUES), max_size=8),
-    st.lists(st.tuples(st.sampled_from("xyz"), OPERATORS, TEXTS), min_size=1, max_size=3),
-    st.lists(TEXTS, min_size=1, max_size=3),
-)
-def test_filters_against_python(tmp_path_factory, values, conditions, several):
-    store = by_metadata(tmp_path_factory.mktemp("documents"), values)
-    text = ",".join("".join(c) for c in conditions) + f",x in {'|'.join(several)}"
-    parsed = Filter.parse(text)
-    assert [(c.field, c.operator, c.values[0]) for c in parsed.conditions[:-1]] == conditions
-    expected = [all(oracle(value, c) for c in parsed.conditions) for value in values]
-    assert store.select(parsed).tolist() == expected
-
-
-@pytest.mark.parametrize(
-    "text", ["", "lang", "lang=de,", ",", "=de", "lang==de", "lang in ", "lang in de||fr", "a<>b"]
-)
-def test_malformed_filters_show_the_grammar(text):
-    with pytest.raises(ConfigError, match=r"lang in de\|fr\|es"):
-        Filter.parse(text)
-
-
-def test_a_filter_cannot_leave_its_parameter(tmp_path):
-    store = by_metadata(tmp_path, [{"a'b": "x"}, {"x": "' OR 1=1 --"}])
-    assert matching(store, "a'b=x") == [0]
-    assert matching(store, "x=' OR 1=1 --"[:5] + "' OR 1") == []
-    assert store.select(Filter((Condition("x", "=", ("' OR 1=1 --",)),))).tolist() == [False, True]
-
-
-def test_a_filter_asked_again_is_kept(tmp_path):
-    store = by_metadata(tmp_path, [{"x": 1}, {}])
-    first = store.select(Filter.parse("x=1"))
-    assert store.select(Filter.parse("x=1")) is first
-    with pytest.raises(ValueError, match="read-only"):
-        first[0] = False
-    for number in range(FILTERS_KEPT):
-        store.select(Filter.parse(f"x={number + 2}"))
-    assert store.select(Filter.parse("x=1")) is not first
-
-
 def test_threads(tmp_path):
     store = write(tmp_path, [Document(f"d{i}", str(i)) for i in range(500)])
     errors = []
@@ -237,3 +94,91 @@ def test_damage(tmp_path):
     (tmp_path / FILE).write_bytes(b"x" * 4096)
     with pytest.raises(ArtifactError, match="SQLite"):
         DocumentStore(tmp_path, 2)
+
+
+def spoil(folder, pages) -> DocumentStore:
+    """A store of 3,000 documents of which some pages are damaged, of the size that it had."""
+    write(folder, [Document(f"d{i}", "text " * 9, "", {"n": i}) for i in range(3000)])
+    content = bytearray((folder / FILE).read_bytes())
+    for page in pages(len(content) // 4096):
+        for place in range(4096 * page, 4096 * (page + 1)):
+            content[place] ^= 0xFF
+    (folder / FILE).write_bytes(content)
+    return DocumentStore(folder, 3000)
+
+
+def test_damage_met_while_reading_is_called_damage(tmp_path):
+    store = spoil(tmp_path, lambda count: range(3, count // 3))
+    every = list(range(3000))
+    for read in (
+        lambda: store.records(every),
+        lambda: store.documents(every),
+        lambda: store.ids(every),
+        lambda: list(store.each_id(np.array(every))),
+        lambda: store.rows_of([f"d{i}" for i in every]),
+        lambda: store.select(Filter.parse("n>3")),
+    ):
+        with pytest.raises(ArtifactError, match=r"documents\.sqlite: expected a SQLite file"):
+            read()
+    (damage,) = store.verify()
+    assert "malformed" in damage or "not a database" in damage
+
+
+def change(folder, *statements) -> DocumentStore:
+    write(folder, [Document(f"d{i}", "text", "", {"n": i}) for i in range(4)])
+    connection = sqlite3.connect(folder / FILE)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+    return DocumentStore(folder, 4)
+
+
+def test_a_missing_row_is_damage(tmp_path):
+    store = change(tmp_path, "DELETE FROM documents WHERE row = 1")
+    for read in (store.records, store.documents, store.ids):
+        with pytest.raises(ArtifactError, match=r"documents\.sqlite: expected row 1, found none"):
+            read([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("UPDATE documents SET metadata = '{' WHERE row = 1", "metadata of row 1 in JSON"),
+        ("UPDATE documents SET text = x'ff' WHERE row = 1", "text in every column"),
+        ("UPDATE documents SET text = CAST(x'ff' AS TEXT) WHERE row = 1", "a SQLite file"),
+    ],
+)
+def test_what_is_no_document_is_damage(tmp_path, statement, expected):
+    store = change(tmp_path, statement)
+    assert store.documents([0, 2])[1].metadata == {"n": 2}
+    with pytest.raises(ArtifactError, match=expected):
+        store.documents([0, 1])
+
+
+def test_rows_beyond_the_segment_are_damage(tmp_path):
+    store = change(tmp_path, "UPDATE documents SET row = -7 WHERE row = 1")
+    for read in (
+        lambda: store.rows_of(["d0", "d1"]),
+        lambda: store.select(Filter.parse("n<3")),
+    ):
+        with pytest.raises(ArtifactError, match="expected rows from 0 to 3, found -7 to"):
+            read()
+
+
+def test_each_id_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "READ_AT_ONCE", 3)
+    store = write(tmp_path, [Document(f"d{i}", "") for i in range(10)])
+    rows = np.array([0, 2, 3, 5, 7, 8, 9])
+    assert list(store.each_id(rows)) == [f"d{row}" for row in rows]
+    assert store.select(Filter.parse("id>d4")).tolist() == [False] * 5 + [True] * 5
+
+
+def test_reads_in_blocks_take_turns(tmp_path, monkeypatch):
+    """A filter over a large segment does not keep the others waiting."""
+    monkeypatch.setattr(documents, "READ_AT_ONCE", 2)
+    store = write(tmp_path, [Document(f"d{i}", "") for i in range(10)])
+    blocks = store._blocks("SELECT row FROM documents ORDER BY row", [])
+    found = [next(blocks)]
+    assert store.ids([7]) == ["d7"]
+    assert [row for block in [*found, *blocks] for (row,) in block] == list(range(10))

@@ -15,6 +15,7 @@ from m3search.stores.codecs import (
     CODECS,
     check_codec,
     check_codec_name,
+    decode_together,
     decode_vectors,
     encode_vectors,
 )
@@ -226,9 +227,47 @@ def test_damage(tmp_path):
         VectorStore(tmp_path, 5, 8)
 
 
-def test_verify_finds_other_dimensions(tmp_path):
-    write(tmp_path, draw(np.random.default_rng(10), 5))
-    assert len(VectorStore(tmp_path, 5, 9).verify()) == 5
+def test_other_dimensions_are_damage(tmp_path):
+    random = np.random.default_rng(10)
+    write(tmp_path, draw(random, 5))
+    store = VectorStore(tmp_path, 5, 9)
+    assert len(store.verify()) == 5
+    with pytest.raises(ArtifactError, match="row 0, found vectors of 8 dimensions instead of 9"):
+        store.retrieve([unit(random, 2, 9)], 1)
+
+
+def write_blobs(folder, blobs) -> VectorStore:
+    writer = VectorWriter(folder, "fp16")
+    writer.append_blobs(blobs)
+    writer.finish()
+    return VectorStore(folder, len(blobs), 8)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(("place", "value"), [(0, 3), (2, 7), (4, 2), (4, 4), (7, 1), (None, None)])
+def test_a_blob_that_contradicts_itself_is_damage(tmp_path, codec, place, value):
+    """Beside another that makes up for it: together they have the length that they ask for."""
+    random = np.random.default_rng(13)
+    blobs = [encode_vectors(unit(random, 3, 8), codec) for _ in range(4)]
+    wrong = bytearray(blobs[1] if place is not None else blobs[1][:5])
+    if place is not None:
+        wrong[place] = value
+    other = bytearray(blobs[2])
+    if place == 4:
+        other[4] = 6 - value
+    store = write_blobs(tmp_path, [blobs[0], bytes(wrong), bytes(other), blobs[3]])
+    query = unit(random, 2, 8)
+    for read in (
+        lambda: store.retrieve([query], 2),
+        lambda: store.scores(query, np.arange(4)),
+        lambda: store.vectors(1),
+        lambda: list(store.blobs([1])),
+    ):
+        with pytest.raises(ArtifactError, match=r"multi\.lmdb: expected vectors of row 1, found"):
+            read()
+    assert store.verify()[0].startswith("row 1: ")
+    with pytest.raises(ValueError, match=r"blob|vectors"):
+        decode_together([bytes(wrong), bytes(other)])
 
 
 def test_pages_that_lmdb_cannot_read_are_damage(tmp_path):
@@ -243,3 +282,4 @@ def test_pages_that_lmdb_cannot_read_are_damage(tmp_path):
     store = VectorStore(tmp_path, 400, 8)
     with pytest.raises(ArtifactError, match=r"multi\.lmdb: expected vectors of row"):
         store.retrieve([unit(random, 3, 8)], 5)
+    assert store.verify()

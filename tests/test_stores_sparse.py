@@ -1,3 +1,6 @@
+import subprocess
+import sys
+import textwrap
 import tracemalloc
 
 import numpy as np
@@ -142,3 +145,59 @@ def test_damage(tmp_path, name):
     (tmp_path / name).write_bytes(b"not an array")
     with pytest.raises(ArtifactError, match=name):
         CscStore(tmp_path, 8, 5)
+
+
+def test_a_damaged_row_number_is_no_crash(tmp_path):
+    """In a process of its own, as scipy would write where the number points to."""
+    write(tmp_path, draw(np.random.default_rng(5), 200, 5))
+    path = tmp_path / "sparse.rows.npy"
+    content = bytearray(path.read_bytes())
+    content[128 + 4 * 20 + 3] ^= 0x40  # one bit of one posting
+    path.write_bytes(content)
+    other = tmp_path / "merged"
+    other.mkdir()
+    script = f"""
+        import pathlib
+        import numpy as np
+        from scipy import sparse as sp
+        from m3search.errors import ArtifactError
+        from m3search.stores.sparse import CscStore, merge_postings
+        store, other = CscStore(pathlib.Path({str(tmp_path)!r}), 200, 5), {str(other)!r}
+        query = sp.csr_array(np.ones((1, 5), np.float32))
+        store.scores(query, np.arange(200))  # searches in the lists, and finds fewer
+        for read in (
+            lambda: store.retrieve(query, 3),
+            lambda: merge_postings([(store, np.ones(200, bool))], pathlib.Path(other), 5),
+        ):
+            try:
+                read()
+            except ArtifactError as error:
+                print(error)
+        print(store.verify())
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+    )
+    retrieved, merged, verified = result.stdout.splitlines()
+    for error in (retrieved, merged):
+        assert f"{path}: expected rows from 0 to 199, found" in error
+    assert "a posting of a row outside" in verified
+
+
+def test_a_negative_row_number_is_damage(tmp_path):
+    store = write(tmp_path, draw(np.random.default_rng(6), 9, 5, density=1))
+    rows = np.load(tmp_path / "sparse.rows.npy")
+    rows[0] = -1
+    np.save(tmp_path / "sparse.rows.npy", rows)
+    store = CscStore(tmp_path, 9, 5)
+    with pytest.raises(ArtifactError, match=r"rows\.npy: expected rows from 0 to 8, found -1 to 8"):
+        store.retrieve(sp.csr_array(np.ones((1, 5), np.float32)), 3)
+
+
+def test_posting_lists_that_end_before_they_begin_do_not_open(tmp_path):
+    write(tmp_path, draw(np.random.default_rng(7), 30, 6))
+    indptr = np.load(tmp_path / "sparse.indptr.npy")
+    indptr[1:-1] = indptr[1:-1][::-1]
+    np.save(tmp_path / "sparse.indptr.npy", indptr)
+    with pytest.raises(ArtifactError, match=r"indptr\.npy: expected values that only rise"):
+        CscStore(tmp_path, 30, 6)

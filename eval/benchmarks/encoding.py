@@ -31,40 +31,45 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     asked = parser.parse_args()
-    texts = [
-        document_text(document) for document in islice(read_corpus(asked.corpus), asked.documents)
-    ]
+    read = islice(read_corpus(asked.corpus), asked.documents)
+    texts = [document_text(document) for document in read]
     encoders = {name: Encoder.load(asked.model, dtype=name) for name in asked.precisions}
+    first = next(iter(encoders.values()))
+    tokens = sum(len(vectors) + 1 for vectors in first.encode(texts).multi)
+    report = {
+        "documents": len(texts),
+        "tokens_per_document": round(tokens / len(texts), 1),
+        "threads": torch.get_num_threads(),
+        "device": str(first.device),
+        "rows": compare(measure(encoders, texts, asked.rounds), len(texts), tokens),
+    }
+    print(json.dumps(report, indent=2))
+
+
+def measure(encoders: dict[str, Encoder], texts: list[str], rounds: int) -> dict[str, float]:
+    """Precision -> the median seconds in which its encoder encodes the texts."""
     seconds: dict[str, list[float]] = {name: [] for name in encoders}
     for encoder in encoders.values():
         encoder.encode(texts[:64])  # the first call compiles and allocates
-    tokens = sum(len(vectors) + 1 for vectors in next(iter(encoders.values())).encode(texts).multi)
-    for _ in range(asked.rounds):
+    for _ in range(rounds):
         for name, encoder in encoders.items():
             started = time.perf_counter()
             encoder.encode(texts)
             seconds[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(rounds) for name, rounds in seconds.items()}
-    base = medians[asked.precisions[0]]
-    print(
-        json.dumps(
-            {
-                "documents": len(texts),
-                "tokens_per_document": round(tokens / len(texts), 1),
-                "threads": torch.get_num_threads(),
-                "device": str(next(iter(encoders.values())).device),
-                "rows": {
-                    name: {
-                        "documents_per_second": round(len(texts) / median, 1),
-                        "tokens_per_second": round(tokens / median),
-                        f"times_{asked.precisions[0]}": round(base / median, 2),
-                    }
-                    for name, median in medians.items()
-                },
-            },
-            indent=2,
-        )
-    )
+    return {name: statistics.median(spent) for name, spent in seconds.items()}
+
+
+def compare(seconds: dict[str, float], documents: int, tokens: int) -> dict[str, dict[str, float]]:
+    """Precision -> what it encodes a second, and how many times as much as the first one."""
+    base = next(iter(seconds))
+    return {
+        name: {
+            "documents_per_second": round(documents / spent, 1),
+            "tokens_per_second": round(tokens / spent),
+            f"times_{base}": round(seconds[base] / spent, 2),
+        }
+        for name, spent in seconds.items()
+    }
 
 
 if __name__ == "__main__":

@@ -127,6 +127,8 @@ def _changed(wanted: EvaluationSet, given: dict[str, Any]) -> EvaluationSet:
             found=",".join(map(str, weights)),
             remedy="The default is 1,0.3,1.",
         )
+    if weights is not None:
+        given = given | {"row_weights": {}}  # those given hold for every row
     try:
         return replace(wanted, **given)
     except ValueError as error:
@@ -155,7 +157,7 @@ def _progress_bars() -> Iterator[Progress]:
 
 def _print_tables(experiment: Experiment) -> None:
     """One table of sets x rows for each measure, in percent."""
-    from m3search.evaluation.report import percentages
+    from m3search.evaluation.tables import percentages
 
     for number, measure in enumerate(experiment.measures):
         if number:

@@ -171,7 +171,7 @@ def _add(path: Path, corpus: str, documents: Iterator[Document], settings: Setti
                 found=repr(given),
                 remedy="Leave the option out, or build a new index.",
             )
-    from m3search.search import load_encoder
+    from m3search.origin import load_encoder
 
     encoder = load_encoder(made, settings.model)
     with progress_bar("documents", _count_lines(corpus), what="adding") as step:
@@ -183,19 +183,9 @@ def _checked_template(template: str | None) -> str | None:
     """The template with \\n and \\t as typed in a shell made characters."""
     if template is None:
         return None
-    from m3search.corpus import document_text
-    from m3search.records import Document
+    from m3search.corpus import check_template
 
-    template = template.replace("\\n", "\n").replace("\\t", "\t")
-    if "{text}" not in template:
-        raise ConfigError(
-            "--title-template",
-            expected="{text} somewhere in it",
-            found=repr(template),
-            remedy="For example: '{title} {text}'.",
-        )
-    document_text(Document("", "text", "title"), template)
-    return template
+    return check_template(template.replace("\\n", "\n").replace("\\t", "\t"), "--title-template")
 
 
 def _count_lines(corpus: str) -> int | None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -38,14 +39,22 @@ def ending_well() -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
-        if error.errno != errno.EPIPE and error.filename is not None:  # a full disk, no permission
-            print_error(f"{error.filename}: {error.strerror}")
-            raise typer.Exit(1) from error
-        if error.errno != errno.EPIPE:
-            raise
-        # `m3search query ... | head`: nobody reads on, and that is no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
+        raise typer.Exit(_tell_of(error)) from error
+
+
+def _tell_of(error: OSError) -> int:
+    """Says what the system refused, if a user can do something about it; the exit status."""
+    if error.filename is not None:  # a full disk, no permission
+        print_error(f"{error.filename}: {error.strerror}")
+        return 1
+    if error.errno not in (errno.EPIPE, errno.ENOSPC):
+        raise error
+    # what is left to write goes nowhere, or Python would try once more at its end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:  # `m3search query ... | head`: nobody reads on, no error
+        return 0
+    print_error(f"standard output: {error.strerror}")
+    return 1
 
 
 class Commands(TyperGroup):
@@ -101,6 +110,9 @@ _add("train", train_model, "m3search train trainer/recipes/mini.toml --out check
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line, by default on the process's own arguments, and exits."""
+    for name, how in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started us, as in `m3search ... <&-`
+            setattr(sys, name, Path(os.devnull).open(how, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character shows \u...
             stream.reconfigure(errors="backslashreplace")

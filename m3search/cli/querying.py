@@ -24,8 +24,10 @@ from m3search.cli.output import print_error, print_hit, print_json, print_note, 
 from m3search.errors import ConfigError, M3Error
 
 if TYPE_CHECKING:
+    from m3search.index import Index
     from m3search.records import Encoded
     from m3search.search import Searcher
+    from m3search.stores.filter import Filter
 
 PROMPT = "m3search> "
 QUIT = (":q", ":quit")
@@ -61,12 +63,12 @@ def query_index(
     ] = "dense,sparse,multi",
     weights: WeightsOption = None,
     depth: DepthOption = 200,
-    condition: Annotated[
-        str | None,
+    conditions: Annotated[
+        list[str] | None,
         typer.Option(
             "--filter",
             metavar="CONDITION",
-            help="On metadata: 'lang=de,year>=2000' (also != < in).",
+            help="On metadata: 'lang=de,year>=2000' (also != < in). Given twice, both must hold.",
         ),
     ] = None,
     explain: Annotated[
@@ -79,7 +81,7 @@ def query_index(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where --queries writes its TREC run."),
+        typer.Option(metavar="FILE", help="Where --queries writes its TREC run; - is stdout."),
     ] = None,
     model: Annotated[
         str | None,
@@ -92,7 +94,7 @@ def query_index(
         "modes": split_names(modes),
         "weights": parse_weights(weights),
         "depth": depth,
-        "filter": condition,
+        "filter": ",".join(conditions) if conditions else None,
     }
     _check_usage(text, queries, run, json, explain)
     searcher = _open_searcher(index, settings, model)
@@ -129,7 +131,8 @@ def _open_searcher(index: Path, settings: dict[str, Any], model: str | None) -> 
         settings["k"], settings["depth"], settings["modes"], settings["weights"], "exact", "union"
     )
     from m3search.index import Index
-    from m3search.search import Searcher, load_encoder
+    from m3search.origin import load_encoder
+    from m3search.search import Searcher
     from m3search.stores.filter import Filter
 
     if settings["filter"] is not None:
@@ -149,8 +152,9 @@ def _answer(answering: Answering, text: str, *, named: bool = False) -> int:
     hits = searcher.search(text, **answering.settings)
     if len(searcher.index):
         _note_cut(searcher.encode_query(text))
-    if hits and not text.strip():
-        print_note("the query is blank: the order of the hits says little")
+    if hits and not searcher.encoder.knows(text):
+        what = "no word of the query is known to the model" if text.strip() else "a blank query"
+        print_note(f"{what}: the order of the hits says little")
     for hit in hits:
         explanation = searcher.explain(text, hit) if answering.explain else None
         if answering.json:
@@ -163,7 +167,19 @@ def _answer(answering: Answering, text: str, *, named: bool = False) -> int:
             print_hit(hit, searcher.snippet(text, hit), explanation)
     if not hits:
         print_note("no hits")
+        _note_unknown_fields(searcher.index, answering.settings["filter"])
     return len(hits)
+
+
+def _note_unknown_fields(index: Index, wanted: Filter | None) -> None:
+    """Says which fields of the filter no document has, as a misspelled one."""
+    from m3search.stores.filter import COLUMNS, Condition, Filter
+
+    fields = dict.fromkeys(condition.field for condition in wanted.conditions) if wanted else {}
+    for field in (name for name in fields if name not in COLUMNS):
+        held = index.select(Filter((Condition(field, ">=", ("",)),)))  # true for any value
+        if held is not None and not held.any():
+            print_note(f"no document has the field {field!r}")
 
 
 def _note_cut(encoded: Encoded) -> None:
@@ -237,7 +253,7 @@ def _open_prompt(answering: Answering) -> None:
 
 def _write_run(searcher: Searcher, queries: Path, run: Path, settings: dict[str, Any]) -> None:
     from m3search.corpus import read_queries, write_run
-    from m3search.corpus.trec import check_word
+    from m3search.corpus.trec import check_word, run_lines
 
     found = list(read_queries(queries))
     for query in found:
@@ -248,5 +264,10 @@ def _write_run(searcher: Searcher, queries: Path, run: Path, settings: dict[str,
     _note_cut(encoded.encoded)
     with progress_bar("queries", len(found), what="searching") as step:
         ranked = searcher.run(encoded, progress=step, **settings)
-    write_run(run, ranked)
-    print_note(f"{len(ranked)} queries, {sum(map(len, ranked.values()))} hits in {run}")
+    if str(run) == "-":
+        for query_id, scored in ranked.items():
+            typer.echo("".join(run_lines(run, query_id, scored)), nl=False)
+    else:
+        write_run(run, ranked)
+    place = "standard output" if str(run) == "-" else run
+    print_note(f"{len(ranked)} queries, {sum(map(len, ranked.values()))} hits in {place}")

@@ -11,6 +11,7 @@ seen_ids    which ids were seen before, in few bytes
 
 from m3search.corpus.documents import (
     TITLE_TEMPLATE,
+    check_template,
     document_text,
     read_corpus,
     read_queries,
@@ -19,6 +20,7 @@ from m3search.corpus.trec import read_qrels, read_run, write_run
 
 __all__ = [
     "TITLE_TEMPLATE",
+    "check_template",
     "document_text",
     "read_corpus",
     "read_qrels",

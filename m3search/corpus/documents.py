@@ -46,6 +46,19 @@ def document_text(document: Document, template: str = TITLE_TEMPLATE) -> str:
         ) from error
 
 
+def check_template(template: str, where: str = "title_template") -> str:
+    """The template, if `document_text` can use it; `where` names the setting in an error."""
+    if "{text}" not in template:
+        raise ConfigError(
+            where,
+            expected="{text} somewhere in it",
+            found=repr(template),
+            remedy="For example: '{title} {text}'.",
+        )
+    document_text(Document("", "text", "title"), template)
+    return template
+
+
 def read_corpus(
     path: str | Path, *, on_error: OnError = "stop", report: Report | None = None
 ) -> Iterator[Document]:

@@ -137,13 +137,16 @@ def write_run(path: str | Path, run: Run, tag: str = "m3search") -> None:
 def _write_lines(place: Path, how: Literal["w", "x"], target: Path, run: Run, tag: str) -> None:
     with place.open(how, encoding="utf-8", newline="\n") as file:
         for query, scored in run.items():
-            file.writelines(_run_lines(target, query, scored, tag))
+            file.writelines(run_lines(target, query, scored, tag))
         file.flush()
         if how == "x":
             os.fsync(file.fileno())  # before the name: no power cut leaves it on an empty file
 
 
-def _run_lines(path: Path, query: str, scored: dict[str, float], tag: str) -> Iterator[str]:
+def run_lines(
+    path: Path, query: str, scored: dict[str, float], tag: str = "m3search"
+) -> Iterator[str]:
+    """The lines of one query; `path` is where they go, for a DataError to name."""
     check_word(path, "a query id", query)
     for document, score in scored.items():
         check_word(path, "a document id", document)

@@ -6,6 +6,7 @@ collection  one set's files, checked
 bm25        the baseline, with words and languages
 experiment  `evaluate_sets`: an index and one run for each row of each set
 report      the folder that an evaluation leaves
+tables      what its report.md says
 """
 
 from m3search.evaluation.engine import Engine

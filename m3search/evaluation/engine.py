@@ -1,63 +1,29 @@
-"""What an evaluation needs of encoder, index and searcher, and indexes that are used again."""
+"""How the indexes of an evaluation are made and searched, and when they are used again."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from m3search.errors import ArtifactError
 from m3search.evaluation.collection import Collection
-from m3search.evaluation.suite import Candidates, EvaluationSet, Missing
-from m3search.records import ModelIdentity, Query, Run
+from m3search.evaluation.suite import EvaluationSet
+from m3search.records import ModelIdentity
 from m3search.stores.commit import WriteLock
+
+if TYPE_CHECKING:
+    from m3search.encoder import Encoder
+    from m3search.index import Index
+    from m3search.search import Searcher
 
 Progress = Callable[[str, int, int], None]
 """called with the stage, how many were done since its last call, and of how many"""
-
-
-class Encoder(Protocol):
-    """What an evaluation asks an encoder; index and searcher ask the rest."""
-
-    @property
-    def identity(self) -> ModelIdentity:
-        """Which model it is."""
-
-
-class Index(Protocol):
-    """What an evaluation asks an index."""
-
-    @property
-    def manifest(self) -> Any:
-        """`complete`, and how many `documents` there are and were `truncated`."""
-
-    def bytes_by_store(self) -> dict[str, int]:
-        """Size on disk."""
-
-
-class Searcher(Protocol):
-    """What an evaluation asks a searcher."""
-
-    def encode(self, queries: Iterable[Query]) -> Any:
-        """The queries in a form that `run` takes any number of times."""
-
-    def run(
-        self,
-        queries: Any,
-        k: int,
-        *,
-        modes: Sequence[str],
-        weights: Sequence[float] | None,
-        depth: int,
-        missing: Missing,
-        candidates: Candidates,
-    ) -> Run:
-        """The k best documents of every query."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +32,15 @@ class Engine:
 
     build: Callable[..., Index]
     open: Callable[[Path], Index]
-    searcher: Callable[[Any, Any], Searcher]
+    searcher: Callable[[Index, Encoder], Searcher]
 
     @classmethod
     def default(cls) -> Engine:
         """`Index` and `Searcher`, imported only when an index is needed."""
-        from m3search.index import Index as LocalIndex
-        from m3search.search import Searcher as LocalSearcher
+        from m3search.index import Index
+        from m3search.search import Searcher
 
-        return cls(LocalIndex.build, LocalIndex.open, LocalSearcher)
+        return cls(Index.build, Index.open, Searcher)
 
 
 @dataclass(frozen=True)
@@ -121,9 +87,7 @@ def open_or_build(
             progress=progress,
         )
         seconds = time.perf_counter() - started
-        unfinished = folder / "built.json.part"
-        unfinished.write_text(json.dumps({"key": key, "seconds": seconds}), encoding="utf-8")
-        unfinished.replace(note)
+        _note_seconds(note, key, seconds)
         return Built(index, seconds, reused=False)
     finally:
         lock.release()
@@ -160,6 +124,12 @@ def _read_seconds(note: Path, key: str) -> float | None:
         return None
     same = isinstance(built, dict) and built.get("key") == key
     return float(built["seconds"]) if same else None
+
+
+def _note_seconds(note: Path, key: str, seconds: float) -> None:
+    unfinished = note.with_name(f"{note.name}.part")
+    unfinished.write_text(json.dumps({"key": key, "seconds": seconds}), encoding="utf-8")
+    unfinished.replace(note)
 
 
 def _key(corpus: Path, template: str, model: ModelIdentity) -> str:

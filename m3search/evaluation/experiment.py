@@ -12,19 +12,23 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from m3search.evaluation.bm25 import BM25, Language
 from m3search.evaluation.collection import Collection, load_collection
-from m3search.evaluation.engine import Encoder, Engine, Progress, open_or_build
+from m3search.evaluation.engine import Engine, Progress, open_or_build
 from m3search.evaluation.measures import Report, evaluate, largest_cutoff
-from m3search.evaluation.suite import EvaluationSet, check_folder, modes_of
-from m3search.records import Mode, Run
+from m3search.evaluation.suite import EvaluationSet, check_folder
+from m3search.records import Run
+
+if TYPE_CHECKING:
+    from m3search.encoder import Encoder
 
 RETRIEVED = 100
 """documents a query that a run holds, or more where a measure looks further"""
 
-Encoders = Callable[[int | None], Encoder]
+Encoders = Callable[[int | None], "Encoder"]
+"""a maximum length, None for the model's own -> the encoder"""
 Runs = dict[str, Run]
 
 
@@ -96,8 +100,9 @@ def evaluate_sets(
     go with the call. `keep` gets each set's result and runs as soon as they are made: the runs of
     many sets are too large to hold.
     """
-    for each in sets:
-        check_folder(each)  # a wrong path is told now, not after hours on the sets before it
+    for each in sets:  # what is wrong is told now, not after hours on the sets before it
+        check_folder(each)
+        each.plans(_retrieved(each))
     latest = lru_cache(maxsize=1)(encoders)
     results = []
     with _work_folder(work) as folder:
@@ -127,36 +132,41 @@ class _Bench:
         self._progress = progress
         self._seconds: dict[str, float] = {}
         self._details: dict[str, Any] = {}
-        self._k = max(RETRIEVED, largest_cutoff(wanted.measures))
+        self._plans = wanted.plans(_retrieved(wanted))
 
     def measure(self) -> SetResult:
         """The set's rows, run and evaluated."""
         wanted = self.wanted
         collection = load_collection(wanted)
-        modes = {row: modes_of(row) for row in wanted.rows}
-        if by_mode := {row: chosen for row, chosen in modes.items() if chosen is not None}:
-            self._run_modes(collection, by_mode)
-        if None in modes.values():
+        if self._plans:
+            self._run_modes(collection)
+        if "bm25" in wanted.rows:
             self._run_bm25(collection)
         self.runs = {row: self.runs[row] for row in wanted.rows}
         details = {
             "counts": collection.counts(),
-            "settings": {
-                "split": wanted.split,
-                "k": self._k,
-                "depth": wanted.depth,
-                "weights": wanted.weights,
-                "missing": wanted.missing,
-                "candidates": wanted.candidates,
-                "title_template": wanted.title_template,
-                "max_length": wanted.max_length,
-            },
+            "settings": self._settings(),
             "seconds": {stage: round(spent, 3) for stage, spent in self._seconds.items()},
         }
         report = evaluate(self.runs, collection.qrels, wanted.measures)
         return SetResult(wanted.name, report, details | self._details)
 
-    def _run_modes(self, collection: Collection, rows: Mapping[str, tuple[Mode, ...]]) -> None:
+    def _settings(self) -> dict[str, Any]:
+        """What the runs were made with, defaults included; JSON-ready."""
+        wanted, k = self.wanted, _retrieved(self.wanted)
+        model = self._details.get("model")
+        return {
+            "split": wanted.split,
+            "k": k,
+            "depth": max((plan.depth for plan in self._plans.values()), default=wanted.depth),
+            "weights": {row: dict(plan.weights) for row, plan in self._plans.items()},
+            "missing": wanted.missing,
+            "candidates": wanted.candidates,
+            "title_template": wanted.title_template,
+            "max_length": model["max_length"] if model else wanted.max_length,
+        }
+
+    def _run_modes(self, collection: Collection) -> None:
         engine = self._engine or Engine.default()
         encoder = self._encoders(self.wanted.max_length)
         total = collection.documents
@@ -182,16 +192,16 @@ class _Bench:
             "documents": built.index.manifest.truncated,
             "queries": int(encoded.encoded.truncated.sum()),
         }
-        for row, modes in rows.items():
+        for row, plan in self._plans.items():
             with self._timed(row):
                 self.runs[row] = searcher.run(
                     encoded,
-                    self._k,
-                    modes=modes,
-                    weights=self.wanted.weights,
-                    depth=self.wanted.depth,
-                    missing=self.wanted.missing,
-                    candidates=self.wanted.candidates,
+                    plan.k,
+                    modes=plan.modes,
+                    weights=self.wanted.weights_of(row),
+                    depth=plan.depth,
+                    missing=plan.missing,
+                    candidates=plan.candidates,
                 )
             self._report(f"running {row}", len(collection.queries), len(collection.queries))
 
@@ -200,7 +210,7 @@ class _Bench:
         with self._timed("bm25 index"):
             bm25 = BM25(collection.read(), language)
         with self._timed("bm25"):
-            self.runs["bm25"] = bm25.run(collection.queries, self._k)
+            self.runs["bm25"] = bm25.run(collection.queries, _retrieved(self.wanted))
         self._details["bm25"] = bm25.settings()
         self._report("running bm25", len(collection.queries), len(collection.queries))
 
@@ -212,6 +222,11 @@ class _Bench:
         started = time.perf_counter()
         yield
         self._seconds[stage] = time.perf_counter() - started
+
+
+def _retrieved(wanted: EvaluationSet) -> int:
+    """Documents a query that the runs of a set hold."""
+    return max(RETRIEVED, largest_cutoff(wanted.measures))
 
 
 @contextmanager

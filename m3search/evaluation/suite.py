@@ -6,18 +6,19 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from m3search.config import override, parse, read_toml
-from m3search.corpus import TITLE_TEMPLATE, document_text
+from m3search.corpus import TITLE_TEMPLATE, check_template
 from m3search.errors import ConfigError, DataError
 from m3search.evaluation.measures import DEFAULT_MEASURES, parse_measures
-from m3search.records import MODES, Document, Mode
+from m3search.plan import Plan
+from m3search.records import MODES, Candidates, Missing, Mode
 
-Missing = Literal["exact", "zero", "min"]
-Candidates = Literal["union", "dense"]
+ThreeWeights = tuple[float, float, float]
+"""of dense, sparse and multi, from 0 up"""
 
 ROWS = ("dense", "sparse", "multi", "dense+sparse", "all", "bm25")
 """what is compared by default; any modes joined by + can be asked for"""
@@ -36,8 +37,10 @@ class EvaluationSet:
     """for BM25's stemmer and stop words, as "en"; guessed where it is absent"""
     max_length: int | None = None
     """tokens of a text that are encoded; by default all that the model reads"""
-    weights: tuple[float, float, float] | None = None
+    weights: ThreeWeights | None = None
     """of dense, sparse and multi; by default those of a search, 1, 0.3, 1"""
+    row_weights: dict[str, ThreeWeights] = field(default_factory=dict)
+    """row -> weights that it has in place of those of all rows"""
     depth: int = 200
     """candidates that dense and sparse give each"""
     missing: Missing = "exact"
@@ -58,14 +61,40 @@ class EvaluationSet:
             raise ValueError(f"the name {self.name!r}, which does not suit a file's name")
         if self.depth < 1 or (self.max_length is not None and self.max_length < 1):
             raise ValueError("a depth or max_length below 1")
-        if self.weights and not all(math.isfinite(w) and w >= 0 for w in self.weights):
-            raise ValueError(f"weights {self.weights} that are not all from 0 up")
         if not self.rows:
             raise ValueError("no rows")
-        _check_template(self.title_template)
+        for weights in (self.weights, *self.row_weights.values()):
+            if weights and not all(math.isfinite(w) and w >= 0 for w in weights):
+                raise ValueError(f"weights {weights} that are not all from 0 up")
+        check_template(self.title_template)
         parse_measures(self.measures)
         for row in self.rows:
             modes_of(row)
+        _check_fused(self.row_weights)
+
+    def weights_of(self, row: str) -> ThreeWeights | None:
+        """What a row is weighed by, as the suite says; None for the weights of a search."""
+        modes = modes_of(row)
+        own = [w for name, w in self.row_weights.items() if modes_of(name) == modes]
+        return own[0] if own else self.weights
+
+    def plans(self, k: int) -> dict[str, Plan]:
+        """How each row but bm25 is searched for k documents; ConfigError where one cannot be."""
+        plans = {}
+        for row in self.rows:
+            if modes := modes_of(row):
+                try:
+                    plans[row] = Plan.check(
+                        k, self.depth, modes, self.weights_of(row), self.missing, self.candidates
+                    )
+                except ConfigError as error:
+                    raise ConfigError(
+                        f"row {row} of the set {self.name}, {error.where}",
+                        expected=error.expected,
+                        found=error.found,
+                        remedy=error.remedy,
+                    ) from error
+        return plans
 
 
 @dataclass(frozen=True)
@@ -86,18 +115,22 @@ SHARED_KEYS = {field.name for field in fields(EvaluationSet)} - {"path", "name"}
 """what may stand above the first [[sets]], and holds for all of them"""
 
 
-def _check_template(template: str) -> None:
-    if "{text}" not in template:
-        raise ConfigError(
-            "title_template",
-            expected="{text} somewhere in it",
-            found=repr(template),
-            remedy="For example: '{title} {text}'.",
-        )
-    document_text(Document("", "text", "title"), template)
+def _check_fused(rows: Iterable[str]) -> None:
+    """ConfigError unless every row fuses modes, each a different set of them."""
+    known: set[tuple[Mode, ...]] = set()
+    for row in rows:
+        modes = modes_of(row, "row_weights")
+        if modes is None or len(modes) < 2 or modes in known:
+            raise ConfigError(
+                "row_weights",
+                expected="rows of two modes or more, each once",
+                found=repr(row),
+                remedy="One mode alone always weighs 1; of all and dense+sparse+multi, name one.",
+            )
+        known.add(modes)
 
 
-def modes_of(row: str) -> tuple[Mode, ...] | None:
+def modes_of(row: str, where: str = "rows") -> tuple[Mode, ...] | None:
     """The modes of a row such as "all" or "dense+sparse"; None for "bm25"."""
     if row == "bm25":
         return None
@@ -106,10 +139,10 @@ def modes_of(row: str) -> tuple[Mode, ...] | None:
     names = row.split("+")
     for name in names:
         if name not in MODES:
-            raise ConfigError.unknown("rows", name, {*ROWS, *MODES})
+            raise ConfigError.unknown(where, name, {*ROWS, *MODES})
     if len(set(names)) < len(names):
         remedy = "Name each mode once."
-        raise ConfigError("rows", expected="different modes", found=repr(row), remedy=remedy)
+        raise ConfigError(where, expected="different modes", found=repr(row), remedy=remedy)
     return tuple(mode for mode in MODES if mode in names)
 
 
@@ -129,6 +162,13 @@ def load_sets(
         if path.is_dir():
             folder: dict[str, Any] = {"sets": [{"path": str(path.resolve())}]}
             found += _sets_of(folder, str(path), path, settings)
+        elif not path.exists():
+            raise ConfigError(
+                str(path),
+                expected="the folder of a set, or a suite in TOML",
+                found="nothing at this path",
+                remedy="Check the path.",
+            )
         else:
             start = Path(data) if data is not None else path.parent
             found += _sets_of(read_toml(path), str(path), start, settings)
@@ -156,6 +196,8 @@ def _sets_of(
     found = []
     for number, entry in enumerate(suite.sets, start=1):
         merged = shared | entry
+        if "weights" in entry and "row_weights" not in entry:
+            merged.pop("row_weights", None)  # what a set says goes before what holds for all
         if isinstance(path := entry.get("path"), str):
             merged["path"] = str(start / path)
         found.append(_parse_set(merged, where, f"sets.{number}"))

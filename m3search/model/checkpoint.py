@@ -52,6 +52,7 @@ __all__ = [
     "load_backbone",
     "load_checkpoint",
     "load_tokenizer",
+    "quiet_transformers",
     "read_info",
     "save_checkpoint",
 ]
@@ -101,7 +102,7 @@ def save_checkpoint(
     state = {
         name: tensor.detach().to(dtype) for name, tensor in model.backbone.state_dict().items()
     }
-    with _quiet_transformers():
+    with quiet_transformers():
         model.backbone.save_pretrained(folder, state_dict=state)
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)  # safetensors writes for the owner alone
@@ -124,9 +125,7 @@ def load_backbone(folder: Path) -> PreTrainedModel:
         model_class: Any = MODEL_MAPPING[type(config)]
         if "add_pooling_layer" in inspect.signature(model_class).parameters:
             options["add_pooling_layer"] = False
-        with (
-            _quiet_transformers()
-        ):  # an unused pooler is worth no warning; the rest is checked below
+        with quiet_transformers():  # an unused pooler is worth no warning; more is checked below
             backbone, report = AutoModel.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True, **options
             )
@@ -157,7 +156,7 @@ def load_backbone(folder: Path) -> PreTrainedModel:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bar and no warnings from transformers inside the block."""
     verbosity = transformers_logging.get_verbosity()
     had_bar = transformers_logging.is_progress_bar_enabled()

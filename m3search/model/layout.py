@@ -19,6 +19,12 @@ _DECIDING = (  # globs of the files that decide the vectors
     "added_tokens.json", *TOKENIZER_FILES, *HEAD_FILES.values(),
 )  # fmt: skip
 
+_POSITIONS_BEHIND_PADDING = frozenset({
+    "camembert", "data2vec-text", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm",
+    "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+})  # fmt: skip
+"""types of encoders whose first token has the position behind the padding id, not 0"""
+
 
 @dataclass(frozen=True)
 class CheckpointInfo:
@@ -55,6 +61,14 @@ def read_info(folder: Path) -> CheckpointInfo:
             found=f"pooling {pooling!r}, max_length {max_length!r}",
             remedy="Repair the file or copy the checkpoint again.",
         )
+    positions = count_positions(_read_json(folder / "config.json"))
+    if max_length > positions:
+        raise ArtifactError(
+            str(path),
+            expected=f"max_length of at most {positions}, the positions of config.json",
+            found=str(max_length),
+            remedy="Copy both files from one checkpoint.",
+        )
     return CheckpointInfo(
         pooling, max_length, int(record.get("step", 0)), dict(record.get("training", {}))
     )
@@ -88,15 +102,19 @@ def write_info(folder: Path, model: M3Model, info: CheckpointInfo) -> None:
     write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
 
 
+def deciding_files(folder: Path) -> list[Path]:
+    """The files there that decide the vectors: configuration, tokenizer, heads, weights."""
+    weights = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    return [path for path in [*(folder / name for name in _DECIDING), *weights] if path.exists()]
+
+
 def fingerprint(folder: Path) -> str:
     """SHA-256 of every file that decides the vectors: configuration, tokenizer, weights, heads."""
-    weights = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     digest = hashlib.sha256()
-    for path in [*(folder / name for name in _DECIDING), *weights]:
-        if path.exists():
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{path.name}:{content}\n".encode())
+    for path in deciding_files(folder):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name}:{content}\n".encode())
     return digest.hexdigest()
 
 
@@ -138,8 +156,9 @@ def _foreign_max_length(folder: Path) -> int:
 def count_positions(config: dict[str, Any]) -> int:
     """Tokens that a backbone of this config.json has positions for."""
     positions = int(config.get("max_position_embeddings", 512))
-    if config.get("model_type") in ("xlm-roberta", "roberta", "camembert"):
-        positions -= int(config.get("pad_token_id", 1)) + 1  # position ids start behind padding
+    if config.get("model_type") in _POSITIONS_BEHIND_PADDING:
+        padding = config.get("pad_token_id")
+        positions -= (1 if padding is None else int(padding)) + 1
     return positions
 
 

@@ -49,6 +49,8 @@ class Tokenization:
             )
         self._first, self._last = around
         self.pad_id = int(tokenizer.pad_token_id or 0)
+        self.unknown_id = tokenizer.unk_token_id
+        """the id of every piece that the vocabulary lacks; None where it lacks none"""
         special = {
             tokenizer.cls_token_id,
             tokenizer.sep_token_id,

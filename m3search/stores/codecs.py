@@ -48,9 +48,20 @@ def encode_vectors(vectors: npt.ArrayLike, codec: Codec) -> bytes:
     return header + content
 
 
-def count_vectors(blob: bytes) -> int:
-    """How many vectors a blob holds."""
-    return int(HEADER.unpack_from(blob)[3])
+def read_head(blob: bytes) -> tuple[int, int, int]:
+    """(code of the codec, dimensions, vectors) of a blob.
+
+    ValueError where it has another length than they ask for, as a damaged one has.
+    """
+    if len(blob) < HEADER.size:
+        raise ValueError(f"a blob of {len(blob)} bytes")
+    code, _, dim, count = HEADER.unpack_from(blob)
+    if code not in CODES.values():
+        raise ValueError(f"a blob of unknown codec {code}")
+    of_one = 2 * dim if code == CODES["fp16"] else 4 + dim
+    if len(blob) != HEADER.size + count * of_one:
+        raise ValueError(f"{len(blob)} bytes for {count} vectors of {dim} dimensions")
+    return code, dim, count
 
 
 def decode_vectors(blob: bytes) -> FloatArray:
@@ -63,25 +74,23 @@ def decode_together(blobs: Sequence[bytes]) -> tuple[FloatArray, IntArray]:
 
     Beside them the offsets (texts + 1,): text i owns vectors[offsets[i]:offsets[i + 1]].
     """
-    heads = [HEADER.unpack_from(blob) for blob in blobs]
-    kinds = {(code, dim) for code, _, dim, _ in heads}
+    heads = [read_head(blob) for blob in blobs]
+    kinds = {(code, dim) for code, dim, _ in heads}
     if len(kinds) != 1:
         raise ValueError(f"blobs of {len(kinds)} codecs or dimensions together")
     ((code, dim),) = kinds
-    counts = [count for _, _, _, count in heads]
+    counts = [count for _, _, count in heads]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     if code == CODES["fp16"]:
         halves = np.frombuffer(b"".join([blob[HEADER.size :] for blob in blobs]), dtype="<f2")
         return halves.reshape(-1, dim).astype(np.float32), offsets
-    if code == CODES["int8"]:
-        ends = [HEADER.size + 4 * count for count in counts]
-        pairs = list(zip(blobs, ends, strict=True))
-        scales = np.frombuffer(b"".join([blob[HEADER.size : end] for blob, end in pairs]), "<f4")
-        levels = np.frombuffer(b"".join([blob[end:] for blob, end in pairs]), dtype=np.int8)
-        vectors = levels.reshape(-1, dim).astype(np.float32)
-        vectors *= scales[:, np.newaxis]
-        return vectors, offsets
-    raise ValueError(f"a blob of unknown codec {code}")
+    ends = [HEADER.size + 4 * count for count in counts]
+    pairs = list(zip(blobs, ends, strict=True))
+    scales = np.frombuffer(b"".join([blob[HEADER.size : end] for blob, end in pairs]), "<f4")
+    levels = np.frombuffer(b"".join([blob[end:] for blob, end in pairs]), dtype=np.int8)
+    vectors = levels.reshape(-1, dim).astype(np.float32)
+    vectors *= scales[:, np.newaxis]
+    return vectors, offsets
 
 
 def check_codec(texts: Sequence[FloatArray], codec: Codec) -> CodecCheck:

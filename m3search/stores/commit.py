@@ -127,6 +127,8 @@ def check_unfinished(
     path: Path, manifest: Manifest, template: str, codec: str, source: str
 ) -> None:
     """ArtifactError unless a build with these settings may start or go on."""
+    if manifest.is_blank:
+        return
     if manifest.complete:
         raise ArtifactError(
             str(path),
@@ -161,7 +163,7 @@ def _check_source(path: Path, first: str, second: str) -> None:
             str(path),
             expected=f"{first}, of which the build was interrupted",
             found=second,
-            remedy="Run the first again, or give another folder with --index.",
+            remedy="Run the first again, delete the folder, or give another one with --index.",
         )
 
 

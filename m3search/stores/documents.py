@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from m3search.errors import ConfigError
-from m3search.records import NO_METADATA, BoolArray, Document
+from m3search.errors import ArtifactError, ConfigError
+from m3search.records import NO_METADATA, BoolArray, Document, IntArray
 from m3search.stores.files import check_readable, damaged
-from m3search.stores.filter import Filter
+from m3search.stores.filter import Filter, check_text
 
 KIND = "sqlite"
 FILE = "documents.sqlite"
 ASKED_AT_ONCE = 500
+READ_AT_ONCE = 4096
 FILTERS_KEPT = 64
+FILTER_BYTES = 1 << 22
+"""of the answers to filters that a store keeps: three for ten million rows"""
 
 # the text comes last: what stands before a long text is read without walking through it
 _SCHEMA = """
@@ -74,7 +78,8 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise OSError(errno.EIO, str(error), str(path)) from error
+        full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
 
 
 class DocumentWriter:
@@ -93,9 +98,8 @@ class DocumentWriter:
 
     def append(self, records: Sequence[Record]) -> None:
         """Adds documents whose ids are new to the segment."""
-        rows = ((row, *record) for row, record in enumerate(records, start=self._rows))
         with _naming(self.path):
-            self._connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", rows)
+            self._insert(records)
         self._rows += len(records)
 
     def finish(self) -> list[Path]:
@@ -109,6 +113,10 @@ class DocumentWriter:
         """Lets go of the file."""
         self._connection.close()
 
+    def _insert(self, records: Sequence[Record]) -> None:
+        rows = ((row, *record) for row, record in enumerate(records, start=self._rows))
+        self._connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", rows)
+
 
 class DocumentStore:
     """The documents of one segment. Any number of threads may read."""
@@ -117,9 +125,9 @@ class DocumentStore:
         self._path = folder / FILE
         self._rows = rows
         self._lock = threading.Lock()
-        self._matches: dict[Filter, BoolArray] = {}
+        self._matches: dict[Filter, npt.NDArray[np.uint8]] = {}
         check_readable(self._path)
-        try:
+        with self._reading():
             self._connection = sqlite3.connect(
                 f"{self._path.absolute().as_uri()}?mode=ro&immutable=1",
                 uri=True,
@@ -127,8 +135,6 @@ class DocumentStore:
             )
             weakref.finalize(self, self._connection.close)
             last = self._connection.execute("SELECT max(row) FROM documents").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            raise damaged(self._path, "a SQLite file of documents", str(error)) from error
         if (last is None and rows) or (last is not None and last != rows - 1):
             raise damaged(self._path, f"{rows} documents", f"{last} as the last row")
 
@@ -140,56 +146,121 @@ class DocumentStore:
         found: dict[int, Record] = {}
         for part in _parts(rows):
             lines = self._lookup("row, id, title, metadata, text", "row", part)
-            found.update((line[0], Record(*line[1:])) for line in lines)
-        return [found[row] for row in rows]
+            found.update((line[0], Record(*self._strings(line[1:]))) for line in lines)
+        return self._ordered(rows, found)
+
+    def documents(self, rows: Sequence[int]) -> list[Document]:
+        """The documents of the rows, in the order asked."""
+        documents = []
+        for row, record in zip(rows, self.records(rows), strict=True):
+            try:
+                documents.append(record.to_document())
+            except ValueError as error:
+                raise damaged(self._path, f"metadata of row {row} in JSON", str(error)) from error
+        return documents
 
     def ids(self, rows: Sequence[int]) -> list[str]:
         """The ids of the rows, in the order asked."""
         found: dict[int, str] = {}
         for part in _parts(rows):
-            found.update(self._lookup("row, id", "row", part))
-        return [found[row] for row in rows]
+            lines = self._lookup("row, id", "row", part)
+            found.update((line[0], *self._strings(line[1:])) for line in lines)
+        return self._ordered(rows, found)
+
+    def each_id(self, rows: IntArray) -> Iterator[str]:
+        """The ids of the rows (n,), one after the other, few of them in memory."""
+        for start in range(0, len(rows), READ_AT_ONCE):
+            yield from self.ids(rows[start : start + READ_AT_ONCE].tolist())
 
     def rows_of(self, ids: Sequence[str]) -> dict[str, int]:
-        """The rows of those ids that the segment holds."""
+        """The rows of those ids that the segment holds; ConfigError for an id that none can be."""
         found: dict[str, int] = {}
         for part in _parts(ids):
+            for name in part:
+                check_text(name, f"id {name!r}")
             found.update(self._lookup("id, row", "id", part))
+        self._check_rows(list(found.values()))
         return found
 
     def select(self, conditions: Filter) -> BoolArray:
         """Which rows match, (rows,); a filter asked again is answered from memory."""
-        known = self._matches.get(conditions)
-        if known is not None:
-            return known
-        sql, values = conditions.sql()
-        matches = np.zeros(self._rows, dtype=bool)
-        found = self._query(f"SELECT row FROM documents WHERE {sql}", values)
-        matches[[row for (row,) in found]] = True
-        matches.setflags(write=False)
-        with self._lock:
-            while len(self._matches) >= FILTERS_KEPT:
-                del self._matches[next(iter(self._matches))]
-            self._matches[conditions] = matches
-        return matches
+        bits = self._matches.get(conditions)
+        if bits is None:
+            bits = np.packbits(self._select(conditions), bitorder="little")
+            self._keep(conditions, bits)
+        return np.unpackbits(bits, count=self._rows, bitorder="little").astype(bool)
 
     def verify(self) -> list[str]:
         """What contradicts itself in the store; empty if nothing does."""
         try:
-            count = self._query("SELECT count(*) FROM documents", [])[0][0]
-            state = self._query("PRAGMA quick_check(1)", [])[0][0]
-        except sqlite3.DatabaseError as error:
-            return [str(error)]
+            ((count,),) = self._query("SELECT count(*) FROM documents")
+            ((state,),) = self._query("PRAGMA quick_check(1)")
+        except ArtifactError as error:
+            return [error.found]
         damages = [] if count == self._rows else [f"{count} documents instead of {self._rows}"]
         return damages if state == "ok" else [*damages, str(state)]
+
+    def _select(self, conditions: Filter) -> BoolArray:
+        sql, values = conditions.sql()
+        matches = np.zeros(self._rows, dtype=bool)
+        for block in self._blocks(f"SELECT row FROM documents WHERE {sql}", values):
+            rows = np.fromiter((row for (row,) in block), dtype=np.int64, count=len(block))
+            self._check_rows(rows)
+            matches[rows] = True
+        return matches
+
+    def _keep(self, conditions: Filter, bits: npt.NDArray[np.uint8]) -> None:
+        """Keeps an answer, and lets go of the oldest that are too many or too large."""
+        with self._lock:
+            self._matches[conditions] = bits
+            size = sum(kept.nbytes + asked.size for asked, kept in self._matches.items())
+            while size > FILTER_BYTES or len(self._matches) > FILTERS_KEPT:
+                oldest = next(iter(self._matches))
+                size -= self._matches.pop(oldest).nbytes + oldest.size
 
     def _lookup(self, columns: str, key: str, values: Sequence[Any]) -> list[Any]:
         marks = ", ".join("?" * len(values))
         return self._query(f"SELECT {columns} FROM documents WHERE {key} IN ({marks})", values)
 
-    def _query(self, sql: str, values: Sequence[Any]) -> list[Any]:
-        with self._lock:  # one connection, used by one thread at a time
-            return self._connection.execute(sql, values).fetchall()
+    def _query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        return [line for block in self._blocks(sql, values) for line in block]
+
+    def _blocks(self, sql: str, values: Sequence[Any]) -> Iterator[list[Any]]:
+        """The lines of an answer, some at a time; in between, other threads can ask."""
+        with self._lock, self._reading():  # one connection, used by one thread at a time
+            cursor = self._connection.execute(sql, values)
+        while True:
+            with self._lock, self._reading():
+                block = cursor.fetchmany(READ_AT_ONCE)
+            if not block:
+                return
+            yield block
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What SQLite cannot read is damage."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise damaged(self._path, "a SQLite file of documents", str(error)) from error
+
+    def _ordered(self, rows: Sequence[int], found: dict[int, T]) -> list[T]:
+        for row in rows:
+            if row not in found:
+                raise damaged(self._path, f"row {row}", "none")
+        return [found[row] for row in rows]
+
+    def _strings(self, values: Sequence[Any]) -> Sequence[str]:
+        for value in values:
+            if type(value) is not str:
+                raise damaged(self._path, "text in every column", type(value).__name__)
+        return values
+
+    def _check_rows(self, rows: npt.ArrayLike) -> None:
+        numbers = np.asarray(rows, dtype=np.int64)
+        if len(numbers) and not (numbers.min() >= 0 and numbers.max() < self._rows):
+            found = f"{numbers.min()} to {numbers.max()}"
+            raise damaged(self._path, f"rows from 0 to {self._rows - 1}", found)
 
 
 def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:

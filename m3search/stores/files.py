@@ -27,6 +27,16 @@ SEGMENT_FILES = 16
 OTHER_FILES = 256
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""errors of a disk without room, or without room for this user"""
+
+
+def find_errno(error: Exception) -> int:
+    """The number of the system's error that a library tells only in words; EIO if none."""
+    words = str(error)
+    return next((number for number in NO_ROOM if os.strerror(number) in words), errno.EIO)
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Every OSError raised inside says which file it is about."""
@@ -62,6 +72,14 @@ def allow_segments(count: int) -> None:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with suppress(OSError, ValueError):  # opening says it better if there are too few
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def make_folder(path: Path) -> None:
+    """Makes the folder and those above it, unless it is there; they outlive a power cut."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync(folder.parent)
 
 
 def sync(path: Path) -> None:

@@ -76,7 +76,7 @@ class Intake:
         model = self.writer.manifest.model
         characters = TOKEN_CHARACTERS * (CHUNK_BYTES // (4 * model.multi_dim))
         longest = TOKEN_CHARACTERS * model.max_length
-        for chunk in _chunks(documents, most, characters, longest):
+        for chunk in _chunks(self._checked(documents), most, characters, longest):
             self._take_chunk(chunk)
             full = self.writer.pending_rows >= self.segment_documents
             if full or self.writer.pending_bytes >= SEGMENT_BYTES:
@@ -101,11 +101,16 @@ class Intake:
         segments = len(snapshot.segments)
         return replace(self.report, truncated=truncated, segments=segments, seconds=seconds)
 
-    def _take_chunk(self, chunk: Sequence[Document]) -> None:
-        for document in chunk:
-            if self.seen.add(document.id, 1):
-                raise _repeated(document.id)
-        records = [Record.of(document) for document in chunk]
+    def _checked(self, documents: Iterable[Document]) -> Iterator[tuple[Document, Record]]:
+        """The documents and their records; ConfigError where one cannot be stored."""
+        for document in documents:
+            record = Record.of(document)
+            if self.seen.add(record.id, 1):
+                raise _repeated(record.id)
+            yield document, record
+
+    def _take_chunk(self, chunk: Sequence[tuple[Document, Record]]) -> None:
+        records = [record for _, record in chunk]
         rows = self.writer.base.rows_of([record.id for record in records])
         self.kept[rows[rows >= 0]] = True
         new = np.ones(len(chunk), dtype=bool)
@@ -118,7 +123,7 @@ class Intake:
         if not chosen:
             return
         template = self.writer.manifest.title_template
-        texts = [document_text(chunk[i], template) for i in chosen]
+        texts = [document_text(chunk[i][0], template) for i in chosen]
         encoded = self.encode(texts)
         replaced = rows[chosen][rows[chosen] >= 0]
         self.writer.append([records[i] for i in chosen], encoded, replaced)
@@ -128,17 +133,17 @@ class Intake:
 
 
 def _chunks(
-    documents: Iterable[Document], most: int, characters: int, longest: int
-) -> Iterator[list[Document]]:
+    documents: Iterable[tuple[Document, Record]], most: int, characters: int, longest: int
+) -> Iterator[list[tuple[Document, Record]]]:
     """Up to `most` documents at a time, and up to about so many characters.
 
     A document counts for `longest` characters at most, as the encoder cuts it.
     """
-    chunk: list[Document] = []
+    chunk: list[tuple[Document, Record]] = []
     size = 0
-    for document in documents:
-        chunk.append(document)
-        size += min(len(document.text) + len(document.title), longest)
+    for document, record in documents:
+        chunk.append((document, record))
+        size += min(len(record.text) + len(record.title), longest)
         if len(chunk) == most or size >= characters:
             yield chunk
             chunk, size = [], 0

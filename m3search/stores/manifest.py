@@ -100,6 +100,11 @@ class Manifest:
     codec_check: CodecCheck | None = None
 
     @property
+    def is_blank(self) -> bool:
+        """Whether it is of a build that has not committed anything yet."""
+        return not self.complete and not self.segments
+
+    @property
     def documents(self) -> int:
         """Documents that can be found."""
         return sum(segment.documents for segment in self.segments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,12 +18,12 @@ from m3search.records import BoolArray, FloatArray, Hits, IntArray
 from m3search.scoring import maxsim
 from m3search.stores.codecs import (
     Codec,
-    count_vectors,
     decode_together,
     decode_vectors,
     encode_vectors,
+    read_head,
 )
-from m3search.stores.files import check_readable, damaged
+from m3search.stores.files import check_readable, damaged, find_errno
 
 FILE = "multi.lmdb"
 KEY = struct.Struct(">Q")
@@ -33,6 +32,7 @@ FIRST_MAP = 1 << 24
 """bytes of address space to begin with; doubled as the file grows"""
 SIMILARITIES_AT_ONCE = 1 << 23
 VECTORS_AT_ONCE = 1 << 14
+QUERY_VECTORS_AT_ONCE = 512
 APPROXIMATE_AT_ONCE = 1 << 26
 MARGIN = 1e-4
 """what lies this near to the k-th score in float32 is scored again in float64"""
@@ -93,7 +93,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except lmdb.Error as error:
-        raise OSError(errno.EIO, str(error), str(path)) from error
+        raise OSError(find_errno(error), str(error), str(path)) from error
 
 
 class _Environment:
@@ -150,11 +150,9 @@ class VectorStore:
         with self._environment.lmdb.begin(buffers=False) as transaction:
             for row in rows:
                 try:
-                    blob = transaction.get(KEY.pack(row))
-                except lmdb.Error as error:
+                    blob = self._check(transaction.get(KEY.pack(row)))
+                except (lmdb.Error, ValueError) as error:
                     raise damaged(self._path, f"vectors of row {row}", str(error)) from error
-                if blob is None:
-                    raise damaged(self._path, f"vectors of row {row}", "none")
                 yield blob
 
     def vectors(self, row: int) -> FloatArray:
@@ -187,16 +185,28 @@ class VectorStore:
 
     def verify(self) -> list[str]:
         """What contradicts itself in the store; empty if nothing does."""
-        damages = []
-        with self._environment.lmdb.begin(buffers=True) as transaction:
-            for row, (key, blob) in enumerate(transaction.cursor()):
-                if bytes(key) != KEY.pack(row):
-                    damages.append(f"row {row} missing")
-                    break
-                vectors = decode_vectors(bytes(blob))
-                if vectors.shape[1] != self._dim:
-                    damages.append(f"row {row} of {vectors.shape[1]} dimensions")
+        damages: list[str] = []
+        try:
+            with self._environment.lmdb.begin(buffers=True) as transaction:
+                for row, (key, blob) in enumerate(transaction.cursor()):
+                    if bytes(key) != KEY.pack(row):
+                        return [*damages, f"row {row} missing"]
+                    try:
+                        self._check(bytes(blob))
+                    except ValueError as error:
+                        damages.append(f"row {row}: {error}")
+        except lmdb.Error as error:
+            damages.append(str(error))
         return damages
+
+    def _check(self, blob: bytes | None) -> bytes:
+        """The blob; ValueError unless it is a whole one of vectors of the store's dimensions."""
+        if blob is None:
+            raise ValueError("none")
+        _, dim, _ = read_head(blob)
+        if dim != self._dim:
+            raise ValueError(f"vectors of {dim} dimensions instead of {self._dim}")
+        return blob
 
     def _groups(self, queries: Sequence[FloatArray]) -> Iterator[list[FloatArray]]:
         """Queries that are scanned for together: bounded by their vectors and by their scores."""
@@ -204,7 +214,7 @@ class VectorStore:
         total = 0
         most = max(1, APPROXIMATE_AT_ONCE // max(1, self._rows))
         for query in queries:
-            if group and (total + len(query) > 512 or len(group) == most):
+            if group and (total + len(query) > QUERY_VECTORS_AT_ONCE or len(group) == most):
                 yield group
                 group, total = [], 0
             group.append(query)
@@ -240,7 +250,7 @@ class VectorStore:
         pending: list[bytes] = []
         total = first = 0
         for place, blob in enumerate(self.blobs(rows.tolist())):
-            count = count_vectors(blob)
+            _, _, count = read_head(blob)
             if pending and total + count > at_once:
                 yield _Block(rows[first:place], *decode_together(pending))
                 pending, total, first = [], 0, place

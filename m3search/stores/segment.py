@@ -87,8 +87,8 @@ def _seal(
         name: StoreEntry(kind, tuple(describe(path) for path in paths))
         for name, (kind, paths) in stores.items()
     }
-    sync(folder)
-    sync(folder.parent)
+    for place in (folder, folder.parent, folder.parent.parent):  # the first segment makes them
+        sync(place)
     return SegmentEntry(folder.name, rows, truncated, entries)
 
 
@@ -200,13 +200,23 @@ def _check_sizes(folder: Path, files: Iterable[FileEntry]) -> None:
 def file_damages(folder: Path, files: Iterable[FileEntry], *, read: bool = True) -> Iterator[str]:
     """What of the files is missing or of another size or, if they are read, of another content."""
     for file in files:
-        path = folder / file.name
-        if not path.exists():
-            yield f"{path}: missing"
-        elif path.stat().st_size != file.size:
-            yield f"{path}: {path.stat().st_size} bytes instead of {file.size}"
-        elif read and checksum(path) != file.sha256:
-            yield f"{path}: the content differs from its checksum"
+        damage = _file_damage(folder / file.name, file, read)
+        if damage is not None:
+            yield f"{folder / file.name}: {damage}"
+
+
+def _file_damage(path: Path, file: FileEntry, read: bool) -> str | None:
+    try:  # a writer may remove the file at any moment
+        size = path.stat().st_size
+        if size != file.size:
+            return f"{size} bytes instead of {file.size}"
+        if read and checksum(path) != file.sha256:
+            return "the content differs from its checksum"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def merge_segments(
@@ -223,17 +233,15 @@ def merge_segments(
     """
     with naming(folder):
         folder.mkdir(parents=True)
-    vectors = FlatWriter(folder, model.dim)
+    vectors, records = FlatWriter(folder, model.dim), DocumentWriter(folder)
     blobs = VectorWriter(folder, check_codec_name(codec))
-    records = DocumentWriter(folder)
-    rows = 0
+    rows = sum(int(live.sum()) for _, live in parts)
     try:
         for segment, live in parts:
             for chosen, encoded in _portions(segment, live):
                 vectors.append(segment.dense.vectors(chosen))
                 blobs.append_blobs(encoded)
                 records.append(segment.documents.records(chosen))
-                rows += len(chosen)
                 if progress is not None:
                     progress(len(chosen))
         postings = [(segment.sparse, live) for segment, live in parts]

@@ -77,7 +77,7 @@ class Snapshot:
 
     def documents(self, rows: npt.ArrayLike) -> list[Document]:
         """The documents of global rows, in the order asked."""
-        return [record.to_document() for record in self.records(rows)]
+        return self._gather(rows, lambda segment, inside: segment.documents.documents(inside))
 
     def records(self, rows: npt.ArrayLike) -> list[Record]:
         """The stored records of global rows, in the order asked."""
@@ -121,7 +121,7 @@ class Snapshot:
             if int(live.sum()) != entry.documents:
                 damages.append(f"{segment.folder}: {entry.documents} documents, {live.sum()} found")
             if not damages:
-                names = segment.documents.ids(np.flatnonzero(live).tolist())
+                names = segment.documents.each_id(np.flatnonzero(live))
                 twice = [name for name in names if seen.add(name, 1)]
                 damages += [f"{segment.folder}: the id {name!r} a second time" for name in twice]
         return damages

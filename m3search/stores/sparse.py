@@ -35,7 +35,6 @@ class CscWriter:
         """The files, complete."""
         vectors = sp.csr_array(sp.vstack(self._parts, format="csr"))
         columns = vectors.tocsc()
-        columns.sort_indices()
         arrays = (columns.indptr, columns.indices, columns.data, np.diff(vectors.indptr))
         dtypes = ("<i8", "<i4", "<f4", "<i4")
         for name, array, dtype in zip(FILES, arrays, dtypes, strict=True):
@@ -52,6 +51,7 @@ class CscStore:
     """The posting lists of one segment. Any number of threads may read."""
 
     def __init__(self, folder: Path, rows: int, vocabulary: int) -> None:
+        self._folder = folder
         self._shape = (rows, vocabulary)
         self.indptr: IntArray = map_array(folder / INDPTR, "<i8", vocabulary + 1)
         self.rows: npt.NDArray[np.int32] = map_array(folder / ROWS, "<i4")
@@ -60,6 +60,8 @@ class CscStore:
         ends = (int(self.indptr[0]), int(self.indptr[-1]))
         if ends != (0, len(self.rows)):
             raise damaged(folder / INDPTR, f"values from 0 to {len(self.rows)}", f"{ends}")
+        if (np.diff(self.indptr) < 0).any():
+            raise damaged(folder / INDPTR, "values that only rise", "one below the one before")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -71,7 +73,8 @@ class CscStore:
     def scores(self, query: sp.csr_array, rows: IntArray) -> FloatArray:
         """The exact score (n,) of the given rows for one query (1, vocabulary); 0 without a term.
 
-        Adds in the order of `retrieve`, so that the bits are the same.
+        Adds in the order of `retrieve`, so that the bits are the same. Each row is searched for
+        in the posting lists, which are not read whole; a damaged row number there matches nothing.
         """
         total = np.zeros(len(rows), dtype=np.float64)
         rows32 = rows.astype(np.int32)  # of another type, each posting list would be copied whole
@@ -89,16 +92,22 @@ class CscStore:
 
     def verify(self) -> list[str]:
         """What contradicts itself in the posting lists; empty if nothing does."""
-        steps = np.diff(self.indptr)
-        if (steps < 0).any():
-            return ["posting lists that end before they begin"]
         counts = np.zeros(len(self), dtype=np.int64)
         for start in range(0, len(self.rows), POSTINGS_AT_ONCE):
             block = self.rows[start : start + POSTINGS_AT_ONCE]
-            if len(block) and (block.min() < 0 or block.max() >= len(self)):
+            if not self._within(block):
                 return [f"a posting of a row outside 0 to {len(self) - 1}"]
             counts += np.bincount(block, minlength=len(self))
         return [] if np.array_equal(counts, self.lengths) else ["rows with missing postings"]
+
+    def check_rows(self, rows: npt.NDArray[np.int32]) -> None:
+        """ArtifactError unless all are rows of the segment: one that is none can crash scipy."""
+        if not self._within(rows):
+            found = f"{rows.min()} to {rows.max()}"
+            raise damaged(self._folder / ROWS, f"rows from 0 to {len(self) - 1}", found)
+
+    def _within(self, rows: npt.NDArray[np.int32]) -> bool:
+        return not len(rows) or bool(rows.min() >= 0 and rows.max() < len(self))
 
     def _best(
         self,
@@ -127,7 +136,9 @@ class CscStore:
         rows = [self.rows[a:b] for a, b in spans] or [self.rows[:0]]
         weights = [self.weights[a:b] for a, b in spans] or [self.weights[:0]]
         indptr = np.concatenate([[0], np.cumsum(stops - starts)])
-        content = (np.concatenate(weights), np.concatenate(rows), indptr)
+        held = np.concatenate(rows)
+        self.check_rows(held)
+        content = (np.concatenate(weights), held, indptr)
         return sp.csc_array(content, shape=(self._shape[0], len(terms)))
 
 
@@ -182,6 +193,7 @@ def _merge_block(
         indptr = np.asarray(store.indptr[start : stop + 1])
         span = slice(int(indptr[0]), int(indptr[-1]))
         old = store.rows[span]
+        store.check_rows(old)
         kept = live[old]
         terms.append(np.repeat(np.arange(start, stop), np.diff(indptr))[kept])
         rows.append(numbers[old[kept]])

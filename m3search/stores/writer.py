@@ -15,7 +15,7 @@ import numpy.typing as npt
 from m3search.errors import ArtifactError
 from m3search.records import BoolArray, Encoded, FloatArray, ModelIdentity
 from m3search.stores.checks import check_encoded
-from m3search.stores.codecs import SAMPLE_TEXTS, check_codec, check_codec_name
+from m3search.stores.codecs import SAMPLE_TEXTS, SAMPLE_VECTORS, check_codec, check_codec_name
 from m3search.stores.commit import (
     WriteLock,
     check_folder,
@@ -24,6 +24,7 @@ from m3search.stores.commit import (
     write_manifest,
 )
 from m3search.stores.documents import Record
+from m3search.stores.files import NO_ROOM, make_folder
 from m3search.stores.manifest import MANIFEST, SEGMENTS, Manifest, SegmentEntry
 from m3search.stores.segment import SegmentWriter, merge_segments, write_deletes
 from m3search.stores.snapshot import Snapshot, open_snapshot
@@ -31,15 +32,18 @@ from m3search.stores.tiers import choose_run, merge_run
 
 
 def create(path: Path, model: ModelIdentity, title_template: str, codec: str, source: str) -> None:
-    """Makes an empty index at the path, commit 0, unless one is there."""
+    """Makes an empty index at the path, commit 0, unless one is there.
+
+    What an earlier build has left without a single commit is nothing to go on with.
+    """
     check_codec_name(codec)
     check_folder(path)
     first = Manifest(0, False, source, model, title_template, codec)
     with reporting(path, 0):
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         lock = WriteLock(path)
         try:
-            if not (path / MANIFEST).exists():
+            if not (path / MANIFEST).exists() or read_manifest(path).is_blank:
                 write_manifest(path, first)
         finally:
             lock.release()
@@ -82,6 +86,7 @@ class IndexWriter:
         self._segment: SegmentWriter | None = None
         self._flushed: list[SegmentEntry] = []
         self._dead: dict[str, BoolArray] = {}
+        self._removed = False  # whether rows were deleted since the last commit
         self._sample: list[FloatArray] = []
         self._whole = True  # False after an error in the middle of a write
 
@@ -96,7 +101,7 @@ class IndexWriter:
     ) -> None:
         try:
             if kind is not None and self._whole:  # what was encoded so far is not lost
-                self.commit(self.manifest.complete)
+                self._commit(self.manifest.complete)
             if self._segment is not None:
                 self._segment.close()
                 shutil.rmtree(self._segment.folder, ignore_errors=True)
@@ -124,7 +129,9 @@ class IndexWriter:
             self._segment.append(records, encoded)
             self.remove(replaced)
         if self.manifest.codec_check is None:
-            self._sample += encoded.multi[: SAMPLE_TEXTS - len(self._sample)]
+            room = SAMPLE_TEXTS - len(self._sample)
+            # copies, as the arrays can be views that keep all that was encoded with them
+            self._sample += [vectors[:SAMPLE_VECTORS].copy() for vectors in encoded.multi[:room]]
 
     def remove(self, rows: npt.ArrayLike) -> None:
         """Deletes rows of `base`."""
@@ -134,6 +141,7 @@ class IndexWriter:
             segment = self.base.segments[number]
             dead = self._dead.setdefault(segment.entry.name, ~self.base.live[number])
             dead[wanted[numbers == number] - self.base.bases[number]] = True
+            self._removed = True
 
     def flush(self) -> None:
         """Ends the segment that is being written; the next documents begin another."""
@@ -156,21 +164,13 @@ class IndexWriter:
                 self._flushed = [merge_segments(self._next_folder(), parts, model, codec, progress)]
             for segment in self.base.segments:
                 self._dead[segment.entry.name] = np.ones(segment.entry.rows, dtype=bool)
+                self._removed = True
 
     def commit(self, complete: bool, source: str | None = None) -> None:
-        """Puts everything since the last commit in force, in one step."""
-        self.flush()
-        unchanged = not self._flushed and not self._dead and complete == self.manifest.complete
-        if unchanged:
-            return
-        with self._writing():
-            manifest = self._next_manifest(complete, source)
-            write_manifest(self._path, manifest)
-            self.manifest = manifest
-            self._flushed = []
-        collect(self._path, manifest)
-        known = {segment.entry.name for segment in self.base.segments}
-        self._merge_runs(sum(entry.name in known for entry in manifest.segments))
+        """Puts everything since the last commit in force, in one step; then merges what is new."""
+        if self._commit(complete, source):
+            known = {segment.entry.name for segment in self.base.segments}
+            self._merge_runs(sum(entry.name in known for entry in self.manifest.segments))
 
     def tidy(self) -> None:
         """Merges small segments where there are many, in commits of their own.
@@ -179,19 +179,43 @@ class IndexWriter:
         """
         self._merge_runs(0)
 
+    def _commit(self, complete: bool, source: str | None = None) -> bool:
+        """Whether there was anything to put in force."""
+        self.flush()
+        if not self._flushed and not self._removed and complete == self.manifest.complete:
+            return False
+        with self._writing():
+            manifest = self._next_manifest(complete, source)
+            write_manifest(self._path, manifest)
+            self.manifest = manifest
+            self._flushed, self._removed = [], False
+        if manifest.codec_check is not None:
+            self._sample = []
+        collect(self._path, manifest)
+        return True
+
     def _merge_runs(self, first: int) -> None:
         """Merges runs of small segments, from segment `first` on, until few are left."""
         while run := choose_run(self.manifest.segments[first:]):
-            run = slice(first + run.start, first + run.stop)
-            try:
-                manifest = merge_run(self._path, self.manifest, run)
-            except OSError:  # no room to merge: everything is committed, the next writer tries
-                shutil.rmtree(self._next_folder(), ignore_errors=True)
+            manifest = self._merge_run(slice(first + run.start, first + run.stop))
+            if manifest is None:
                 return
             with self._writing():
                 write_manifest(self._path, manifest)
                 self.manifest = manifest
             collect(self._path, manifest)
+
+    def _merge_run(self, run: slice) -> Manifest | None:
+        """The next manifest; None where there is no room to merge: the next writer will try."""
+        try:
+            with reporting(self._path, self.manifest.documents):
+                return merge_run(self._path, self.manifest, run)
+        except BaseException as error:  # everything was committed before
+            shutil.rmtree(self._next_folder(), ignore_errors=True)
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+                return None
+            raise
 
     def _next_manifest(self, complete: bool, source: str | None) -> Manifest:
         number = self.manifest.commit + 1

@@ -1,0 +1,126 @@
+"""The report of an evaluation in Markdown: its measures, its sets, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from m3search.evaluation.experiment import Experiment
+from m3search.evaluation.measures import in_percent, markdown_table
+from m3search.records import MODES
+
+
+def to_markdown(experiment: Experiment) -> str:
+    """One table of sets x rows for each measure, then how the numbers were made."""
+    parts = ["# Evaluation\n"]
+    parts += [table(experiment, measure) for measure in experiment.measures]
+    parts.append(_sets_table(experiment))
+    parts.append(_settings_table(experiment))
+    parts.append(_provenance(experiment))
+    return "\n".join(parts)
+
+
+def percentages(experiment: Experiment, measure: str) -> list[list[str]]:
+    """One measure as a table of sets x rows, the names of the rows first, the mean last."""
+    rows = list(dict.fromkeys(row for each in experiment.sets for row in each.report.means))
+    lines = [(each.name, each.report.means) for each in experiment.sets]
+    if len(lines) > 1:
+        lines.append(("mean", experiment.means()))
+    return [
+        ["set", *rows],
+        *(
+            [name, *(in_percent(means.get(row, {}).get(measure)) for row in rows)]
+            for name, means in lines
+        ),
+    ]
+
+
+def table(experiment: Experiment, measure: str) -> str:
+    """A Markdown table of one measure in percent: sets x rows, the best of each set in bold."""
+    header, *lines = percentages(experiment, measure)
+    shown = [[name, *_best_in_bold(cells)] for name, *cells in lines]
+    return f"## {measure}\n\n{markdown_table([header, *shown])}"
+
+
+def _best_in_bold(cells: list[str]) -> list[str]:
+    best = max(filter(None, cells), key=float, default="")
+    return [f"**{cell}**" if cell and cell == best else cell for cell in cells]
+
+
+def _sets_table(experiment: Experiment) -> str:
+    lines = [
+        ["set", "documents", "queries", "judgements", "BM25 language", "index seconds", "index MB"]
+    ]
+    for each in experiment.sets:
+        counts, bm25 = each.details["counts"], each.details.get("bm25")
+        language = f"{bm25['language'] or 'none'}, {bm25['language_origin']}" if bm25 else ""
+        seconds = each.details["seconds"].get("index")
+        size = sum(each.details.get("bytes", {}).values()) / 1e6
+        lines.append(
+            [
+                each.name,
+                str(counts["documents"]),
+                str(counts["queries"]),
+                str(counts["judgements"]),
+                language,
+                f"{seconds:.1f}" if seconds is not None else "",
+                f"{size:.1f}" if size else "",
+            ]
+        )
+    return f"## Sets\n\n{markdown_table(lines)}{_truncation(experiment)}"
+
+
+def _settings_table(experiment: Experiment) -> str:
+    """What each set was run with, defaults included."""
+    names = ("split", "k", "depth", "missing", "candidates", "max_length", "title_template")
+    lines = [["set", *(name.replace("_", " ") for name in names), "weights"]]
+    for each in experiment.sets:
+        settings = each.details["settings"] | {
+            "title_template": f"`{json.dumps(each.details['settings']['title_template'])}`",
+            "max_length": each.details["settings"]["max_length"] or "",
+        }
+        weights = [
+            f"{row} {_weights(by_mode)}"
+            for row, by_mode in settings["weights"].items()
+            if len(by_mode) > 1
+        ]
+        shown = [str(settings[name]).replace("|", "\\|") for name in names]
+        lines.append([each.name, *shown, "; ".join(weights)])
+    note = "Weights are those of dense, sparse and multi; a mode alone weighs 1."
+    return f"## Settings\n\n{markdown_table(lines)}\n{note}\n"
+
+
+def _weights(by_mode: Mapping[str, float]) -> str:
+    return ", ".join(f"{by_mode[mode]:g}" if mode in by_mode else "-" for mode in MODES)
+
+
+def _truncation(experiment: Experiment) -> str:
+    """One line: how much of each set the model did not read to its end."""
+    shown = []
+    for each in experiment.sets:
+        if cut := each.details.get("truncated"):
+            shown.append(f"{each.name} {cut['documents']} documents, {cut['queries']} queries")
+    return f"\nCut at the maximum length: {'; '.join(shown)}.\n" if shown else ""
+
+
+def _provenance(experiment: Experiment) -> str:
+    details: dict[str, Any] = {}
+    for each in experiment.sets:
+        if model := each.details.get("model"):
+            details[f"Model of {each.name}"] = (
+                f"{model['name']} ({model['fingerprint'][:12]}), {model['max_length']} tokens"
+            )
+    if len(set(details.values())) == 1:
+        details = {"Model": next(iter(details.values()))}
+    first_bm25 = next((e.details["bm25"] for e in experiment.sets if "bm25" in e.details), None)
+    if first_bm25:
+        settings = f"k1 {first_bm25['k1']}, b {first_bm25['b']}, {first_bm25['variant']} variant"
+        details["BM25"] = f"{first_bm25['implementation']}, {settings}"
+    for name, value in experiment.provenance.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {item}" for key, item in value.items())
+        details[name.capitalize()] = value
+    lines = [f"- {name}: {value}" for name, value in details.items()]
+    note = "Values are percent; every query of the judgements counts, an absent one as 0.\n"
+    return "\n".join(["## How\n", note, *lines]) + "\n"
