@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 
@@ -80,3 +81,14 @@ def test_a_full_disk_is_no_bug(m3: Callable[..., Result], monkeypatch: pytest.Mo
     result = m3("index", "corpus.jsonl")
     assert result.code == 1
     assert "error: indexes/default/x: No space left on device" in result.err
+
+
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(
+    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if given is not None:
+            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        assert m3("--version").code == 0
+        assert os.environ["OMP_WAIT_POLICY"] == expected

@@ -110,6 +110,9 @@ _add("train", train_model, "m3search train trainer/recipes/mini.toml --out check
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line, by default on the process's own arguments, and exits."""
+    # before torch starts its threads: those that wait sleep. Spinning ones take the processor from
+    # the one they wait for; with another program on one of two cores they encoded a fifth as fast
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name, how in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by who started us, as in `m3search ... <&-`
             setattr(sys, name, Path(os.devnull).open(how, encoding="utf-8"))  # noqa: SIM115
