@@ -1,0 +1,227 @@
+"""What the data tools share: lines in with all their fields, files out whole, options, errors."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from tqdm import tqdm
+
+from m3search.corpus import document_text, read_corpus
+from m3search.errors import ConfigError, DataError, M3Error
+from m3search.lines import display_name, json_type, parse_object, read_records
+from m3search.records import Document
+from m3search.stores.files import naming, sync
+from m3search.training.data import DOCUMENTS, documents_beside
+
+INTERRUPTED = 130
+"""exit status after Ctrl-C: 128 + SIGINT, as shells count"""
+TEXT_FIELDS = ("query", "pos", "neg", "text")
+T = TypeVar("T")
+
+
+class Line(NamedTuple):
+    """A line of a JSON-lines file."""
+
+    number: int
+    """from 1"""
+    raw: bytes
+    """as the file has it, with the end of the line"""
+    fields: dict[str, Any]
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """The lines of a file, plain, .gz or .zst; DataError with the line of a bad one."""
+    file = display_name(path)
+
+    def parse(number: int, raw: bytes) -> Line:
+        whole = raw if raw.endswith(b"\n") else raw + b"\n"
+        return Line(number, whole, parse_object(file, number, raw))
+
+    return read_records(path, parse, inside="pairs.jsonl")
+
+
+def texts_of(path: Path, line: Line, names: Sequence[str] = TEXT_FIELDS) -> list[tuple[str, str]]:
+    """(field, text) of all texts in the named fields: `query`, `pos 1`, `pos 2`, ..."""
+    found: list[tuple[str, str]] = []
+    for name in names:
+        value = line.fields.get(name)
+        if value is None:
+            continue
+        if isinstance(value, list) and all(isinstance(text, str) for text in value):
+            found += [(f"{name} {place}", text) for place, text in enumerate(value, start=1)]
+        elif isinstance(value, str) and name not in ("pos", "neg"):
+            found.append((name, value))
+        else:
+            raise wrong_line(path, line, f"texts in {name}", json_type(value))
+    return found
+
+
+def ids_of(path: Path, line: Line, name: str) -> list[str]:
+    """The document ids in a field such as `pos_id`: one, a list of them, or none."""
+    value = line.fields.get(name)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(each, str) for each in ids):
+        raise wrong_line(path, line, f"an id or a list of ids in {name}", json_type(value))
+    return ids
+
+
+def read_documents(path: Path) -> dict[str, Document]:
+    """The documents that the pairs of a file may name, by id; none where no file lies beside."""
+    beside = documents_beside(path)
+    return {} if beside is None else {each.id: each for each in read_corpus(beside)}
+
+
+def query_of(path: Path, line: Line) -> str:
+    """The query of a pair; DataError where there is none."""
+    query = line.fields.get("query")
+    if isinstance(query, str) and query.strip():
+        return query
+    raise wrong_line(path, line, 'a text in "query"', "none")
+
+
+def positives_of(path: Path, line: Line, documents: Mapping[str, Document]) -> list[str]:
+    """The positives of a pair, of `pos` or of `pos_id`, each with its title in front."""
+    title = line.fields.get("title") or ""
+    if not isinstance(title, str):
+        raise wrong_line(path, line, 'a text in "title"', json_type(title))
+    texts = [text for _, text in texts_of(path, line, ("pos",))]
+    found = [Document("", text, title) for text in texts]
+    if not found:
+        names = ids_of(path, line, "pos_id")
+        lost = next((name for name in names if name not in documents), None)
+        if lost is not None:
+            where = f"{path.name.split('.jsonl')[0]}{DOCUMENTS}"
+            raise wrong_line(path, line, f"a pos_id that a document in {where} has", repr(lost))
+        found = [documents[name] for name in names]
+    if not found:
+        raise wrong_line(path, line, 'texts in "pos" or ids in "pos_id"', "none")
+    return [document_text(document) for document in found]
+
+
+def wrong_line(path: Path, line: Line, expected: str, found: str) -> DataError:
+    """The error for a line that says something else than it should."""
+    remedy = "Repair or remove the line."
+    return DataError(path, line.number, expected=expected, found=found, remedy=remedy)
+
+
+def plan_outputs(files: Iterable[Path], folder: Path) -> dict[Path, Path]:
+    """Where each file goes: the same name in the folder; what was .zst becomes .gz."""
+    planned: dict[Path, Path] = {}
+    taken: dict[Path, Path] = {}
+    sources = {path.resolve(): path for path in files}
+    for path in sources.values():
+        name = path.name
+        target = folder / (name.removesuffix(".zst") + ".gz" if name.endswith(".zst") else name)
+        problem = ""
+        if target.resolve() in sources:
+            problem = f"{target}, which is read from"
+        elif target in taken:
+            problem = f"two files that both become {target}: {taken[target]} and {path}"
+        if problem:
+            remedy = "Write into another folder, or rename a file."
+            raise ConfigError(
+                "--out", expected="a place of its own for each file", found=problem, remedy=remedy
+            )
+        planned[path], taken[target] = target, path
+    return planned
+
+
+@contextmanager
+def open_output(path: Path) -> Iterator[io.BufferedIOBase]:
+    """A file to write to, gzip where the name ends in .gz: there whole in the end, or not at all.
+
+    Its folder is made. Equal content gives equal bytes.
+    """
+    if path.suffix == ".zst":
+        raise ConfigError(
+            "the output",
+            expected="a name that ends in .gz, or plain text",
+            found=f"{path}: zstd is read here, but not written",
+            remedy="Choose a name that ends in .gz.",
+        )
+    place = path.resolve()  # a link stays a link
+    unfinished = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
+    try:
+        with naming(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("xb") as file:
+                if place.suffix == ".gz":
+                    with gzip.GzipFile("", "wb", 6, fileobj=file, mtime=0) as packed:
+                        yield packed
+                else:
+                    yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(place)
+        sync(place.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_object(file: io.BufferedIOBase, fields: Mapping[str, Any]) -> None:
+    """One line of JSON; characters stand as they are, in any script."""
+    file.write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
+
+
+def showing(items: Iterable[T], unit: str, what: str = "") -> Iterator[T]:
+    """The items, counted on stderr where that is a terminal."""
+    return iter(tqdm(items, what or None, unit=f" {unit}", disable=None, leave=False))
+
+
+def options(documentation: str | None) -> argparse.ArgumentParser:
+    """A parser that explains with a script's documentation, with --report."""
+    parser = argparse.ArgumentParser(
+        description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="put the report, which goes to stdout, here too"
+    )
+    return parser
+
+
+def share(text: str) -> float:
+    """An argument above 0 and up to 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and up to 1")
+    return value
+
+
+def count(text: str) -> int:
+    """An argument that is a whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
+
+
+def give_report(report: Mapping[str, Any], path: Path | None) -> None:
+    """The report as a line of JSON on stdout and, indented, in a file."""
+    print(json.dumps(report, ensure_ascii=False))
+    if path is not None:
+        with open_output(path) as file:
+            file.write(json.dumps(report, ensure_ascii=False, indent=2).encode() + b"\n")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a script; what its user can cause becomes a line on stderr and an exit status."""
+    try:
+        main()
+    except M3Error as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"error: {error.filename}: {error.strerror}")
