@@ -4,7 +4,7 @@
     ├── DataError      a file of the user's: corpus, queries, qrels, run, training pairs
     ├── ConfigError    a setting: a recipe key, a flag, an argument
     ├── ArtifactError  something on disk that m3search made or loads: a checkpoint, an index
-    └── DivergenceError  a training run that could only get worse (m3search.training.loop)
+    └── DivergenceError  a training run that could only get worse (m3search.training.watching)
 
 Every message says where, what was expected, what was found and what to do.
 The command line prints it as ``error: ...`` and exits with 1; any other exception is a bug.

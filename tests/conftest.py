@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# before torch is imported: tiny tensors on several threads wait for each other, most of all where
+# other work goes on beside the tests
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test downloads
 
 SAMPLE = Path(__file__).parent.parent / "eval" / "sample"

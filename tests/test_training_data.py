@@ -1,25 +1,30 @@
-"""Training pairs and batches: what is read, drawn, masked and refused."""
+"""Training files: what a line may say, what is made of it, and what is refused."""
 
 from __future__ import annotations
 
 import gzip
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
-from training_runs import write_pairs
+from training_runs import write_lines, write_pairs
 
-from m3search.errors import ConfigError, DataError
-from m3search.training.batching import Batch, Sampler
-from m3search.training.data import group_by_passage, read_pairs, read_source
-from m3search.training.recipe import (
-    Batches,
-    Data,
-    Source,
-)
+from m3search.errors import DataError
+from m3search.training.data import Pair, documents_beside, read_pairs, read_texts
+
+DOCUMENTS = [
+    {"_id": "d1", "title": "Bread", "text": "Flour and water."},
+    {"_id": "d2", "title": "", "text": "Ice that flows."},
+    {"_id": 3, "text": "Told by its number."},
+]
+
+
+def read_line(folder: Path, **line: Any) -> Pair:
+    """The pair of a file of one line."""
+    (pair,) = read_pairs(write_lines(folder / "pairs.jsonl", [line]))
+    return pair
 
 
 @pytest.mark.parametrize(
@@ -28,34 +33,38 @@ from m3search.training.recipe import (
         (b"{", "what JSON does not allow"),
         (b"[]", "an array"),
         (b'{"pos": ["a"]}', "no query text"),
+        (b'{"query": " ", "pos": ["a"]}', "no query text"),
+        (b'{"query": "q"}', "an empty pos"),
         (b'{"query": "q", "pos": []}', "an empty pos"),
+        (b'{"query": "q", "pos_id": []}', "an empty pos"),
         (b'{"query": "q", "pos": "a"}', "pos that is not a list"),
         (b'{"query": "q", "pos": ["a"], "neg": [1]}', "neg that is not a list"),
         (b'{"query": "q", "pos": ["a"], "title": 3}', "a title that is a number"),
+        (b'{"query": "q", "pos": ["a"], "prompt": ["p"]}', "a prompt that is an array"),
         (b'{"query": "\xff", "pos": ["a"]}', "byte 0xff"),
         (b'{"query": "\\ud800", "pos": ["a"]}', "half of a surrogate pair"),
         (b'{"query": "q", "pos": ["a", ""]}', "an empty text in pos"),
         (b'{"query": "q", "pos": ["a"], "neg": [" "]}', "an empty text in neg"),
+        (b'{"query": "q", "pos": ["a"], "pos_scores": [1, 2]}', "2 pos_scores for 1 texts in pos"),
+        (
+            b'{"query": "q", "pos": ["a"], "neg": ["b", "c"], "neg_scores": [1]}',
+            "1 neg_scores for 2 texts in neg",
+        ),
+        (b'{"query": "q", "pos": ["a"], "neg_scores": [1]}', "1 neg_scores for 0 texts in neg"),
+        (b'{"query": "q", "pos": ["a"], "pos_scores": 1}', "pos_scores that is not a list of n"),
+        (b'{"query": "q", "pos": ["a"], "pos_scores": ["1"]}', "pos_scores that is not a list"),
+        (b'{"query": "q", "pos": ["a"], "pos_scores": [true]}', "pos_scores that is not a list"),
+        (b'{"query": "q", "pos": ["a"], "pos_scores": [NaN]}', "what JSON does not allow"),
+        (b'{"query": "q", "pos": ["a"], "pos_scores": [1e999]}', "what JSON does not allow"),
+        (b'{"query": "q", "pos": ["a"], "type": "sts"}', "type 'sts', not one of normal, symm"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: bytes, found: str) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_bytes(b'{"query": "q", "pos": ["a"]}\n' + line + b"\n")
-    with pytest.raises(DataError, match=f"line 2.*found {found}"):
+    with pytest.raises(DataError, match=f"line 2.*found {found}") as caught:
         list(read_pairs(path))
-
-
-def test_pairs_are_read_from_gzip_and_grouped(tmp_path: Path) -> None:
-    lines = [
-        {"query": "q1", "pos": ["a", "b"], "neg": ["x"]},
-        {"query": "q2", "pos": ["a"], "neg": ["b", "a"]},
-    ]
-    path = tmp_path / "pairs.jsonl.gz"
-    path.write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode()))
-    assert [pair.query for pair in read_pairs(path)] == ["q1", "q2"]
-    a, b = group_by_passage(read_pairs(path))
-    assert (a.text, a.queries, a.negatives) == ("a", ("q1", "q2"), ("x", "b"))
-    assert (b.text, b.queries, b.negatives) == ("b", ("q1",), ("x",))
+    assert (caught.value.file, caught.value.line) == (str(path), 2)
 
 
 def test_pairs_are_read_from_zstd_and_behind_a_byte_order_mark(tmp_path: Path) -> None:
@@ -75,106 +84,119 @@ def test_a_cut_off_file_is_named(tmp_path: Path) -> None:
         list(read_pairs(path))
 
 
-def test_passages_are_grouped_over_all_files_of_a_source(tmp_path: Path) -> None:
-    for name, query in (("a", "q1"), ("b", "q2")):
-        line = {"query": query, "pos": ["same"]}
-        (tmp_path / f"{name}.jsonl").write_text(json.dumps(line), encoding="utf-8")
-    corpus = read_source(tmp_path, Source("*.jsonl"))
-    assert [(p.text, p.queries) for p in corpus.passages] == [("same", ("q1", "q2"))]
-    assert corpus.files == ("a.jsonl", "b.jsonl")
+def test_a_line_gives_all_that_it_says(tmp_path: Path) -> None:
+    line = {"query": "q", "pos": ["a", "b"], "neg": ["x", "y"], "title": "T"}
+    scores = {"pos_scores": [2, 1.5], "neg_scores": [-1, 0]}
+    found = read_line(tmp_path, **line, **scores, unknown=1)
+    assert found == Pair("q", ("a", "b"), ("x", "y"), "T", (2.0, 1.5), (-1.0, 0.0))
+    assert all(type(score) is float for score in found.positive_scores + found.negative_scores)
+    nothing = {"neg": None, "title": None, "prompt": None, "type": None, "pos_scores": None}
+    assert read_line(tmp_path, query="q", pos=["a"], **nothing) == Pair("q", ("a",))
 
 
-def test_no_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.folder"):
-        read_source(tmp_path, Source("*.jsonl"))
-
-
-def make_sampler(path: Path, seed: int = 1, **settings: Any) -> Sampler:
-    data = Data((Source("*.jsonl"),), queries_per_passage=2, negatives=1, title_probability=0.5)
-    batches = Batches(**{"passages": 4, "neighbours": 1} | settings)
-    return Sampler([read_source(path, Source("*.jsonl"))], data, batches, seed)
-
-
-def test_an_epoch_holds_every_passage_once(tmp_path: Path) -> None:
-    write_pairs(tmp_path / "pairs.jsonl", negatives=True)
-    sampler = make_sampler(tmp_path, passages=5)
-    assert sampler.steps_per_epoch == 3
-    for epoch in range(2):
-        batches = [sampler.batch(epoch * 3 + step) for step in range(3)]
-        positives = [b.passages[t].split("\n")[-1] for b in batches for t in sorted(set(b.targets))]
-        assert len(positives) == len(set(positives)) == 16
-        for batch in batches:
-            check_batch(batch)
-
-
-def check_batch(batch: Batch) -> None:
-    assert len(batch.queries) == len(batch.targets) == len(set(batch.queries))
-    for query, target in zip(batch.queries, batch.targets, strict=True):
-        _, subject, kind = query.split()
-        assert f"The {kind} of the {subject}:" in batch.passages[target]
-    assert any(text.startswith("Nothing") for text in batch.passages)
-    assert not any(t >= len(batch.passages) for t in batch.targets)
-
-
-def test_batches_follow_from_seed_and_step_alone(tmp_path: Path) -> None:
-    write_pairs(tmp_path / "pairs.jsonl")
-    one, two, other = make_sampler(tmp_path), make_sampler(tmp_path), make_sampler(tmp_path, 2)
-    straight = [one.batch(step) for step in range(12)]
-    assert [two.batch(step) for step in reversed(range(12))][::-1] == straight
-    assert straight[:4] != straight[4:8]
-    assert other.batch(0) != straight[0]
-
-
-def test_neighbours_stay_together(tmp_path: Path) -> None:
-    write_pairs(tmp_path / "pairs.jsonl")
-    sampler = make_sampler(tmp_path, neighbours=4, passages=8)
-    subjects = [
-        passage.split("of the ")[1].split(":")[0]
-        for step in range(2)
-        for passage in sampler.batch(step).passages
-    ]
-    adjacent = sum(a == b for a, b in pairwise(subjects))
-    assert adjacent >= 4  # runs of four hold one or two whole pairs; alone, one in 15 would meet
-
-
-def test_other_positives_of_a_query_are_masked(tmp_path: Path) -> None:
-    lines = [
-        {"query": "shared", "pos": ["first"]},
-        {"query": "shared", "pos": ["second"]},
-        {"query": "own", "pos": ["third"], "neg": ["second"]},
-    ]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    batch = make_sampler(tmp_path).batch(0)
-    place = batch.passages.index
-    for query, target in zip(batch.queries, batch.targets, strict=True):
-        if query == "shared":
-            other = "second" if batch.passages[target] == "first" else "first"
-            line = next(i for i, t in enumerate(batch.targets) if t == target)
-            assert (line, place(other)) in batch.masked
-    assert len(batch.masked) == 2
-
-
-@pytest.mark.parametrize(("probability", "low", "high"), [(0, 0, 0), (0.5, 60, 100), (1, 160, 160)])
-def test_titles_stand_before_their_share_of_passages(
-    tmp_path: Path, probability: float, low: int, high: int
+@pytest.mark.parametrize(
+    ("kind", "positive", "negatives", "scores"),
+    [
+        (None, "a", ("x", "y"), (1.0, 2.0)),
+        ("normal", "a", ("x", "y"), (1.0, 2.0)),
+        ("symmetric_class", "a", ("x", "y"), (1.0, 2.0)),
+        ("symmetric_clustering", "say: a", ("say: x", "say: y"), (1.0, 2.0)),
+        ("symmetric_sts", "say: a", ("say: x", "say: y"), (1.0, 2.0)),
+        ("only_1neg", "a", ("x",), (1.0,)),
+    ],
+)
+def test_a_type_says_what_the_prompt_stands_before(
+    tmp_path: Path,
+    kind: str | None,
+    positive: str,
+    negatives: tuple[str, ...],
+    scores: tuple[float, ...],
 ) -> None:
-    write_pairs(tmp_path / "pairs.jsonl", negatives=True)
-    corpus = read_source(tmp_path, Source("*.jsonl"))
-    data = Data((corpus.source,), title_probability=probability, negatives=1)
-    sampler = Sampler([corpus], data, Batches(passages=4), 1)
-    batches = [sampler.batch(step) for step in range(40)]
-    positives = [b.passages[target] for b in batches for target in b.targets]
-    titled = [text for text in positives if "\n" in text]
-    assert len(positives) == 160
-    assert low <= len(titled) <= high
-    for text in titled:
-        title, _, passage = text.partition("\n")
-        assert f"of the {title}:" in passage
+    line = {"query": "q", "pos": ["a"], "neg": ["x", "y"], "neg_scores": [1, 2]}
+    found = read_line(tmp_path, **line, prompt="say: ", type=kind)
+    assert found == Pair("say: q", (positive,), negatives, "", (), scores)
 
 
-def test_repeated_and_partial_sources(tmp_path: Path) -> None:
-    write_pairs(tmp_path / "pairs.jsonl")
-    for weight, steps in ((2.5, 10), (0.5, 2)):
-        corpus = read_source(tmp_path, Source("*.jsonl", weight))
-        sampler = Sampler([corpus], Data((corpus.source,)), Batches(passages=4), 1)
-        assert sampler.steps_per_epoch == steps
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.jsonl.gz"])
+def test_a_pair_may_name_its_documents(tmp_path: Path, name: str, suffix: str) -> None:
+    pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
+    told = "\n".join(map(json.dumps, DOCUMENTS)).encode()
+    beside = tmp_path / f"pairs.docs.jsonl{suffix}"
+    beside.write_bytes(pack[suffix](told))
+    lines = [
+        {"query": "q1", "pos_id": "d1", "neg": ["x"]},
+        {"query": "q2", "pos_id": ["d2", "d1"]},
+        {"query": "q3", "pos_id": "d1", "title": "Own"},
+        {"query": "q4", "pos": ["text"], "pos_id": "unknown"},
+        {"query": "q5", "pos_id": [3, "3"]},
+    ]
+    content = "\n".join(map(json.dumps, lines)).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert documents_beside(tmp_path / name) == beside
+    assert list(read_pairs(tmp_path / name)) == [
+        Pair("q1", ("Flour and water.",), ("x",), "Bread"),
+        Pair("q2", ("Ice that flows.", "Flour and water."), (), ""),
+        Pair("q3", ("Flour and water.",), (), "Own"),
+        Pair("q4", ("text",)),
+        Pair("q5", ("Told by its number.",) * 2),
+    ]
+
+
+@pytest.mark.parametrize("name", ["d3", 4, True, None, ["d1", "d3"], [["d1"]]])
+def test_a_document_that_is_not_there_is_named(tmp_path: Path, name: Any) -> None:
+    good = {"query": "q", "pos": ["a"]}
+    path = write_lines(tmp_path / "pairs.jsonl", [good, {"query": "q", "pos_id": name}])
+    with pytest.raises(DataError, match=r"line 2: expected a pos_id.*and no such file") as caught:
+        list(read_pairs(path))
+    write_lines(tmp_path / "pairs.docs.jsonl", DOCUMENTS)
+    with pytest.raises(DataError, match=r"in pairs\.docs\.jsonl has, found") as caught:
+        list(read_pairs(path))
+    assert caught.value.line == 2 and "no such file" not in caught.value.found
+
+
+def test_a_bad_document_is_named_in_its_own_file(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "pairs.jsonl", [{"query": "q", "pos_id": "d1"}])
+    beside = write_lines(tmp_path / "pairs.docs.jsonl", [DOCUMENTS[0], {"_id": "d2"}])
+    with pytest.raises(DataError) as caught:
+        list(read_pairs(path))
+    assert (caught.value.file, caught.value.line) == (str(beside), 2)
+
+
+def test_texts_are_those_of_texts_and_of_pairs(tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = [
+        {"text": "alone"},
+        {"text": "titled", "title": "T", "_id": "d1"},
+        {"query": "q1", "pos": ["a", "b"], "neg": ["x"], "title": "P"},
+        {"query": "q2", "pos_id": "d1"},
+    ]
+    texts = list(read_texts(write_lines(tmp_path / "texts.jsonl", lines)))
+    assert texts == [
+        ("", "alone"),
+        ("T", "titled"),
+        ("", "q1"),
+        ("P", "a"),
+        ("P", "b"),
+        ("", "x"),  # the title is that of the positives
+        ("", "q2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ({"text": ""}, "an empty text"),
+        ({"text": " \n"}, "an empty text"),
+        ({"text": 3}, "a number as text"),
+        ({"text": "a", "title": 3}, "a title that is a number"),
+        ({"title": "a"}, "null as text"),
+        ({"query": "q"}, "an empty pos"),
+        ({"query": 3, "pos": ["a"]}, "no query text"),
+        ({"query": 3, "pos_id": "d1"}, "no query text"),
+        ({"query": "", "pos_id": "d1"}, "no query text"),
+    ],
+)
+def test_a_bad_line_of_texts_is_named(tmp_path: Path, line: dict[str, Any], found: str) -> None:
+    path = write_lines(tmp_path / "texts.jsonl", [{"text": "good"}, line])
+    with pytest.raises(DataError, match=f"line 2.*found {found}"):
+        list(read_texts(path))

@@ -1,4 +1,4 @@
-"""Scores and loss of training: against slow obvious ones, search, and FlagEmbedding."""
+"""Scores and loss of training: against slow obvious ones, search, and the published formulas."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from scipy import sparse as sp
 from training_runs import make_recipe, write_backbone
 
-import m3search.training.loop as loop
+import m3search.training.maxsim as maxsim_module
 from m3search.encoder import Encoder
 from m3search.model.checkpoint import CheckpointInfo, save_checkpoint
-from m3search.records import Encoded
+from m3search.records import MODES, Encoded, Mode
 from m3search.scoring import dense_scores, maxsim, sparse_scores
-from m3search.training.losses import Scores, lexical_scores, m3_loss, multi_scores
-from m3search.training.recipe import (
-    Objective,
-    Recipe,
-)
+from m3search.training.losses import Teacher, m3_loss
+from m3search.training.maxsim import best_matches
+from m3search.training.recipe import Objective, Recipe
+from m3search.training.representations import Layout, active_terms, lexical_scores
+from m3search.training.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +32,38 @@ def recipe(backbone: Path, tmp_path: Path) -> Recipe:
     return make_recipe(backbone, tmp_path / "data")
 
 
+def layout_of(texts: list[list[int]]) -> Layout:
+    """Terms alone; the special ids are 0 and 1."""
+    ids = [np.array([0, *text, 1], np.int64) for text in texts]
+    return Layout.of(ids, np.array([0, 1], np.int64), torch.device("cpu"))
+
+
 def test_lexical_scores_equal_those_over_the_whole_vocabulary() -> None:
     torch.manual_seed(0)
-    ids = [torch.randint(0, 12, (rows, length)) for rows, length in ((3, 5), (4, 7))]
-    weights = [torch.rand(i.shape) * (torch.rand(i.shape) > 0.3) for i in ids]
-    for tensor in weights:
-        tensor.requires_grad_()
+    texts = [
+        [torch.randint(2, 14, (n,)).tolist() for n in lengths]
+        for lengths in ((5, 0, 3), (7, 2, 9, 4))
+    ]
+    layouts = [layout_of(part) for part in texts]
+    weights = [
+        (torch.rand(len(part.terms)) * (torch.rand(len(part.terms)) > 0.3)).requires_grad_()
+        for part in layouts
+    ]
 
-    def whole(index: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        table = torch.zeros(*index.shape, 12).scatter(2, index[..., None], weight[..., None])
-        return table.amax(dim=1)
+    def whole(part: list[list[int]], flat: torch.Tensor) -> torch.Tensor:
+        table = torch.zeros(len(part), 14)
+        for row, (terms, own) in enumerate(
+            zip(part, flat.split(list(map(len, part))), strict=True)
+        ):
+            for term in set(terms):
+                same = [w for t, w in zip(terms, own, strict=True) if t == term]
+                table[row, term] = torch.stack(same).amax()
+        return table
 
-    expected = whole(ids[0], weights[0]) @ whole(ids[1], weights[1]).T
+    expected = whole(texts[0], weights[0]) @ whole(texts[1], weights[1]).T
     wanted = torch.autograd.grad(expected.square().sum(), weights)
-    found = lexical_scores(ids[0], weights[0], ids[1], weights[1])
+    found = lexical_scores(layouts[0], weights[0], layouts[1], weights[1])
+    assert found.shape == (3, 4) and float(found.detach().sum()) > 0
     torch.testing.assert_close(found, expected)
     gradients = torch.autograd.grad(found.square().sum(), weights)
     for gradient, other, weight in zip(gradients, wanted, weights, strict=True):
@@ -53,39 +71,70 @@ def test_lexical_scores_equal_those_over_the_whole_vocabulary() -> None:
         torch.testing.assert_close(gradient[counted], other[counted])
 
 
-def test_multi_scores_equal_maxsim_of_the_real_vectors() -> None:
+def test_texts_without_a_term_match_nothing() -> None:
+    nothing, some = layout_of([[]]), layout_of([[5, 6]])
+    for left, right in ((nothing, some), (some, nothing), (nothing, nothing)):
+        sizes = (len(left.terms), len(right.terms))
+        scores = lexical_scores(left, torch.ones(sizes[0]), right, torch.ones(sizes[1]))
+        assert scores.tolist() == [[0.0]]
+
+
+def test_active_terms_are_those_with_a_weight() -> None:
+    weights = torch.tensor([0.2, 0.0, 0.1, 0.0, 0.0])
+    assert active_terms(layout_of([[5, 6, 7], [], [8, 9]]), weights).tolist() == [2, 0, 0]
+
+
+@pytest.mark.parametrize("block", [1, 40, 500, 1 << 22])
+def test_best_matches_equal_those_of_one_passage_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setitem(maxsim_module.BLOCK, "cpu", block)
     torch.manual_seed(1)
-    lengths = ([3, 1, 4], [5, 2, 6, 1, 3, 3, 2, 4, 6, 5])
-    tensors, masks = [], []
-    for sizes in lengths:
-        vectors = torch.nn.functional.normalize(torch.randn(len(sizes), max(sizes), 4), dim=-1)
-        mask = torch.arange(max(sizes)) < torch.tensor(sizes)[:, None]
-        tensors.append(vectors * mask[..., None])
-        masks.append(mask)
-    found = multi_scores(tensors[0], masks[0], tensors[1], masks[1])
-    for i, q in enumerate(lengths[0]):
-        for j, p in enumerate(lengths[1]):
-            expected = maxsim(tensors[0][i, :q].numpy(), tensors[1][j, :p].numpy())
-            assert float(found[i, j]) == pytest.approx(expected, abs=1e-6)
+    counts = [5, 2, 7, 1, 30]
+    queries = torch.randn(11, 6, requires_grad=True)
+    passages = torch.randn(sum(counts), 6, requires_grad=True)
+    expected = torch.stack([(queries @ p.T).amax(1) for p in passages.split(counts)], dim=1)
+    found = best_matches(queries, passages, counts)
+    torch.testing.assert_close(found, expected)
+    share = torch.randn_like(expected)
+    wanted = torch.autograd.grad((expected * share).sum(), (queries, passages))
+    gradients = torch.autograd.grad((found * share).sum(), (queries, passages))
+    torch.testing.assert_close(gradients, wanted)
+
+
+def test_nothing_as_large_as_all_similarities_is_kept_for_the_gradient() -> None:
+    kept: list[int] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    queries, passages = torch.randn(64, 4, requires_grad=True), torch.randn(500, 4)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        best_matches(queries, passages, [100] * 5)
+    assert kept and max(kept) <= 2000  # the passages, not 64 x 500 similarities
 
 
 def test_training_and_search_give_the_same_scores(recipe: Recipe, tmp_path: Path) -> None:
-    run = loop.Run(recipe, tmp_path)
+    run = Run(recipe, tmp_path)
     run.model.eval()
     batch = run.sampler.batch(0)
     with torch.no_grad():
-        _, scores, active, _ = run.losses_of(batch)
+        scored = run.finetuning.score(0, batch)
     save_checkpoint(tmp_path / "out", run.model, run.tokenizer, CheckpointInfo("mean", 128))
     encoder = Encoder.load(tmp_path / "out", device="cpu", dtype=torch.float32)
-    queries, passages = (encoder.encode(texts) for texts in (batch.queries, batch.passages))
-    np.testing.assert_allclose(scores.dense, dense_scores(queries.dense, passages.dense), atol=1e-5)
-    np.testing.assert_allclose(
-        scores.sparse, sparse_scores(queries.sparse, passages.sparse), atol=1e-5
-    )
+    asked = [batch.queries[row] for row in scored.rows.tolist()]
+    queries, passages = (encoder.encode(texts) for texts in (asked, batch.passages))
     multi = [[maxsim(q, p) for p in passages.multi] for q in queries.multi]
-    np.testing.assert_allclose(scores.multi, multi, atol=1e-5)
-    assert active[0] == pytest.approx(mean_terms(queries))
-    assert active[1] >= mean_terms(passages)  # positions here, terms there
+    expected = {
+        "dense": dense_scores(queries.dense, passages.dense),
+        "sparse": sparse_scores(queries.sparse, passages.sparse),
+        "multi": np.array(multi),
+    }
+    for mode in MODES:
+        np.testing.assert_allclose(scored.scores[mode], expected[mode], atol=1e-5, err_msg=mode)
+    active = active_terms(scored.query_layout, scored.query_leaves.weights)
+    assert float(active.float().mean()) == pytest.approx(mean_terms(queries))
 
 
 def mean_terms(encoded: Encoded) -> float:
@@ -115,22 +164,55 @@ def test_the_loss_is_the_published_formula(distil: bool) -> None:
         kl = [float(-(teacher * log_softmax(s)).sum(axis=1).mean()) for s in scaled]
         expected = (expected + (kl[0] + 0.1 * kl[1] + kl[2]) / 3) / 2
     found = m3_loss(
-        Scores(*map(torch.from_numpy, heads)),
+        by_mode(*map(torch.from_numpy, heads)),
         torch.from_numpy(targets),
         torch.zeros(3, 6, dtype=torch.bool),
         Objective(),
-        distil,
+        distil=distil,
     )
     assert float(found.total) == pytest.approx(expected, rel=1e-9)
-    assert float(found.ensemble) == pytest.approx(info_nce(ensemble), rel=1e-9)
+    named = found.named()
+    assert named["loss_ensemble"] == pytest.approx(info_nce(ensemble), rel=1e-9)
+    assert [named[f"loss_{mode}"] for mode in MODES] == pytest.approx(losses, rel=1e-9)
+    assert ("loss_distillation" in named) == distil
+
+
+@pytest.mark.parametrize("distil", [False, True])
+def test_the_loss_of_two_modes_and_of_one(distil: bool) -> None:
+    torch.manual_seed(2)
+    dense, multi = (torch.randn(3, 5, dtype=torch.float64) * 0.1 for _ in range(2))
+    targets, masked = torch.tensor([0, 1, 4]), torch.zeros(3, 5, dtype=torch.bool)
+
+    def info_nce(scores: torch.Tensor) -> float:
+        return float(-log_softmax(scores.numpy())[np.arange(3), targets].mean())
+
+    objective = Objective(modes=("dense", "multi"), loss_weights=(0.5, 9.0, 2.0))
+    ensemble = (dense + multi) / 0.02
+    expected = (0.5 * info_nce(dense / 0.02) + 2 * info_nce(multi / 0.02) + info_nce(ensemble)) / 3
+    if distil:
+        teacher = np.exp(log_softmax(ensemble.numpy()))
+        kl = [-(teacher * log_softmax(s.numpy() / 0.02)).sum(1).mean() for s in (dense, multi)]
+        expected = (expected + (0.5 * kl[0] + 2 * kl[1]) / 2) / 2
+    scores = {"dense": dense, "multi": multi}
+    found = m3_loss(scores, targets, masked, objective, distil=distil)  # type: ignore[arg-type]
+    assert float(found.total) == pytest.approx(expected, rel=1e-9)
+    alone = m3_loss({"dense": dense}, targets, masked, objective, distil=distil)
+    assert float(alone.total) == pytest.approx(info_nce(dense / 0.02), rel=1e-9)
+    assert alone.ensemble is None and alone.distillation is None
+
+
+def by_mode(*scores: torch.Tensor) -> dict[Mode, torch.Tensor]:
+    return dict(zip(MODES, scores, strict=True))
 
 
 def test_the_teacher_gets_no_gradient() -> None:
     """With contrastive parts weighted away, a head equal to the teacher's softmax stays put."""
     dense = torch.tensor([[0.1, 0.05]], requires_grad=True)
-    scores = Scores(dense, torch.zeros(1, 2), torch.zeros(1, 2))
+    scores = by_mode(dense, torch.zeros(1, 2), torch.zeros(1, 2))
     objective = Objective(ensemble_weights=(1.0, 0.0, 0.0), loss_weights=(1.0, 0.0, 0.0))
-    losses = m3_loss(scores, torch.tensor([0]), torch.zeros(1, 2).bool(), objective, True)
+    masked = torch.zeros(1, 2).bool()
+    losses = m3_loss(scores, torch.tensor([0]), masked, objective, distil=True)
+    assert losses.distillation is not None
     (gradient,) = torch.autograd.grad(losses.distillation, dense)
     torch.testing.assert_close(gradient, torch.zeros(1, 2))
 
@@ -141,8 +223,53 @@ def test_masked_passages_are_no_negatives() -> None:
     masked = torch.zeros(2, 5, dtype=torch.bool)
     masked[:, 3] = True
     kept = [0, 1, 2, 4]
-    whole = m3_loss(Scores(*scores), targets, masked, Objective(), True)
-    without = m3_loss(
-        Scores(*(s[:, kept] for s in scores)), targets, masked[:, kept], Objective(), True
-    )
+    whole = m3_loss(by_mode(*scores), targets, masked, Objective(), distil=True)
+    fewer = by_mode(*(s[:, kept] for s in scores))
+    without = m3_loss(fewer, targets, masked[:, kept], Objective(), distil=True)
     assert float(whole.total) == pytest.approx(float(without.total), rel=1e-6)
+
+
+CANDIDATES = torch.tensor([[0, 4, 2], [1, 3, -1], [4, -1, -1]])
+TAUGHT = torch.tensor([[2.0, 0.5, 3.0], [1.0, -1.0, 0.0], [5.0, 0.0, 0.0]])
+
+
+def test_a_teacher_s_candidates_come_in_its_order() -> None:
+    teacher = Teacher.of(CANDIDATES, TAUGHT)
+    assert teacher.candidates.tolist() == [[2, 0, 4], [1, 3, -1], [-1, -1, -1]]
+    torch.testing.assert_close(teacher.shares[0], torch.tensor([3.0, 2.0, 0.5]).softmax(0))
+    torch.testing.assert_close(teacher.shares[1, :2], torch.tensor([1.0, -1.0]).softmax(0))
+    assert teacher.shares[2].tolist() == [0.0, 0.0, 0.0]  # one passage alone teaches nothing
+
+
+@pytest.mark.parametrize("kind", ["kl", "listwise"])
+def test_a_teacher_guides_each_mode(kind: str) -> None:
+    torch.manual_seed(3)
+    scores = torch.randn(3, 5, dtype=torch.float64) * 0.1
+    targets, masked = torch.tensor([0, 1, 4]), torch.zeros(3, 5, dtype=torch.bool)
+    masked[0, 1] = True
+    objective = Objective(modes=("dense",), teacher=kind)  # type: ignore[arg-type]
+    teacher = Teacher.of(CANDIDATES, TAUGHT)
+    found = m3_loss({"dense": scores}, targets, masked, objective, distil=False, teacher=teacher)
+    total = 0.0
+    for row, (candidates, shares) in enumerate(zip(*teacher, strict=True)):
+        values = {i: float(scores[row, i]) / 0.02 for i in range(5) if not masked[row, i]}
+
+        def loss(target: int, among: dict[int, float]) -> float:
+            highest = max(among.values())
+            return (
+                highest + np.log(sum(np.exp(v - highest) for v in among.values())) - among[target]
+            )
+
+        own = [int(c) for c in candidates if c >= 0]
+        if kind == "kl" or not own:
+            total += loss(int(targets[row]), values)
+        left = {i: values[i] for i in own} if kind == "kl" else dict(values)
+        for candidate, share in zip(own, shares.tolist(), strict=False):
+            total += share * loss(candidate, left)
+            if kind == "listwise":
+                left.pop(candidate)
+    assert float(found.total) == pytest.approx(total / 3, rel=1e-6)
+    off = Objective(modes=("dense",))
+    plain = m3_loss({"dense": scores}, targets, masked, off, distil=False, teacher=teacher)
+    bare = m3_loss({"dense": scores}, targets, masked, off, distil=False)
+    assert float(plain.total) == float(bare.total)

@@ -16,9 +16,11 @@ from torch import nn
 from m3search.model.checkpoint import load_checkpoint
 from m3search.model.modeling import M3Model
 from m3search.model.tokenization import Tokenization, pad
-from m3search.training.forward import represent, score
-from m3search.training.losses import m3_loss
+from m3search.records import MODES
+from m3search.training.encoding import represent
+from m3search.training.losses import Losses, Teacher, m3_loss
 from m3search.training.recipe import Objective
+from m3search.training.representations import Layout, score_mode
 
 TOLERANCE = 1e-5
 GROUP = 3
@@ -52,7 +54,12 @@ def make_ids(lengths: list[int], seed: int) -> list[np.ndarray]:
 
 
 def reference_losses(
-    model: M3Model, tokenizer: Any, ids: list[list[np.ndarray]], distil: bool
+    model: M3Model,
+    tokenizer: Any,
+    ids: list[list[np.ndarray]],
+    distil: bool,
+    teacher: str = "none",
+    teacher_scores: list[list[float]] | None = None,
 ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
     """The total of FlagEmbedding, its four contrastive losses and its distillation losses."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
@@ -85,13 +92,16 @@ def reference_losses(
         sentence_pooling_method="cls",
         normalize_embeddings=True,
         use_self_distill=distil,
+        kd_loss_type={"listwise": "m3_kd_loss"}.get(teacher, "kl_div"),
     ).train()
     features = []
     for rows in ids:
         padded, mask = pad(rows, tokenizer.pad_token_id)
         inputs = {"input_ids": padded, "attention_mask": mask.astype(np.int64)}
         features.append({name: torch.from_numpy(array) for name, array in inputs.items()})
-    return reference(*features).loss, contrastive, distillation
+    flat = None if teacher_scores is None else [s for line in teacher_scores for s in line]
+    loss = reference(*features, teacher_scores=flat).loss
+    return loss, contrastive, distillation
 
 
 def gradients_of(loss: torch.Tensor, model: M3Model) -> dict[str, torch.Tensor]:
@@ -108,26 +118,60 @@ def test_loss_and_gradients_equal_those_of_flagembedding(
     model, tokenizer = parts
     ids = [make_ids(part, seed) for seed, part in enumerate(LENGTHS[lengths])]
     total, contrastive, distillation = reference_losses(model, tokenizer, ids, distil)
-    tokenization = Tokenization(tokenizer)
-    queries, passages = (represent(model, tokenization, rows, 64) for rows in ids)
-    similarity = torch.einsum("qld,pmd->qplm", queries.vectors, passages.vectors)
-    real = queries.mask[:, None, :, None] & passages.mask[None, :, None, :]
-    assert float(similarity[real].min().detach()) > 0
-    scores = score(queries, passages)
-    assert float((scores.sparse > 0).float().mean()) > 0.5
-    targets = torch.arange(len(ids[0])) * GROUP
-    masked = torch.zeros(scores.dense.shape, dtype=torch.bool)
-    found = m3_loss(scores, targets, masked, Objective(), distil)
-    four = [found.dense, found.sparse, found.multi, found.ensemble]
+    found = own_losses(model, tokenizer, ids, Objective(), distil)
+    assert found.ensemble is not None
+    four = [*found.modes.values(), found.ensemble]
     torch.testing.assert_close(torch.stack(four), torch.stack(contrastive), **close())
     torch.testing.assert_close(found.total, total, **close())
     if distil:
+        assert found.distillation is not None
         dense, sparse, multi = distillation
         torch.testing.assert_close(
             found.distillation, (dense + 0.1 * sparse + multi) / 3, **close()
         )
+    assert_same_gradients(found.total, total, model)
+
+
+@pytest.mark.parametrize("kind", ["kl", "listwise"])
+def test_a_teacher_s_scores_do_what_they_do_in_flagembedding(
+    parts: tuple[M3Model, Any], kind: str
+) -> None:
+    """In the order that its list-wise loss needs: the best of the teacher first."""
+    model, tokenizer = parts
+    ids = [make_ids(part, seed) for seed, part in enumerate(LENGTHS["padded"])]
+    taught = [[3.0, 1.0, -2.0], [0.5, 0.25, 0.0], [2.0, 1.5, 1.0], [4.0, -1.0, -1.5]]
+    total, _, _ = reference_losses(model, tokenizer, ids, True, kind, taught)
+    candidates = torch.arange(len(ids[1])).view(-1, GROUP)
+    shuffled = torch.tensor([1, 2, 0])  # ours may come in any order
+    teacher = Teacher.of(candidates[:, shuffled], torch.tensor(taught)[:, shuffled])
+    objective = Objective(teacher=kind)  # type: ignore[arg-type]
+    found = own_losses(model, tokenizer, ids, objective, True, teacher)
+    torch.testing.assert_close(found.total, total, **close())
+    assert_same_gradients(found.total, total, model)
+
+
+def own_losses(
+    model: M3Model,
+    tokenizer: Any,
+    ids: list[list[np.ndarray]],
+    objective: Objective,
+    distil: bool,
+    teacher: Teacher | None = None,
+) -> Losses:
+    tokenization = Tokenization(tokenizer)
+    queries, passages = (represent(model, tokenization, rows, MODES) for rows in ids)
+    assert float((queries.vectors @ passages.vectors.T).min().detach()) > 0
+    layouts = [Layout.of(rows, tokenization.special_ids, torch.device("cpu")) for rows in ids]
+    scores = {mode: score_mode(mode, queries, layouts[0], passages, layouts[1]) for mode in MODES}
+    assert float((scores["sparse"] > 0).float().mean()) > 0.5
+    targets = torch.arange(len(ids[0])) * GROUP
+    masked = torch.zeros(scores["dense"].shape, dtype=torch.bool)
+    return m3_loss(scores, targets, masked, objective, distil=distil, teacher=teacher)
+
+
+def assert_same_gradients(found: torch.Tensor, total: torch.Tensor, model: M3Model) -> None:
     wanted = gradients_of(total, model)
-    for name, gradient in gradients_of(found.total, model).items():
+    for name, gradient in gradients_of(found, model).items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-3, atol=1e-4, msg=name)
 
 

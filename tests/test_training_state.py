@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import io
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 import torch
+from killing import kill_at_each_call
 
-from m3search.training.recipe import Data, Optimiser, Recipe, Source, Start
+from m3search.errors import ArtifactError, ConfigError
+from m3search.training.inputs import Data, Lora, Source, Start
+from m3search.training.recipe import Optimiser, Output, Recipe
+from m3search.training.sources import Corpus
 from m3search.training.state import load_state, save_state
-
-CHILD = """
-import io, sys, time
-from pathlib import Path
-import torch
-sys.path.insert(0, sys.argv[3])
-from test_training_state import save
-
-def hang(*_):
-    print("now", flush=True)
-    time.sleep(120)
-
-def save_half(state, file):
-    buffer = io.BytesIO()
-    whole(state, buffer)
-    file.write(buffer.getvalue()[: buffer.tell() // 2])
-    file.flush()
-    hang()
-
-out, moment = Path(sys.argv[1]), sys.argv[2]
-save(out, 1)
-if moment == "while it is written":
-    whole, torch.save = torch.save, save_half
-else:
-    Path.replace = hang
-save(out, 2)
-"""
 
 
 def make_parts() -> tuple[torch.nn.Linear, torch.optim.Optimizer, Recipe]:
@@ -46,30 +27,110 @@ def make_parts() -> tuple[torch.nn.Linear, torch.optim.Optimizer, Recipe]:
     return model, torch.optim.AdamW(model.parameters()), recipe
 
 
-def save(out: Path, step: int) -> None:
+def save(out: Path, step: int, corpora: Sequence[Corpus] = ()) -> None:
     """The state of a step, every weight of which is the step's number."""
     model, optimiser, recipe = make_parts()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(step)
-    save_state(out, step, model, optimiser, recipe, [])
-
-
-@pytest.mark.parametrize("moment", ["while it is written", "before it takes its place"])
-def test_a_kill_while_the_state_is_saved_leaves_the_one_before(tmp_path: Path, moment: str) -> None:
-    arguments = [sys.executable, "-c", CHILD, str(tmp_path), moment, str(Path(__file__).parent)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        reached = child.stdout.readline()
-        child.kill()
-    assert reached == "now\n"
-    check_state(tmp_path, 1)
-    save(tmp_path, 3)  # over what the kill left
-    check_state(tmp_path, 3)
-    assert [path.name for path in tmp_path.iterdir()] == ["training_state.pt"]
+    save_state(out, step, model, optimiser, recipe, corpora)
 
 
 def check_state(out: Path, step: int) -> None:
     model, optimiser, recipe = make_parts()
     assert load_state(out, model, optimiser, recipe, []) == step
     assert all(bool((parameter == step).all()) for parameter in model.parameters())
+
+
+def test_a_kill_while_the_state_is_saved_leaves_the_one_before(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.save = save_half
+            save(tmp_path, 2)
+        finally:
+            os._exit(1)  # only if it was not killed
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    assert (tmp_path / "training_state.pt.partial").stat().st_size > 0
+    check_state(tmp_path, 1)
+    save(tmp_path, 3)  # over what the kill left
+    check_state(tmp_path, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["training_state.pt"]
+
+
+def save_half(state: dict[str, Any], file: BinaryIO, whole: Any = torch.save) -> None:
+    """Half of the file, and then a kill."""
+    buffer = io.BytesIO()
+    whole(state, buffer)
+    file.write(buffer.getvalue()[: buffer.tell() // 2])
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_kill_at_any_call_of_the_system_leaves_a_whole_state(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    kills = 0
+    for _ in kill_at_each_call(lambda: save(tmp_path, 2)):
+        check_state(tmp_path, 1)  # the last call is the one that puts the new one in its place
+        kills += 1
+    assert kills >= 4  # open, flush, fsync, replace at least
+    check_state(tmp_path, 2)
+
+
+def test_a_state_is_plain_tensors_and_no_random_numbers(tmp_path: Path) -> None:
+    """Every step makes its own from seed and number."""
+    save(tmp_path, 1)
+    state = torch.load(tmp_path / "training_state.pt", weights_only=True)
+    assert state.keys() == {"format_version", "step", "model", "optimiser", "recipe", "data"}
+
+
+def test_where_the_data_lie_and_what_is_written_may_change(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    model, optimiser, recipe = make_parts()
+    moved = replace(recipe, data=replace(recipe.data, folder="/elsewhere"))
+    assert load_state(tmp_path, model, optimiser, moved, []) == 1
+    often = replace(recipe, output=Output(log_every=1, save_every=3, start_weight=0.5))
+    assert load_state(tmp_path, model, optimiser, often, []) == 1
+
+
+def test_another_setting_is_named_with_both_values(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    model, optimiser, recipe = make_parts()
+    for other, old, new in (
+        (replace(recipe, optimiser=Optimiser(steps=8)), "optimiser.steps = 9", " = 8"),
+        (replace(recipe, start=Start("x", lora=Lora())), "start.lora = None", "'rank': 16"),
+        (replace(recipe, data=Data((Source("*", 2.0),))), "data.sources = ", "'weight': 2.0"),
+    ):
+        with pytest.raises(ConfigError, match=r"Set .* back, or start without") as caught:
+            load_state(tmp_path, model, optimiser, other, [])
+        assert old in caught.value.expected and new in caught.value.found
+
+
+def test_other_data_are_named(tmp_path: Path) -> None:
+    model, optimiser, recipe = make_parts()
+    corpora = [Corpus(Source("*"), (f"{name}.jsonl",), (), name * 64) for name in "abc"]
+    save(tmp_path, 1, corpora[:2])
+    assert load_state(tmp_path, model, optimiser, recipe, corpora[:2]) == 1
+    with pytest.raises(ConfigError, match=r"SHA-256 b{16}, found c{16} in c\.jsonl"):
+        load_state(tmp_path, model, optimiser, recipe, [corpora[0], corpora[2]])
+
+
+@pytest.mark.parametrize("version", [1, 3, None])
+def test_a_state_of_another_version_is_refused(tmp_path: Path, version: int | None) -> None:
+    save(tmp_path, 1)
+    path = tmp_path / "training_state.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"format_version": version}, path)
+    model, optimiser, recipe = make_parts()
+    with pytest.raises(ArtifactError, match="not a training state of this version"):
+        load_state(tmp_path, model, optimiser, recipe, [])
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    _, _, recipe = make_parts()
+    other = torch.nn.Linear(64, 63)
+    with pytest.raises(ArtifactError, match=r"shapes of x \(start\.checkpoint\)"):
+        load_state(tmp_path, other, torch.optim.AdamW(other.parameters()), recipe, [])

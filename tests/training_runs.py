@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from tiny_models import write_bert
+from torch import Tensor
 
-from m3search.training.recipe import (
-    Batches,
-    Data,
-    Objective,
-    Optimiser,
-    Output,
-    Recipe,
-    Source,
-    Start,
-)
+from m3search.training.inputs import Batches, Data, Source, Start
+from m3search.training.recipe import Objective, Optimiser, Output, Recipe
 
 SUBJECTS = ["lighthouse", "volcano", "bread", "glacier", "coffee", "octopus", "guitar", "zero"]
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
+    """One JSON object a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    return path
 
 
 def write_pairs(path: Path, negatives: bool = False) -> Path:
@@ -31,9 +34,7 @@ def write_pairs(path: Path, negatives: bool = False) -> Path:
                 neg = [f"Nothing about {subject}."] if negatives else []
                 query = f"{word} {subject} {kind}"
                 lines.append({"query": query, "pos": [text], "neg": neg, "title": subject})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
-    return path
+    return write_lines(path, lines)
 
 
 def write_backbone(folder: Path, sample_texts: list[str]) -> Path:
@@ -55,3 +56,20 @@ def make_recipe(backbone: Path, data: Path) -> Recipe:
         objective=Objective(self_distill_start_step=2),
         output=Output(log_every=1, save_every=2),
     )
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def copy_weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The weights as they are now."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:
+    """Names of the weights that are not the same to the last bit."""
+    assert before.keys() == after.keys()
+    return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}

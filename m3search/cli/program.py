@@ -18,6 +18,7 @@ from m3search.cli.changing import compact_index, delete_documents
 from m3search.cli.evaluating import evaluate_runs
 from m3search.cli.indexing import build_index
 from m3search.cli.inspecting import show_info
+from m3search.cli.mining import mine_negatives
 from m3search.cli.output import print_error
 from m3search.cli.querying import query_index
 from m3search.cli.training import train_model
@@ -105,6 +106,7 @@ _add("delete", delete_documents, "m3search delete doc7 doc9 --index indexes/news
 _add("compact", compact_index, "m3search compact --index indexes/news")
 _add("info", show_info, "m3search info indexes/news --verify")
 _add("eval", evaluate_runs, "m3search eval eval/suites/dev.toml --data beir --out eval/reports/dev")
+_add("mine", mine_negatives, "m3search mine pairs.jsonl --corpus corpus.jsonl --out mined.jsonl")
 _add("train", train_model, "m3search train trainer/recipes/mini.toml --out checkpoints/mini")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,11 @@ from m3search.cli.output import print_json, print_note
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-SHOWN = ("loss", "loss_dense", "loss_sparse", "loss_multi", "accuracy_ensemble")
-"""metrics on each line; metrics.jsonl in the folder of the checkpoint holds all"""
+SHOWN = (
+    "loss", "loss_dense", "loss_sparse", "loss_multi", "loss_encoder", "loss_decoder",
+    "accuracy_ensemble", "dev_dense", "dev_sparse", "dev_multi", "dev_all",
+)  # fmt: skip
+"""metrics on each line, where a stage has them; metrics.jsonl beside the checkpoint holds all"""
 
 
 def train_model(
@@ -41,7 +45,10 @@ def train_model(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Train a checkpoint by a recipe. Metrics appear as it goes."""
+    """Train a checkpoint by a recipe. Metrics appear as it goes.
+
+    On several devices: torchrun --nproc-per-node N -m m3search train RECIPE.
+    """
     from m3search.training.loop import read_recipe, train
     from m3search.training.state import STATE_FILE
 
@@ -51,7 +58,8 @@ def train_model(
 
     try:
         total = chosen.optimiser.steps
-        with tqdm(total=total, unit=" steps", disable=None, dynamic_ncols=True) as bar:
+        hidden = True if _is_follower() else None  # None: where nobody looks
+        with tqdm(total=total, unit=" steps", disable=hidden, dynamic_ncols=True) as bar:
             train(chosen, folder, resume=resume, report=lambda metrics: _show(bar, metrics))
     except KeyboardInterrupt:
         if (folder / STATE_FILE).exists():
@@ -59,10 +67,17 @@ def train_model(
         else:
             print_note("interrupted before the first state was saved (output.save_every)")
         raise
+    if _is_follower():
+        return
     if json:
         print_json({"checkpoint": str(folder), "steps": chosen.optimiser.steps})
     else:
         typer.echo(f"checkpoint in {folder}")
+
+
+def _is_follower() -> bool:
+    """Whether another process of the same training speaks for all."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 def _show(bar: tqdm[None], metrics: Mapping[str, float]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -40,10 +40,11 @@ from m3search.model.layout import (
     check_folder,
     fingerprint,
     read_info,
+    stated_heads,
     write_info,
     write_json,
 )
-from m3search.model.modeling import M3Model
+from m3search.model.modeling import M3Model, Pooling
 
 __all__ = [
     "HEAD_FILES",
@@ -55,6 +56,8 @@ __all__ = [
     "quiet_transformers",
     "read_info",
     "save_checkpoint",
+    "stated_heads",
+    "with_heads",
 ]
 
 
@@ -67,11 +70,7 @@ def load_checkpoint(folder: Path) -> tuple[M3Model, PreTrainedTokenizerFast, Che
     check_folder(folder)
     info = read_info(folder)
     backbone = load_backbone(folder)
-    hidden = int(backbone.config.hidden_size)
-    heads = {mode: _read_head(folder / name, hidden) for mode, name in HEAD_FILES.items()}
-    model = M3Model(backbone, multi_dim=len(heads["multi"]["bias"]), pooling=info.pooling)
-    _fill_head(model.sparse_linear, heads["sparse"], folder / HEAD_FILES["sparse"])
-    _fill_head(model.colbert_linear, heads["multi"], folder / HEAD_FILES["multi"])
+    model = with_heads(folder, backbone, info.pooling, tuple(HEAD_FILES))
     tokenizer = load_tokenizer(folder)
     if len(tokenizer) > model.vocabulary:
         raise ArtifactError(
@@ -83,6 +82,27 @@ def load_checkpoint(folder: Path) -> tuple[M3Model, PreTrainedTokenizerFast, Che
     return model.eval(), tokenizer, info
 
 
+def with_heads(
+    folder: Path,
+    backbone: PreTrainedModel,
+    pooling: Pooling,
+    heads: Collection[str],
+    multi_dim: int | None = None,
+) -> M3Model:
+    """The backbone with the named heads of a folder; the others are new.
+
+    multi_dim: of a new multi head, by default the hidden size.
+    """
+    hidden = int(backbone.config.hidden_size)
+    states = {mode: _read_head(folder / HEAD_FILES[mode], hidden) for mode in heads}
+    size = len(states["multi"]["bias"]) if "multi" in states else multi_dim or hidden
+    model = M3Model(backbone, multi_dim=size, pooling=pooling)
+    for mode, state in states.items():
+        head = model.sparse_linear if mode == "sparse" else model.colbert_linear
+        _fill_head(head, state, folder / HEAD_FILES[mode])
+    return model
+
+
 def save_checkpoint(
     folder: Path,
     model: M3Model,
@@ -90,8 +110,12 @@ def save_checkpoint(
     info: CheckpointInfo,
     *,
     dtype: torch.dtype = torch.float32,
+    heads: Collection[str] = tuple(HEAD_FILES),
 ) -> None:
     """Write the whole layout into `folder`, weights in `dtype`; the model stays as it is.
+
+    Of the heads only those of the modes in `heads` are written; a folder without both is what a
+    training starts from, and no encoder.
 
     The heads come last: a folder without them does not load, so one whose writing was cut short
     is never taken for a checkpoint.
@@ -109,8 +133,10 @@ def save_checkpoint(
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     write_json(folder / "config.json", config | {"dtype": str(dtype).removeprefix("torch.")})
     tokenizer.save_pretrained(folder)
-    write_info(folder, model, info)
+    write_info(folder, model, info, heads)
     for head, mode in ((model.sparse_linear, "sparse"), (model.colbert_linear, "multi")):
+        if mode not in heads:
+            continue
         tensors = {key: value.detach().cpu().to(dtype) for key, value in head.state_dict().items()}
         partial = folder / f"{HEAD_FILES[mode]}.partial"
         torch.save(tensors, partial)

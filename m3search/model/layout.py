@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,24 @@ def read_info(folder: Path) -> CheckpointInfo:
     )
 
 
-def write_info(folder: Path, model: M3Model, info: CheckpointInfo) -> None:
+def stated_heads(folder: Path) -> tuple[str, ...]:
+    """Modes whose heads belong to the folder: those that `m3.json` names, or both if it has one."""
+    if (folder / "m3.json").exists():
+        return tuple(mode for mode in HEAD_FILES if mode in _read_json(folder / "m3.json")["heads"])
+    has_one = any((folder / name).exists() for name in HEAD_FILES.values())
+    return tuple(HEAD_FILES) if has_one else ()
+
+
+def write_info(
+    folder: Path, model: M3Model, info: CheckpointInfo, heads: Collection[str] = tuple(HEAD_FILES)
+) -> None:
     """`m3.json`, and the files by which sentence-transformers finds pooling and normalisation."""
-    heads = {"sparse": [1, model.dim], "multi": [model.multi_dim, model.dim]}
-    record = {"format": "m3search checkpoint", "format_version": FORMAT_VERSION, "heads": heads}
+    shapes = {"sparse": [1, model.dim], "multi": [model.multi_dim, model.dim]}
+    record = {
+        "format": "m3search checkpoint",
+        "format_version": FORMAT_VERSION,
+        "heads": {mode: shape for mode, shape in shapes.items() if mode in heads},
+    }
     write_json(folder / "m3.json", record | asdict(info))
     module = "sentence_transformers.models"
     parts = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -70,6 +71,11 @@ class Tokenization:
         plain = [encoding["input_ids"] for encoding in self._read(texts, room)]
         ids = [self._frame(np.asarray(pieces[:room], np.int64), mcls) for pieces in plain]
         return Tokenized(ids, np.array([len(pieces) > room for pieces in plain]))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the tokenizer: two equal ones cut texts into the same ids."""
+        return hashlib.sha256(self._tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces of token ids, as the vocabulary spells them."""

@@ -1,92 +1,74 @@
-"""Training pairs: FlagEmbedding's JSONL in, passages with their queries out."""
+"""Training files in: FlagEmbedding's JSONL, pairs that name a document, and plain texts.
+
+A line of pairs has `query` and `pos`, and may have `neg`, `pos_scores`, `neg_scores` (a teacher's),
+`title`, `prompt` and `type`. In place of `pos` it may have `pos_id` (one id or a list of them): the
+document of that id in the file beside it, `NAME.docs.jsonl` for `NAME.jsonl`. A line of texts has
+`text`, and may have `title`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from m3search.errors import ConfigError, DataError
-from m3search.lines import json_type, parse_object, read_records
-from m3search.training.recipe import Source
+from m3search.corpus import read_corpus
+from m3search.errors import DataError
+from m3search.lines import find_file, json_type, parse_object, read_records
+from m3search.records import Document
+
+TYPES = ("normal", "symmetric_class", "symmetric_clustering", "symmetric_sts", "only_1neg")
+"""what `type` may say; one whose two sides are alike has its prompt before both"""
+_BOTH_PROMPTED = ("symmetric_clustering", "symmetric_sts")
+DOCUMENTS = ".docs.jsonl"
+Documents = Mapping[str, Document]
 
 
 class Pair(NamedTuple):
-    """One line of a training file."""
+    """One line of pairs."""
 
     query: str
     positives: tuple[str, ...]
-    negatives: tuple[str, ...]
-    title: str
+    negatives: tuple[str, ...] = ()
+    title: str = ""
     """title of the positives, empty where the file has none"""
-
-
-class Passage(NamedTuple):
-    """A positive passage with every query that it answers."""
-
-    text: str
-    title: str
-    queries: tuple[str, ...]
-    negatives: tuple[str, ...]
-
-
-class Corpus(NamedTuple):
-    """All passages of one source, in the order of its files."""
-
-    source: Source
-    files: tuple[str, ...]
-    passages: tuple[Passage, ...]
-    fingerprint: str
-    """SHA-256 of the files read"""
-
-
-def read_source(folder: Path, source: Source) -> Corpus:
-    """The passages of all files that match the glob; ConfigError where none does."""
-    files = sorted(path for path in folder.glob(source.files) if path.is_file())
-    if not files:
-        raise ConfigError(
-            f"data.sources, files = {source.files!r}",
-            expected=f"at least one file below {folder}",
-            found="none",
-            remedy="Check the glob, and data.folder (--set data.folder=...).",
-        )
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    passages = group_by_passage(chain.from_iterable(map(read_pairs, files)))
-    return Corpus(
-        source,
-        tuple(str(path.relative_to(folder)) for path in files),
-        tuple(passages),
-        digest.hexdigest(),
-    )
+    positive_scores: tuple[float, ...] = ()
+    """of a teacher, one for each positive, or none at all"""
+    negative_scores: tuple[float, ...] = ()
+    """of a teacher, one for each negative, or none at all"""
 
 
 def read_pairs(path: Path) -> Iterator[Pair]:
     """The pairs of one file, plain, .gz or .zst; DataError with the line of a bad one."""
-    return read_records(path, partial(_parse, path), inside="pairs.jsonl")
+    documents = _read_documents(path)
+    return read_records(path, partial(_parse_pair, path, documents), inside="pairs.jsonl")
 
 
-def group_by_passage(pairs: Iterable[Pair]) -> list[Passage]:
-    """Each distinct positive once, in order of appearance, with all its queries and negatives."""
-    found: dict[str, tuple[str, dict[str, None], dict[str, None]]] = {}
-    for pair in pairs:
-        for text in pair.positives:
-            _, queries, negatives = found.setdefault(text, (pair.title, {}, {}))
-            queries[pair.query] = None
-            negatives.update(dict.fromkeys(pair.negatives))
-    return [
-        Passage(text, title, tuple(queries), tuple(n for n in negatives if n != text))
-        for text, (title, queries, negatives) in found.items()
-    ]
+def read_texts(path: Path) -> Iterator[tuple[str, str]]:
+    """(title, text) of all texts of one file, of texts or of pairs, each pair's query included."""
+    for texts in read_records(path, partial(_parse_texts, path), inside="texts.jsonl"):
+        yield from texts
 
 
-def _parse(path: Path, number: int, line: bytes) -> Pair:
+def documents_beside(path: Path) -> Path | None:
+    """The file of the documents that the pairs of a file may name, if there is one."""
+    return find_file(path.parent, path.name.split(".jsonl")[0] + DOCUMENTS)
+
+
+def _read_documents(path: Path) -> Documents:
+    beside = documents_beside(path)
+    return {} if beside is None else {document.id: document for document in read_corpus(beside)}
+
+
+def _parse_pair(path: Path, documents: Documents, number: int, line: bytes) -> Pair:
     record = parse_object(str(path), number, line)
+    title = record.get("title") or ""
+    if "pos" not in record and "pos_id" in record:
+        found = [_referred(path, documents, number, name) for name in _ids_of(record)]
+        record = record | {"pos": [document.text for document in found]}
+        title = title or (found[0].title if found else "")
     problem = _problem(record)
     if problem:
         raise DataError(
@@ -96,17 +78,41 @@ def _parse(path: Path, number: int, line: bytes) -> Pair:
             found=problem,
             remedy="Repair or remove the line.",
         )
+    kind, prompt = record.get("type") or "normal", record.get("prompt") or ""
+    before = prompt if kind in _BOTH_PROMPTED else ""
+    negatives = 1 if kind == "only_1neg" else None
     return Pair(
-        record["query"],
-        tuple(record["pos"]),
-        tuple(record.get("neg") or ()),
-        record.get("title") or "",
+        prompt + record["query"],
+        tuple(before + text for text in record["pos"]),
+        tuple(before + text for text in (record.get("neg") or ())[:negatives]),
+        title,
+        tuple(map(float, record.get("pos_scores") or ())),
+        tuple(map(float, (record.get("neg_scores") or ())[:negatives])),
     )
 
 
-def _problem(record: dict[str, Any]) -> str:
-    """What is wrong with a parsed line, or nothing."""
-    query, title = record.get("query"), record.get("title")
+def _ids_of(record: Mapping[str, Any]) -> list[Any]:
+    names = record["pos_id"]
+    return names if isinstance(names, list) else [names]
+
+
+def _referred(path: Path, documents: Documents, number: int, name: Any) -> Document:
+    key = str(name) if type(name) in (int, float) else name  # as the reader of documents does
+    if isinstance(key, str) and key in documents:
+        return documents[key]
+    where = f"{path.name.split('.jsonl')[0]}{DOCUMENTS}"
+    raise DataError(
+        path,
+        number,
+        expected=f"a pos_id that a document in {where} has",
+        found=repr(name) if documents else f"{name!r}, and no such file",
+        remedy="Put the file of the documents beside this one, or repair the line.",
+    )
+
+
+def _problem(record: Mapping[str, Any]) -> str:
+    """What is wrong with a parsed line of pairs, or nothing."""
+    query, kind = record.get("query"), record.get("type")
     if not isinstance(query, str) or not query.strip():
         return "no query text"
     for key in ("pos", "neg"):
@@ -115,8 +121,61 @@ def _problem(record: dict[str, Any]) -> str:
             return f"{key} that is not a list of texts"
         if not all(text.strip() for text in texts):
             return f"an empty text in {key}"
+        if problem := _problem_of_scores(record, key, len(texts)):
+            return problem
     if not record.get("pos"):
         return "an empty pos"
+    for key in ("title", "prompt"):
+        if record.get(key) is not None and not isinstance(record[key], str):
+            return f"a {key} that is {json_type(record[key])}"
+    if kind is not None and kind not in TYPES:
+        return f"type {kind!r}, not one of {', '.join(TYPES)}"
+    return ""
+
+
+def _problem_of_scores(record: Mapping[str, Any], key: str, count: int) -> str:
+    scores = record.get(f"{key}_scores") or []
+    if not isinstance(scores, list) or any(type(score) not in (int, float) for score in scores):
+        return f"{key}_scores that is not a list of numbers"
+    if scores and len(scores) != count:
+        return f"{len(scores)} {key}_scores for {count} texts in {key}"
+    if not all(map(math.isfinite, scores)):
+        return f"{key}_scores that are not all finite"
+    return ""
+
+
+def _parse_texts(path: Path, number: int, line: bytes) -> list[tuple[str, str]]:
+    record = parse_object(str(path), number, line)
+    problem = _problem_of_texts(record)
+    if problem:
+        raise DataError(
+            path,
+            number,
+            expected='{"text": text} or {"query": text, "pos": [text, ...]}',
+            found=problem,
+            remedy="Repair or remove the line.",
+        )
+    title = record.get("title") or ""
+    if record.get("text") is not None:
+        return [(title, record["text"])]
+    # documents that are named are in a file of their own
+    positives, negatives = record.get("pos") or (), record.get("neg") or ()
+    return [
+        ("", record["query"]),
+        *((title, text) for text in positives),
+        *(("", text) for text in negatives),
+    ]
+
+
+def _problem_of_texts(record: Mapping[str, Any]) -> str:
+    """What is wrong with a parsed line of texts or pairs, or nothing."""
+    text, title = record.get("text"), record.get("title")
+    if text is None and "query" in record:
+        if "pos_id" in record and "pos" not in record:
+            record = {**record, "pos": ["a document"] * len(_ids_of(record))}
+        return _problem(record)
+    if not isinstance(text, str):
+        return f"{json_type(text)} as text"
     if title is not None and not isinstance(title, str):
         return f"a title that is {json_type(title)}"
-    return ""
+    return "" if text.strip() else "an empty text"

@@ -1,106 +1,141 @@
-"""Scores of a batch with gradients, and the loss of M3 (arXiv 2402.03216v4, section 3.3).
+"""The loss of M3 fine-tuning (arXiv 2402.03216v4, section 3.3), with or without a teacher.
 
-The formulas are those of `m3search.scoring`; here they run on padded torch tensors.
+All of it runs on scores (Q, P) of Q queries with the P passages of a batch, and every part is a
+mean over queries: parts of a batch can be summed by their share of its queries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from m3search.records import Mode
 from m3search.training.recipe import Objective
 
 _IMPOSSIBLE = -1e4
 """Score of a masked passage: its softmax is exactly 0 in float32 and no term becomes NaN."""
 
 
-class Scores(NamedTuple):
-    """Query by passage scores (Q, P) of each mode, before the temperature."""
+class Teacher(NamedTuple):
+    """What a reranker says of some passages of each query."""
 
-    dense: Tensor
-    sparse: Tensor
-    multi: Tensor
+    candidates: Tensor
+    """(Q, G) int64 columns of the scores, best of the teacher first, -1 behind the last"""
+    shares: Tensor
+    """(Q, G) softmax of the teacher's scores over the candidates; zeros where it has none"""
+
+    @classmethod
+    def of(cls, candidates: Tensor, scores: Tensor) -> Teacher:
+        """From (Q, G) columns, -1 where there is none, and the teacher's scores of them.
+
+        Queries with fewer than two candidates are left to the plain contrastive loss.
+        """
+        known = (candidates >= 0) & ((candidates >= 0).sum(dim=1, keepdim=True) > 1)
+        scores = scores.masked_fill(~known, -torch.inf)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        candidates = candidates.masked_fill(~known, -1).gather(1, order)
+        return cls(candidates, scores.softmax(dim=1).nan_to_num(0.0))
 
 
-class Losses(NamedTuple):
-    """The parts of the loss, each a scalar; distillation parts are zero while it is off."""
+@dataclass(frozen=True)
+class Losses:
+    """The loss of a batch and what it is made of, each a scalar."""
 
     total: Tensor
-    dense: Tensor
-    sparse: Tensor
-    multi: Tensor
-    ensemble: Tensor
-    distillation: Tensor
+    modes: Mapping[Mode, Tensor]
+    """contrastive loss of each mode, before its weight"""
+    ensemble: Tensor | None
+    """contrastive loss of the weighted sum of all modes; None where one mode is trained"""
+    distillation: Tensor | None
+    """weighted mean of the self-distillation losses; None while there is none"""
 
-
-def lexical_scores(
-    query_ids: Tensor, query_weights: Tensor, passage_ids: Tensor, passage_weights: Tensor
-) -> Tensor:
-    """s_lex (Q, P) from token ids and weights, without a vocabulary-wide matrix.
-
-    ids (Q, L), (P, M) int64; weights of the same shapes, 0 where a position does not count. The
-    batch's own ids are numbered 0..U-1, each text becomes a (U,) vector of its largest weights.
-    """
-    union, inverse = torch.unique(
-        torch.cat([query_ids.reshape(-1), passage_ids.reshape(-1)]), return_inverse=True
-    )
-    q_index, p_index = inverse[: query_ids.numel()], inverse[query_ids.numel() :]
-
-    def spread(index: Tensor, weights: Tensor) -> Tensor:
-        table = weights.new_zeros(len(weights), len(union))
-        return table.scatter_reduce(1, index.view_as(weights), weights, reduce="amax")
-
-    return spread(q_index, query_weights) @ spread(p_index, passage_weights).T
-
-
-def multi_scores(
-    query: Tensor, query_mask: Tensor, passages: Tensor, passage_mask: Tensor
-) -> Tensor:
-    """s_mul (Q, P): mean over query vectors of the best match among a passage's real vectors.
-
-    query (Q, L, dim), passages (P, M, dim); masks (Q, L), (P, M) bool. A padded vector never wins:
-    it is -inf before the maximum (the reference gives it 0).
-    """
-    scores = []
-    counts = query_mask.sum(dim=1).to(query.dtype)
-    for vectors, mask in zip(torch.split(passages, 8), torch.split(passage_mask, 8), strict=True):
-        similarity = torch.einsum("qld,pmd->qplm", query, vectors)
-        best = similarity.masked_fill(~mask[None, :, None, :], -torch.inf).amax(dim=-1)
-        kept = best.masked_fill(~query_mask[:, None, :], 0.0)
-        scores.append(kept.sum(dim=-1) / counts[:, None])
-    return torch.cat(scores, dim=1)
+    def named(self) -> dict[str, float]:
+        """For the log: loss, loss_dense, ..."""
+        parts: dict[str, Tensor | None] = dict(self.modes.items())
+        parts |= {"ensemble": self.ensemble, "distillation": self.distillation}
+        named = {f"loss_{name}": float(part) for name, part in parts.items() if part is not None}
+        return {"loss": float(self.total)} | named
 
 
 def m3_loss(
-    scores: Scores, targets: Tensor, masked: Tensor, objective: Objective, distil: bool
+    scores: Mapping[Mode, Tensor],
+    targets: Tensor,
+    masked: Tensor,
+    objective: Objective,
+    *,
+    distil: bool,
+    teacher: Teacher | None = None,
 ) -> Losses:
-    """The fine-tuning loss.
+    """The fine-tuning loss over the modes that have scores.
 
-    L = (l1*L_dense + l2*L_sparse + l3*L_multi + L_ensemble) / 4 with InfoNCE losses; with
-    distillation L' = (l1*L'_dense + l2*L'_sparse + l3*L'_multi) / 3, each L' the cross-entropy to
-    the ensemble's softmax (no gradient through the teacher), and the total is (L + L') / 2.
+    L = (sum of l_m * L_m over the n modes + L_ensemble) / (n + 1). With distillation L' = (sum of
+    l_m * L'_m) / n, each L'_m the cross-entropy of the mode's softmax to the ensemble's, without a
+    gradient through the teacher, and the total is (L + L') / 2. All scores are divided by the
+    temperature. One mode alone has L = L_m.
 
-    targets (Q,) int64; masked (Q, P) bool marks passages that are no negatives of a query.
+    scores: (Q, P) by mode; targets (Q,) int64; masked (Q, P) bool marks passages that are no
+    negatives of a query. teacher: a reranker's scores, used as `objective.teacher` says.
     """
-    heads = [(score / objective.temperature).masked_fill(masked, _IMPOSSIBLE) for score in scores]
-    ensemble = _weigh(heads, objective.ensemble_weights)
-    contrastive = [functional.cross_entropy(head, targets) for head in heads]
-    joint = functional.cross_entropy(ensemble, targets)
-    weights = objective.loss_weights
-    total = (_weigh(contrastive, weights) + joint) / 4
-    distillation = torch.zeros_like(joint)
-    if distil:
-        teacher = ensemble.detach().softmax(dim=-1)
-        parts = [-(teacher * head.log_softmax(dim=-1)).sum(dim=-1).mean() for head in heads]
-        distillation = _weigh(parts, weights) / 3
-        total = (total + distillation) / 2
-    dense, sparse, multi = contrastive
-    return Losses(total, dense, sparse, multi, joint, distillation)
+    heads = {
+        mode: (score / objective.temperature).masked_fill(masked, _IMPOSSIBLE)
+        for mode, score in scores.items()
+    }
+    guided = teacher if objective.teacher != "none" else None
+    losses = {m: _contrast(head, targets, objective.teacher, guided) for m, head in heads.items()}
+    if len(heads) == 1:
+        (only,) = losses.values()
+        return Losses(only, losses, None, None)
+    ensemble = _weigh(heads, objective.weights_of("ensemble"))
+    joint = _contrast(ensemble, targets, objective.teacher, guided)
+    weights = objective.weights_of("loss")
+    total = (_weigh(losses, weights) + joint) / (len(heads) + 1)
+    if not distil:
+        return Losses(total, losses, joint, None)
+    shares = ensemble.detach().softmax(dim=-1)
+    parts = {mode: _cross_entropy(shares, head) for mode, head in heads.items()}
+    distillation = _weigh(parts, weights) / len(heads)
+    return Losses((total + distillation) / 2, losses, joint, distillation)
 
 
-def _weigh(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    return torch.stack([w * part for w, part in zip(weights, parts, strict=True)]).sum(dim=0)
+def _contrast(scores: Tensor, targets: Tensor, kind: str, teacher: Teacher | None) -> Tensor:
+    """InfoNCE with the targets as positives, or what a teacher makes of it."""
+    if teacher is None:
+        return functional.cross_entropy(scores, targets)
+    if kind == "kl":
+        absent = teacher.candidates < 0
+        group = scores.gather(1, teacher.candidates.clamp(min=0)).masked_fill(absent, _IMPOSSIBLE)
+        return functional.cross_entropy(scores, targets) + _cross_entropy(teacher.shares, group)
+    return _listwise(scores, targets, teacher)
+
+
+def _listwise(scores: Tensor, targets: Tensor, teacher: Teacher) -> Tensor:
+    """Each candidate in turn, the teacher's best first, against all passages but those before it.
+
+    sum over i of share_i * InfoNCE(candidate i): the list-wise distillation of FlagEmbedding's
+    `m3_kd_loss`, which needs candidates in the teacher's order. A query without a teacher has the
+    plain InfoNCE.
+    """
+    untaught = (teacher.candidates < 0).all(dim=1)
+    plain = functional.cross_entropy(scores, targets, reduction="none")
+    total = torch.where(untaught, plain, torch.zeros_like(plain))
+    for place in range(teacher.candidates.shape[1]):
+        candidate, share = teacher.candidates[:, place], teacher.shares[:, place]
+        loss = functional.cross_entropy(scores, candidate.clamp(min=0), reduction="none")
+        total = total + torch.where(candidate >= 0, share * loss, torch.zeros_like(loss))
+        taken = functional.one_hot(candidate.clamp(min=0), scores.shape[1]).bool()
+        scores = scores.masked_fill(taken & (candidate >= 0)[:, None], _IMPOSSIBLE)
+    return total.mean()
+
+
+def _cross_entropy(shares: Tensor, scores: Tensor) -> Tensor:
+    """Mean over queries of -sum of shares * log softmax(scores)."""
+    return -(shares * scores.log_softmax(dim=-1)).sum(dim=-1).mean()
+
+
+def _weigh(parts: Mapping[Mode, Tensor], weights: Mapping[Mode, float]) -> Tensor:
+    return torch.stack([weights[mode] * part for mode, part in parts.items()]).sum(dim=0)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import nn
 
-from m3search.model.modeling import M3Model
 from m3search.training.recipe import Recipe
 
+_HEADS = ("sparse_linear.", "colbert_linear.")
 
-def make_optimiser(model: M3Model, recipe: Recipe) -> torch.optim.Optimizer:
+
+def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW; heads have their own learning rate, biases and norms no weight decay.
 
     Parameters without a gradient are left out.
@@ -23,7 +25,7 @@ def make_optimiser(model: M3Model, recipe: Recipe) -> torch.optim.Optimizer:
                 parameter
                 for name, parameter in model.named_parameters()
                 if parameter.requires_grad
-                and name.startswith("backbone.") != is_head
+                and name.startswith(_HEADS) == is_head
                 and (parameter.ndim > 1) == decays
             ]
             rate = options.head_learning_rate if is_head else options.learning_rate

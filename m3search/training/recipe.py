@@ -6,102 +6,37 @@ A value out of range is a ValueError here, which `config.parse` turns into a Con
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Literal
 
-from m3search.model.modeling import Pooling
+from m3search.records import MODES, Mode
+from m3search.training.inputs import SHORTEST, Batches, Data, Lora, Source, Start
+from m3search.training.mining.rules import MiningSettings
+from m3search.training.ranges import check_least, check_positive, check_share
 
-SHORTEST = 3
-"""tokens of a text of one piece: [CLS], the piece, [SEP]"""
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where training starts."""
-
-    checkpoint: str
-    """a folder or hub name: a Hugging Face encoder, or an M3 checkpoint whose heads are kept"""
-    multi_dim: int | None = None
-    """length of a token vector; None is that of the checkpoint's head, which a number must equal,
-    or without heads the encoder's hidden size"""
-    pooling: Pooling | None = None
-    """None is what the checkpoint says, and "cls" where it says nothing"""
-    max_length: int | None = None
-    """tokens, recorded as the limit of the finished encoder; None is what the checkpoint says"""
-    dropout: float = 0.1
-    """probability, in every dropout layer of the encoder while it trains"""
-    fix_encoder: bool = False
-    """train the two heads alone: the encoder gets no gradient and no dropout"""
-
-    def __post_init__(self) -> None:
-        _check_least(self, 1, "multi_dim")
-        _check_least(self, SHORTEST, "max_length")
-        _check_share(self, "dropout", below=True)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Files of pairs that are drawn from together."""
-
-    files: str
-    """a glob below the data folder"""
-    weight: float = 1.0
-    """passages taken in an epoch, as a share of those there are; above 1 repeats them"""
-
-    def __post_init__(self) -> None:
-        _check_positive(self, "weight")
-        if not self.files or PurePath(self.files).is_absolute():
-            raise ValueError(f"files = {self.files!r}, not a glob below data.folder")
-
-
-@dataclass(frozen=True)
-class Data:
-    """The pairs and how much of each text is read."""
-
-    sources: tuple[Source, ...]
-    folder: str = "."
-    """where the globs start; a relative one starts at the working directory"""
-    query_max_length: int = 64
-    """tokens"""
-    passage_max_length: int = 256
-    """tokens"""
-    queries_per_passage: int = 1
-    """questions on one passage that are drawn with it; the passage is encoded once"""
-    negatives: int = 0
-    """hard negatives drawn per passage from the `neg` of its pairs, where they have any"""
-    title_probability: float = 0.5
-    """share of passages that are read with their title before them, where they have one"""
-
-    def __post_init__(self) -> None:
-        if not self.sources:
-            raise ValueError("sources = [], not at least one")
-        _check_least(self, SHORTEST, "query_max_length", "passage_max_length")
-        _check_least(self, 1, "queries_per_passage")
-        _check_least(self, 0, "negatives")
-        _check_share(self, "title_probability")
-
-
-@dataclass(frozen=True)
-class Batches:
-    """How passages are put into batches."""
-
-    passages: int = 32
-    """positive passages in a batch; each is an in-batch negative of all others' queries"""
-    neighbours: int = 1
-    """passages that follow each other in a file stay together in runs of this many; in files that
-    keep an article's paragraphs together these are hard negatives for each other"""
-    sub_batch_tokens: int = 8192
-    """padded tokens per forward pass"""
-
-    def __post_init__(self) -> None:
-        _check_least(self, 1, "passages", "neighbours", "sub_batch_tokens")
+__all__ = [
+    "Batches",
+    "Data",
+    "Development",
+    "Lora",
+    "Objective",
+    "Optimiser",
+    "Output",
+    "Pretraining",
+    "Recipe",
+    "Refresh",
+    "Source",
+    "Start",
+]
 
 
 @dataclass(frozen=True)
 class Objective:
     """The loss of arXiv 2402.03216v4, section 3.3, with its published weights as defaults."""
 
+    modes: tuple[Mode, ...] = MODES
+    """the heads that are trained"""
     temperature: float = 0.02
     ensemble_weights: tuple[float, float, float] = (1.0, 0.3, 1.0)
     """dense, sparse, multi in the ensemble score that teaches"""
@@ -111,13 +46,39 @@ class Objective:
     """whether the ensemble score teaches each mode"""
     self_distill_start_step: int = 0
     """optimiser steps, counted from 0, before self-distillation begins"""
+    teacher: Literal["none", "kl", "listwise"] = "none"
+    """what is made of `pos_scores` and `neg_scores` in the files"""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "temperature")
-        _check_least(self, 0, "self_distill_start_step")
+        check_positive(self, "temperature")
+        check_least(self, 0, "self_distill_start_step")
         for name in ("ensemble_weights", "loss_weights"):
             if not all(0 <= weight < math.inf for weight in getattr(self, name)):
                 raise ValueError(f"{name} = {getattr(self, name)}, not all at least 0")
+        if not self.modes or len(set(self.modes)) < len(self.modes):
+            raise ValueError(f"modes = {list(self.modes)}, not one or more different ones")
+
+    def weights_of(self, kind: Literal["ensemble", "loss"]) -> Mapping[Mode, float]:
+        """The weights of the ensemble score or of the loss by mode."""
+        weights = self.ensemble_weights if kind == "ensemble" else self.loss_weights
+        return dict(zip(MODES, weights, strict=True))
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """RetroMAE (Xiao et al. 2022, arXiv 2205.12035) with enhanced decoding."""
+
+    encoder_share: float = 0.3
+    """of the tokens, hidden from the encoder and predicted by it"""
+    decoder_share: float = 0.5
+    """of the tokens, hidden from each row of the decoder, which predicts all"""
+    masks: int = 128
+    """different masks that the decoder's rows of a text choose from"""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "encoder_share", "decoder_share")
+        check_share(self, "encoder_share", "decoder_share", below=True)
+        check_least(self, 1, "masks")
 
 
 @dataclass(frozen=True)
@@ -134,10 +95,48 @@ class Optimiser:
     precision: Literal["fp32", "bf16"] = "bf16"
 
     def __post_init__(self) -> None:
-        _check_least(self, 1, "steps")
-        _check_least(self, 0, "weight_decay", "seed")
-        _check_positive(self, "learning_rate", "head_learning_rate", "max_gradient_norm")
-        _check_share(self, "warmup_ratio")
+        check_least(self, 1, "steps")
+        check_least(self, 0, "weight_decay", "seed")
+        check_positive(self, "learning_rate", "head_learning_rate", "max_gradient_norm")
+        check_share(self, "warmup_ratio")
+
+
+@dataclass(frozen=True)
+class Development:
+    """A quality measured while training runs: nDCG@10 of every mode that is trained."""
+
+    sets: tuple[str, ...]
+    """folders with corpus.jsonl, queries.jsonl and qrels/<split>.tsv; relative to data.folder"""
+    every: int = 500
+    """steps; 0 measures at the end only"""
+    split: str = "test"
+    max_length: int = 512
+    """tokens of a document"""
+
+    def __post_init__(self) -> None:
+        check_least(self, 0, "every")
+        check_least(self, SHORTEST, "max_length")
+        if not self.sets:
+            raise ValueError("sets = [], not at least one")
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """Hard negatives mined again while training runs, with the model as it is then (ANCE, Xiong
+    et al. 2021, arXiv 2007.00808), from all passages of the sources."""
+
+    every: int
+    """steps; what the files hold is used up to the first time"""
+    modes: tuple[Mode, ...] = ("dense",)
+    """by which candidates are retrieved; several are weighed as a search weighs them"""
+    rules: MiningSettings = field(default_factory=MiningSettings)
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "every")
+        if not self.modes:
+            raise ValueError("modes = [], not at least one")
+        if self.rules.asks_reranker:
+            raise ValueError("rules of a reranker, which takes too long between two steps")
 
 
 @dataclass(frozen=True)
@@ -148,6 +147,8 @@ class Output:
     """steps"""
     save_every: int = 200
     """steps between training states to resume from; the last one is kept"""
+    tensorboard: bool = False
+    """write the metrics for TensorBoard, too, into the folder `tensorboard`"""
     weights: Literal["fp32", "fp16"] = "fp32"
     """precision of the finished checkpoint"""
     start_weight: float = 0.0
@@ -155,42 +156,52 @@ class Output:
     start encoder knew outside the training data; heads are as trained"""
 
     def __post_init__(self) -> None:
-        _check_least(self, 1, "log_every", "save_every")
-        _check_share(self, "start_weight", below=True)
+        check_least(self, 1, "log_every", "save_every")
+        check_share(self, "start_weight", below=True)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training stage."""
+    """One training stage: RetroMAE, contrastive on the dense mode alone, or fine-tuning."""
 
-    stage: Literal["finetune"]
+    stage: Literal["retromae", "contrastive", "finetune"]
     start: Start
     data: Data
     optimiser: Optimiser
     batches: Batches = field(default_factory=Batches)
-    objective: Objective = field(default_factory=Objective)
+    objective: Objective | None = None
+    """by default that of the paper; RetroMAE has none"""
+    pretraining: Pretraining | None = None
+    """of RetroMAE alone"""
+    development: Development | None = None
+    refresh: Refresh | None = None
     output: Output = field(default_factory=Output)
 
     def __post_init__(self) -> None:
-        if self.batches.passages == 1 and self.data.negatives == 0:
+        if self.stage != "retromae" and self.batches.passages == 1 and self.data.negatives == 0:
             raise ValueError("batches.passages = 1 and data.negatives = 0: nothing to tell apart")
+        if self.stage == "retromae":
+            self._default("pretraining", Pretraining())
+            if self.objective or self.start.fix_encoder or self.development or self.refresh:
+                raise ValueError("objective, development, refresh or fix_encoder in stage retromae")
+            return
+        dense = Objective(modes=("dense",), self_distill=False)
+        self._default("objective", dense if self.stage == "contrastive" else Objective())
+        if self.refresh is not None and self.data.negatives == 0:
+            raise ValueError("refresh with data.negatives = 0: none of the negatives would be used")
+        if self.pretraining is not None:
+            raise ValueError(f"pretraining in stage {self.stage}")
+        if self.stage == "contrastive" and self.losses.modes != ("dense",):
+            raise ValueError(f"objective.modes = {list(self.losses.modes)} in stage contrastive")
+        if self.start.fix_encoder and self.losses.modes == ("dense",):
+            raise ValueError("fix_encoder = true with the dense mode alone: nothing to train")
 
+    def _default(self, name: str, value: object) -> None:
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, value)
 
-def _check_least(table: object, least: int, *names: str) -> None:
-    for name in names:
-        value = getattr(table, name)
-        if value is not None and not least <= value < math.inf:
-            raise ValueError(f"{name} = {value}, not at least {least}")
-
-
-def _check_positive(table: object, *names: str) -> None:
-    for name in names:
-        value = getattr(table, name)
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} = {value}, not above 0")
-
-
-def _check_share(table: object, name: str, *, below: bool = False) -> None:
-    value = getattr(table, name)
-    if not 0 <= value <= 1 or (below and value == 1):
-        raise ValueError(f"{name} = {value}, not from 0 to {'below 1' if below else '1'}")
+    @property
+    def losses(self) -> Objective:
+        """The objective of a stage that has one."""
+        assert self.objective is not None
+        return self.objective

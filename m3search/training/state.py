@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from m3search.errors import ArtifactError, ConfigError
-from m3search.training.data import Corpus
 from m3search.training.recipe import Recipe
+from m3search.training.sources import Corpus
 
 STATE_FILE = "training_state.pt"
 PARTIAL_FILE = f"{STATE_FILE}.partial"
 """a state that is being written; a kill may leave it"""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def save_state(
@@ -40,8 +40,6 @@ def save_state(
         "step": step,
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
-        "random": torch.get_rng_state(),
-        "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "recipe": json.dumps(_identity(recipe)),
         "data": [corpus.fingerprint for corpus in corpora],
     }
@@ -59,11 +57,11 @@ def load_state(
     recipe: Recipe,
     corpora: Sequence[Corpus],
 ) -> int:
-    """Put model, optimiser and random states back; the number of steps done is returned.
+    """Put model and optimiser back; the number of steps done is returned.
 
-    The batches that follow are those of a run without the stop. On the same CPU with as many
-    threads the weights are too, to the last bit; on a GPU, whose sums have no fixed order, and on
-    another machine they are so up to rounding. Between a CPU and a GPU dropout draws anew.
+    The batches and random numbers that follow are those of a run without the stop: they are made
+    from seed and step. On the same CPU with as many threads the weights are too, to the last bit;
+    on a GPU, whose sums have no fixed order, and on another machine they are so up to rounding.
 
     Raises ArtifactError without a sound state, ConfigError if it was made by another recipe or
     from other data. Where the data lie and what `output` says may change.
@@ -96,9 +94,6 @@ def load_state(
             found=str(error).splitlines()[0],
             remedy="Put the start checkpoint back, or start without --resume into another folder.",
         ) from error
-    torch.set_rng_state(state["random"])
-    if len(state["cuda_random"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda_random"])
     return int(state["step"])
 
 
@@ -120,7 +115,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _identity(recipe: Recipe) -> dict[str, Any]:
     """The settings that decide the weights."""
     table = asdict(recipe)
-    table.pop("output")  # how often is logged and saved changes no weight
+    for name in ("output", "development"):  # what is logged, saved and measured changes no weight
+        table.pop(name)
     table["data"].pop("folder")  # the fingerprints say what was read
     return table
 

@@ -1,0 +1,255 @@
+"""`m3search mine`: training pairs get hard negatives from an index, a corpus or their own texts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from m3search.cli.candidates import Pool, open_source
+from m3search.cli.options import JsonOption, ModelOption
+from m3search.cli.output import print_json, print_note, progress_bar
+from m3search.errors import ConfigError
+
+if TYPE_CHECKING:
+    from m3search.records import Mode
+    from m3search.training.mining.negatives import PairScorer, Tally
+    from m3search.training.mining.records import Record
+    from m3search.training.mining.rules import MiningSettings
+
+
+def mine_negatives(
+    pairs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PAIRS...",
+            help="Training files, JSON lines with query and pos; .gz and .zst are read as they "
+            "are.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="One file for all lines (.gz is compressed), or a folder (it is there, or the "
+            "name ends in /) for a file of each name.",
+            show_default=False,
+        ),
+    ],
+    index: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Take negatives from this index.")
+    ] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take negatives from this corpus; without it and --index, from the texts of "
+            "PAIRS.",
+        ),
+    ] = None,
+    model: ModelOption = None,
+    mode: Annotated[
+        str, typer.Option(metavar="MODE", help="dense, sparse, multi, dense+sparse, all or bm25.")
+    ] = "dense",
+    ranks: Annotated[
+        str,
+        typer.Option(metavar="A-B", help="Skip the best A candidates, take those up to rank B."),
+    ] = "10-210",
+    negatives: Annotated[int, typer.Option(metavar="N", help="Negatives a query, at most.")] = 15,
+    margin: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="A negative scores at most the positive's score less X."),
+    ] = None,
+    relative_margin: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", help="The same with X as a share of the positive's score, such as 0.05."
+        ),
+    ] = None,
+    max_score: Annotated[
+        float | None, typer.Option(metavar="X", help="A negative scores at most X.")
+    ] = None,
+    reranker: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A cross-encoder's folder or hub name."),
+    ] = None,
+    reranker_threshold: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Drop what it takes for relevant: above X, 0 to 1."),
+    ] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Write its logits as pos_scores and neg_scores.")
+    ] = False,
+    fill_random: Annotated[
+        bool, typer.Option("--fill-random", help="Fill up with random passages not retrieved.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the negatives that are there, before the mined.")
+    ] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the drawing.")] = 42,
+    json: JsonOption = False,
+) -> None:
+    """Give training pairs hard negatives: passages that rank high and are no answer."""
+    from m3search.training.mining.negatives import Tally, check_reranker
+
+    started = time.perf_counter()
+    _check_usage(pairs, index, corpus)
+    settings = _read_settings(
+        ranks=_parse_ranks(ranks),
+        negatives=negatives,
+        margin=margin,
+        relative_margin=relative_margin,
+        max_score=max_score,
+        reranker_threshold=reranker_threshold,
+        teacher_scores=scores,
+        fill_random=fill_random,
+        keep=keep,
+        seed=seed,
+    )
+    check_reranker(settings, reranker is not None)
+    pool = Pool(tuple(pairs), index, corpus, model, _parse_mode(mode))
+    outputs = _plan_outputs(pairs, out, [] if corpus is None else [corpus])
+    tally = Tally()
+    _mine_files(pool, outputs, settings, reranker, tally)
+    _print_summary(tally, list(outputs), time.perf_counter() - started, json)
+
+
+def _check_usage(pairs: Sequence[Path], index: Path | None, corpus: Path | None) -> None:
+    if index is not None and corpus is not None:
+        raise typer.BadParameter("only one of them goes", param_hint="--index and --corpus")
+    if Path("-") in (*pairs, corpus):
+        raise typer.BadParameter(
+            "standard input can be read once, and this is read twice", param_hint="-"
+        )
+
+
+def _read_settings(**given: Any) -> MiningSettings:
+    from m3search.config import parse
+    from m3search.training.mining.rules import MiningSettings
+
+    return parse(MiningSettings, given, "options")
+
+
+def _parse_ranks(value: str) -> tuple[int, int]:
+    first, dash, last = value.partition("-")
+    if not (dash and first.strip().isdecimal() and last.strip().isdecimal()):
+        raise typer.BadParameter(
+            f"expected ranks such as 10-210, found {value!r}", param_hint="--ranks"
+        )
+    return int(first), int(last)
+
+
+def _parse_mode(mode: str) -> tuple[Mode, ...] | None:
+    """The modes that evaluation knows by the same names; None for BM25."""
+    from m3search.evaluation.suite import modes_of
+
+    try:
+        return modes_of(mode)
+    except ConfigError as error:
+        raise ConfigError(
+            "--mode", expected=error.expected, found=error.found, remedy=error.remedy
+        ) from error
+
+
+def _plan_outputs(
+    pairs: Sequence[Path], out: str, also_read: Sequence[Path]
+) -> dict[Path, list[Path]]:
+    """Each file to write, with the files whose lines go there."""
+    outputs: dict[Path, list[Path]] = {}
+    folder = out.endswith("/") or Path(out).is_dir()
+    for path in pairs:
+        place = Path(out) / path.name.removesuffix(".zst") if folder else Path(out)
+        outputs.setdefault(place, []).append(path)
+    inputs = {path.resolve() for path in (*pairs, *also_read)}
+    for place, sources in outputs.items():
+        found = ""
+        if place.resolve() in inputs:
+            found = f"{place}, which is read from"
+        elif folder and len(sources) > 1:
+            found = f"two files that both become {place}"
+        elif place.suffix == ".zst":
+            found = f"{place}: zstd is read here, but not written"
+        if found:
+            raise ConfigError(
+                "--out",
+                expected="a place of its own, plain or .gz, for what is written",
+                found=found,
+                remedy="Give another file or folder.",
+            )
+    return outputs
+
+
+def _mine_files(
+    pool: Pool,
+    outputs: dict[Path, list[Path]],
+    settings: MiningSettings,
+    reranker: str | None,
+    tally: Tally,
+) -> None:
+    from m3search.training.mining.negatives import mine
+    from m3search.training.mining.records import (
+        KnownPositives,
+        read_training_records,
+        write_records,
+    )
+
+    known, queries = KnownPositives(), 0
+    for record in chain.from_iterable(map(read_training_records, pool.pairs)):
+        known.add(record)  # and every line is looked at before anything slow
+        queries += 1
+    with ExitStack() as stack:
+        judge = _load_reranker(reranker)
+        source = open_source(pool, stack)
+        step = stack.enter_context(progress_bar("queries", queries, what="mining"))
+        for target, files in outputs.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            records = chain.from_iterable(map(read_training_records, files))
+            mined = mine(records, source, settings, known=known, reranker=judge, tally=tally)
+            write_records(target, _counted(mined, step))
+
+
+def _load_reranker(name: str | None) -> PairScorer | None:
+    if name is None:
+        return None
+    from m3search.training.mining.reranker import Reranker
+
+    return Reranker.load(name)
+
+
+def _counted(records: Iterable[Record], step: Callable[[int], None]) -> Iterator[Record]:
+    for record in records:
+        yield record
+        step(1)
+
+
+def _print_summary(tally: Tally, files: Sequence[Path], seconds: float, json: bool) -> None:
+    mean = tally.negatives / max(tally.queries, 1)
+    if json:
+        print_json(
+            {
+                "files": [str(path) for path in files],
+                "queries": tally.queries,
+                "negatives": tally.negatives,
+                "mean": round(mean, 4),
+                "filled": tally.filled,
+                "short": tally.short,
+                "unscored": tally.unscored,
+                "dropped": tally.dropped,
+                "seconds": round(seconds, 3),
+            }
+        )
+        return
+    print_note(f"{tally.queries} queries in {', '.join(map(str, files))}, {seconds:.1f} s")
+    random = f", {tally.filled} of them random" if tally.filled else ""
+    print_note(f"{tally.negatives} negatives, {mean:.2f} a query{random}")
+    print_note(f"{tally.short} queries with fewer than asked")
+    if tally.unscored:
+        print_note(f"{tally.unscored} queries with a positive that no margin could be kept to")
+    dropped = ", ".join(f"{rule} {count}" for rule, count in sorted(tally.dropped.items()))
+    print_note(f"candidates dropped by rule: {dropped or 'none'}")

@@ -1,0 +1,95 @@
+"""The processes of a training run: what each of them does, and what they tell each other.
+
+One process needs no set-up. Several are started by `torchrun` or `accelerate launch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from m3search.errors import ConfigError
+
+
+class Devices:
+    """This process among all, and its device."""
+
+    def __init__(self) -> None:
+        self._accelerator: Any = _accelerator()
+        self.device: torch.device = self._accelerator.device
+        self.rank: int = self._accelerator.process_index
+        self.count: int = self._accelerator.num_processes
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def own(self, size: int) -> slice:
+        """This process's part of `size` things; the parts differ by one at most."""
+        return slice(size * self.rank // self.count, size * (self.rank + 1) // self.count)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensors of all processes, one after the other along the first axis, no gradient."""
+        if self.count == 1:
+            return tensor.detach()
+        sizes = self._accelerator.gather(torch.tensor([len(tensor)], device=self.device)).tolist()
+        if not any(sizes):
+            return tensor.detach()
+        missing = max(sizes) - len(tensor)
+        padding = [0, 0] * (tensor.ndim - 1) + [0, missing]
+        gathered = self._accelerator.gather(
+            nn.functional.pad(tensor.detach(), padding).contiguous()
+        )
+        blocks = gathered.split(max(sizes))
+        return torch.cat([block[:size] for block, size in zip(blocks, sizes, strict=True)])
+
+    def own_share(self, gathered: Tensor, size: int) -> Tensor:
+        """Of gradients by what `gather` gave: their sum over all processes, this one's part.
+
+        size: length of the tensor that this process gave to `gather`.
+        """
+        if self.count == 1:
+            return gathered
+        sizes = self._accelerator.gather(torch.tensor([size], device=self.device)).tolist()
+        start = sum(sizes[: self.rank])
+        total: Tensor = self._accelerator.reduce(gathered.contiguous(), reduction="sum")
+        return total[start : start + size]
+
+    def sum(self, values: Iterable[float]) -> list[float]:
+        """Numbers summed over all processes."""
+        tensor = torch.tensor(list(values), dtype=torch.float32, device=self.device)
+        if self.count > 1:
+            tensor = self._accelerator.reduce(tensor, reduction="sum")
+        found: list[float] = tensor.tolist()
+        return found
+
+    def sum_gradients(self, model: nn.Module) -> None:
+        """Replaces each gradient by its sum over all processes."""
+        if self.count == 1:
+            return
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        used = self.sum(float(parameter.grad is not None) for parameter in parameters)
+        for parameter in (p for p, processes in zip(parameters, used, strict=True) if processes):
+            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = self._accelerator.reduce(own, reduction="sum")
+
+    def wait(self) -> None:
+        """Returns when all processes have come here."""
+        self._accelerator.wait_for_everyone()
+
+
+def _accelerator() -> Any:
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ConfigError(
+            "training",
+            expected="the package accelerate",
+            found="none",
+            remedy="Install the extra: pip install 'm3search[train]'.",
+        ) from error
+    return Accelerator()

@@ -1,0 +1,41 @@
+"""The model in training as an encoder, for what a run measures and mines between its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from m3search.encoder import Encoder
+from m3search.model.modeling import M3Model
+from m3search.records import ModelIdentity
+
+
+@contextmanager
+def as_encoder(
+    model: M3Model,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    step: int,
+    max_length: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Iterator[Encoder]:
+    """The model as it is now; in the block it drops nothing out, behind it it trains on."""
+    training = {name for name, module in model.named_modules() if module.training}
+    identity = ModelIdentity(
+        name="the model in training",
+        fingerprint=f"step {step}",
+        dim=model.dim,
+        vocabulary=model.vocabulary,
+        multi_dim=model.multi_dim,
+        max_length=max_length,
+        pooling=model.pooling,
+    )
+    try:
+        yield Encoder(model, tokenizer, identity, device=device, dtype=dtype)
+    finally:
+        for name, module in model.named_modules():
+            module.training = name in training

@@ -1,0 +1,88 @@
+"""One step of RetroMAE pre-training: texts in, gradients and metrics out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from m3search.model.tokenization import Ids, Tokenization
+from m3search.training.devices import Devices
+from m3search.training.encoding import cut_parts
+from m3search.training.finetuning import Metrics, step_seed
+from m3search.training.masking import Vocabulary
+from m3search.training.recipe import Pretraining, Recipe
+from m3search.training.retromae import Masked, RetroMAE, decoder_labels, make_masked
+
+
+class RetroMAETraining:
+    """What a step does with the model; every process does its part of the same texts."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: RetroMAE,
+        tokenization: Tokenization,
+        vocabulary: Vocabulary,
+        devices: Devices,
+    ) -> None:
+        assert recipe.pretraining is not None
+        self._recipe = recipe
+        self._settings: Pretraining = recipe.pretraining
+        self._model = model
+        self._tokenization = tokenization
+        self._vocabulary = vocabulary
+        self._devices = devices
+
+    def accumulate(self, step: int, texts: Sequence[str]) -> Metrics:
+        """Adds the gradients of the losses of a step's texts to those of the model.
+
+        Both losses are means over the predicted tokens of all texts, whatever the number of
+        processes and forward passes.
+        """
+        own = texts[self._devices.own(len(texts))]
+        ids = self._tokenization.encode(own, self._recipe.data.passage_max_length).ids
+        parts = self._mask(step, ids)
+        counts = [(int((p.labels >= 0).sum()), int((decoder_labels(p) >= 0).sum())) for p in parts]
+        tokens = float(sum(map(len, ids)))
+        encoder_count, decoder_count, tokens = self._devices.sum(
+            [float(sum(e for e, _ in counts)), float(sum(d for _, d in counts)), tokens]
+        )
+        sums = [0.0, 0.0]
+        half = self._recipe.optimiser.precision == "bf16"
+        for number, (part, (encoder, decoder)) in enumerate(zip(parts, counts, strict=True)):
+            torch.manual_seed(self._seed(step, "dropout") + number)
+            with torch.autocast(self._devices.device.type, dtype=torch.bfloat16, enabled=half):
+                losses = self._model(part.to(self._devices.device))
+            shares = (encoder / max(encoder_count, 1), decoder / max(decoder_count, 1))
+            weighed = [shares[0] * losses.encoder, shares[1] * losses.decoder]
+            (weighed[0] + weighed[1]).backward()
+            sums = [total + float(loss.detach()) for total, loss in zip(sums, weighed, strict=True)]
+        self._devices.sum_gradients(self._model)
+        encoder_loss, decoder_loss = self._devices.sum(sums)
+        return {
+            "loss": encoder_loss + decoder_loss,
+            "loss_encoder": encoder_loss,
+            "loss_decoder": decoder_loss,
+            "tokens": tokens,
+        }
+
+    def _mask(self, step: int, ids: Sequence[Ids]) -> list[Masked]:
+        """The texts, the longest first, in batches of similar length, masked for this step."""
+        settings, rng = self._settings, np.random.default_rng(self._seed(step, "masks"))
+        ordered = sorted(ids, key=len, reverse=True)
+        return [
+            make_masked(
+                ordered[start:end],
+                self._vocabulary,
+                rng,
+                encoder_share=settings.encoder_share,
+                decoder_share=settings.decoder_share,
+                masks=settings.masks,
+            )
+            for start, end in cut_parts(ordered, self._recipe.batches.sub_batch_tokens)
+        ]
+
+    def _seed(self, step: int, what: str) -> int:
+        return step_seed(self._recipe.optimiser.seed, step, self._devices.rank, what)

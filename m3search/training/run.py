@@ -1,0 +1,235 @@
+"""One training from its data to its checkpoint: the stage's model, its steps, its state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from m3search.encoder import Encoder
+from m3search.evaluation import EvaluationSet
+from m3search.evaluation.collection import load_collection
+from m3search.model.checkpoint import CheckpointInfo, save_checkpoint
+from m3search.model.tokenization import Tokenization
+from m3search.training.batching import Sampler
+from m3search.training.development import development_sets, measure
+from m3search.training.devices import Devices
+from m3search.training.finetuning import Finetuning, Metrics
+from m3search.training.lengths import passage_lengths
+from m3search.training.masking import Vocabulary
+from m3search.training.moment import as_encoder
+from m3search.training.optimiser import learning_rate_factor, make_optimiser
+from m3search.training.pretraining import RetroMAETraining
+from m3search.training.recipe import Recipe
+from m3search.training.refreshing import mine_again, mined_file, with_negatives
+from m3search.training.retromae import RetroMAE
+from m3search.training.sources import Corpus, read_source
+from m3search.training.start import (
+    average_backbone,
+    check_lengths,
+    prepare,
+    set_dropout,
+    start_model,
+)
+from m3search.training.state import load_state, save_state
+from m3search.training.watching import Health, Log, cut_log
+
+
+class Run:
+    """One training: model, optimiser, data and where it stands."""
+
+    def __init__(self, recipe: Recipe, folder: Path, devices: Devices | None = None) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.devices = devices or Devices()
+        self.step = 0
+        torch.manual_seed(recipe.optimiser.seed)
+        self.model, self.tokenizer, self.max_length, self._heads = start_model(recipe.start)
+        check_lengths(recipe, self.model)
+        self.tokenization = Tokenization(self.tokenizer)
+        self.corpora = self._read()
+        self.sampler = self._sampler()
+        self.model.to(self.devices.device)
+        prepare(self.model, recipe)
+        self.trained: nn.Module = self.model
+        if recipe.stage == "retromae":
+            self.trained = self._retromae()
+        else:
+            self.finetuning = Finetuning(recipe, self.model, self.tokenization, self.devices)
+        self.optimiser = make_optimiser(self.trained, recipe)
+        self._health = Health()
+        self._sets = self._development_sets()
+
+    def _read(self) -> list[Corpus]:
+        data = self.recipe.data
+        pairs = self.recipe.stage != "retromae"
+        folder = Path(data.folder).expanduser()
+        return [read_source(folder, source, pairs=pairs) for source in data.sources]
+
+    def _sampler(self) -> Sampler:
+        data, batches = self.recipe.data, self.recipe.batches
+        mined = self._last_refresh() > 0  # other negatives, so other lengths, and only for now
+        place = self.folder if self.folder.is_dir() and not mined else None
+        lengths = [passage_lengths(c, self.tokenization, data, place) for c in self.corpora]
+        return Sampler(self.corpora, lengths, data, batches, self.recipe.optimiser.seed)
+
+    def _retromae(self) -> RetroMAE:
+        model = RetroMAE(self.model.backbone, pooling=self.model.pooling)
+        model.train().to(self.devices.device)
+        set_dropout(model, self.recipe.start.dropout)
+        vocabulary = Vocabulary.of(self.tokenizer, self.model.vocabulary)
+        self.pretraining = RetroMAETraining(
+            self.recipe, model, self.tokenization, vocabulary, self.devices
+        )
+        return model
+
+    def _development_sets(self) -> tuple[EvaluationSet, ...]:
+        settings = self.recipe.development
+        if settings is None:
+            return ()
+        folder = Path(self.recipe.data.folder).expanduser()
+        sets = development_sets(settings, folder, self.recipe.losses.modes)
+        for each in sets:
+            load_collection(each)  # a bad one is told before the first step, not after hours
+        return sets
+
+    def resume(self) -> None:
+        """Stand where the saved state stood; what was logged after it will be logged again."""
+        self.step = load_state(self.folder, self.trained, self.optimiser, self.recipe, self.corpora)
+        if self.devices.is_first:
+            cut_log(self.folder, self.step)
+        if self.recipe.refresh and (last := self._last_refresh()) and last < self.step:
+            self._take_negatives(last)
+
+    def train(self, report: Callable[[Metrics], None] | None = None) -> None:
+        """Every remaining step, then the checkpoint."""
+        output, total = self.recipe.output, self.recipe.optimiser.steps
+        first = self.devices.is_first
+        log = Log(self.folder, tensorboard=output.tensorboard, report=report) if first else None
+        try:
+            while self.step < total:
+                started = time.perf_counter()
+                self._refresh()
+                metrics = self.train_step()
+                metrics["seconds"] = time.perf_counter() - started
+                metrics |= self._measure()
+                logged = self.step % output.log_every == 0 or self.step == total
+                if log and (logged or any(name.startswith("dev_") for name in metrics)):
+                    log.write(metrics)
+                if first and (self.step % output.save_every == 0 or self.step == total):
+                    self.save_state()
+        finally:
+            if log:
+                log.close()
+        if first:
+            self.save()
+        self.devices.wait()
+
+    def _measure(self) -> Metrics:
+        """Quality on the development sets where it is due, by the first process for all."""
+        settings, last = self.recipe.development, self.step == self.recipe.optimiser.steps
+        if settings is None or not (last or (settings.every and self.step % settings.every == 0)):
+            return {}
+        metrics: Metrics = {}
+        if self.devices.is_first:
+            with self.as_encoder(settings.max_length) as encoder:
+                metrics = measure(self._sets, encoder)
+        self.devices.wait()
+        return metrics
+
+    def as_encoder(self, max_length: int) -> AbstractContextManager[Encoder]:
+        """The model as it is now, for texts of at most `max_length` tokens."""
+        half = self.recipe.optimiser.precision == "bf16"
+        return as_encoder(
+            self.model,
+            self.tokenizer,
+            step=self.step,
+            max_length=min(max_length, self.max_length),
+            device=self.devices.device,
+            dtype=torch.bfloat16 if half else torch.float32,
+        )
+
+    def _last_refresh(self) -> int:
+        """The step from which the negatives of now are used; 0 is those of the files."""
+        every = self.recipe.refresh.every if self.recipe.refresh else 0
+        return self.step // every * every if every else 0
+
+    def _refresh(self) -> None:
+        """Mines the negatives anew where it is due, by the first process for all."""
+        settings = self.recipe.refresh
+        if settings is None or self.step == 0 or self._last_refresh() != self.step:
+            return
+        if self.devices.is_first:
+            with self.as_encoder(self.recipe.data.passage_max_length) as encoder:
+                mine_again(self.corpora, encoder, settings, mined_file(self.folder, self.step))
+        self.devices.wait()
+        self._take_negatives(self.step)
+
+    def _take_negatives(self, step: int) -> None:
+        self.corpora = with_negatives(self.corpora, mined_file(self.folder, step))
+        self.sampler = self._sampler()
+
+    def save_state(self) -> None:
+        """Replace the training state of the folder by this one."""
+        save_state(self.folder, self.step, self.trained, self.optimiser, self.recipe, self.corpora)
+
+    def train_step(self) -> Metrics:
+        """One optimiser step on the batch of this step number."""
+        rate = learning_rate_factor(self.step, self.recipe)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["base_lr"] * rate
+        self.optimiser.zero_grad()
+        metrics = self.accumulate()
+        self._health.check_finite(self.step, "loss", metrics["loss"])
+        norm = nn.utils.clip_grad_norm_(
+            [parameter for parameter in self.trained.parameters() if parameter.requires_grad],
+            self.recipe.optimiser.max_gradient_norm,
+        )
+        # before it can spoil the weights
+        self._health.check_finite(self.step, "gradient norm", float(norm))
+        self.optimiser.step()
+        self.step += 1
+        self._health.check_terms(self.step, metrics)
+        rates = {"learning_rate": self.optimiser.param_groups[0]["lr"]}
+        return {"step": float(self.step)} | metrics | {"gradient_norm": float(norm)} | rates
+
+    def accumulate(self) -> Metrics:
+        """Adds the gradients of this step's loss to those of the model, summed over processes."""
+        if self.recipe.stage == "retromae":
+            return self.pretraining.accumulate(self.step, self.sampler.texts(self.step))
+        return self.finetuning.accumulate(self.step, self.sampler.batch(self.step))
+
+    def save(self) -> None:
+        """Write the finished checkpoint with where it came from.
+
+        Of the heads it has those that were trained and those that the start had.
+        """
+        training: dict[str, Any] = {
+            "recipe": asdict(self.recipe),
+            "data": [
+                {
+                    "files": list(corpus.files),
+                    "passages": len(corpus.passages),
+                    "queries": corpus.questions,
+                    "sha256": corpus.fingerprint,
+                }
+                for corpus in self.corpora
+            ],
+        }
+        training["recipe"]["data"].pop("folder")  # a path of one machine says nothing elsewhere
+        trained = self.recipe.losses.modes if self.recipe.stage != "retromae" else ()
+        start, half = self.recipe.start, self.recipe.output.weights == "fp16"
+        save_checkpoint(
+            self.folder,
+            average_backbone(self.model, start, self.recipe.output.start_weight),
+            self.tokenizer,
+            CheckpointInfo(self.model.pooling, self.max_length, self.step, training),
+            dtype=torch.float16 if half else torch.float32,
+            heads={*self._heads, *trained} - {"dense"},
+        )

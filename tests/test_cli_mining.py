@@ -1,0 +1,267 @@
+"""`m3search mine` as its users meet it: files in, files out, the summary, the errors."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pytest
+import zstandard
+from searching import LoadedEncoder
+
+from m3search.cli import main
+from m3search.evaluation.bm25 import BM25, Language
+from m3search.index import Index
+from m3search.records import Document, Query
+from m3search.training.mining.candidates import Example, Passage
+from m3search.training.mining.lexical import LexicalSource
+
+ANIMALS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen")
+DOCUMENTS = [
+    Document(f"d{row}", f"{name} {ANIMALS[row - 1]} {ANIMALS[row - 2]} lives here", name)
+    for row, name in enumerate(ANIMALS)
+]
+WIDE = ("--ranks", "0-50")
+Record = dict[str, Any]
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    stand_in = types.ModuleType("m3search.encoder")
+    stand_in.Encoder = LoadedEncoder  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "m3search.encoder", stand_in)
+    monkeypatch.setattr(LoadedEncoder, "loads", [])
+    monkeypatch.chdir(tmp_path)
+    lines = [{"_id": each.id, "title": each.title, "text": each.text} for each in DOCUMENTS]
+    write("corpus.jsonl", lines)
+    write("a.jsonl", [{"query": "ant", "pos": [DOCUMENTS[0].text], "lang": "en"}])
+    write("b.jsonl", [{"query": "bee", "pos": [DOCUMENTS[1].text], "neg": ["old"], "x": [1]}])
+    return tmp_path
+
+
+@pytest.fixture
+def m3(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    def run(*arguments: str) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["mine", *arguments])
+        out, err = capsys.readouterr()
+        return Result(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+def write(name: str, records: Sequence[Record]) -> None:
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    Path(name).write_text(lines, encoding="utf-8")
+
+
+def read(name: str) -> list[Record]:
+    content = Path(name).read_bytes()
+    text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def written(document: Document) -> str:
+    return f"{document.title}\n{document.text}"
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse", "multi", "all", "sparse+dense", "bm25"])
+@pytest.mark.parametrize("kind", ["index", "corpus"])
+def test_negatives_come_from_an_index_or_a_corpus(
+    m3: Callable[..., Result], mode: str, kind: str
+) -> None:
+    Index.build("index", DOCUMENTS, LoadedEncoder()).delete(["d2"])
+    place = "index" if kind == "index" else "corpus.jsonl"
+    result = m3("a.jsonl", "--out", "out/x.jsonl", f"--{kind}", place, "--mode", mode, *WIDE)
+    assert (result.code, result.out) == (0, "")
+    assert result.err.startswith("1 queries in out/x.jsonl, ")
+    (record,) = read("out/x.jsonl")
+    assert list(record) == ["query", "pos", "lang", "neg"]
+    others = {written(each) for each in DOCUMENTS[1:]}
+    if kind == "index":
+        others.remove(written(DOCUMENTS[2]))
+    sharing = {text for text in others if "ant" in text}
+    assert set(record["neg"]) == (sharing if mode in ("sparse", "bm25") else others)
+    assert not list(Path().glob("**/*.part"))
+
+
+def test_without_a_corpus_the_texts_of_the_files_are_one(m3: Callable[..., Result]) -> None:
+    result = m3("a.jsonl", "b.jsonl", "--out", "out.jsonl.gz", *WIDE, "--json")
+    summary = json.loads(result.out)
+    assert summary.pop("seconds") >= 0
+    assert summary == {
+        "files": ["out.jsonl.gz"], "queries": 2, "negatives": 4, "mean": 2.0, "filled": 0,
+        "short": 2, "unscored": 0, "dropped": {"positive": 2},
+    }  # fmt: skip
+    a, b = read("out.jsonl.gz")
+    assert set(a["neg"]) == {DOCUMENTS[1].text, "old"}
+    assert set(b["neg"]) == {DOCUMENTS[0].text, "old"}
+    assert list(b) == ["query", "pos", "neg", "x"] and b["x"] == [1]
+
+
+def test_a_folder_takes_a_file_for_each_and_a_positive_in_one_file_is_none_in_all(
+    m3: Callable[..., Result],
+) -> None:
+    packed = zstandard.compress(Path("b.jsonl").read_bytes())
+    Path("b.jsonl.zst").write_bytes(packed)
+    write("c.jsonl", [{"query": "ANT ", "pos": [written(DOCUMENTS[3])]}])
+    options = ("--corpus", "corpus.jsonl", *WIDE, "--negatives", "3")
+    assert m3("a.jsonl", "b.jsonl.zst", "c.jsonl", "--out", "made/", *options).code == 0
+    assert sorted(path.name for path in Path("made").iterdir()) == ["a.jsonl", "b.jsonl", "c.jsonl"]
+    assert m3("c.jsonl", "a.jsonl", "b.jsonl", "--out", "all.jsonl", *options).code == 0
+    parts = read("made/c.jsonl") + read("made/a.jsonl") + read("made/b.jsonl")
+    assert read("all.jsonl") == parts  # order and sharding change nothing
+    assert all(len(record["neg"]) == 3 for record in parts)
+    assert m3("a.jsonl", "c.jsonl", "--out", "made", "--corpus", "corpus.jsonl", *WIDE).code == 0
+    for record in read("made/a.jsonl") + read("made/c.jsonl"):
+        assert not {written(DOCUMENTS[0]), written(DOCUMENTS[3])} & set(record["neg"])
+        assert len(record["neg"]) == 6
+
+
+def test_the_rules_are_options(m3: Callable[..., Result]) -> None:
+    def negatives(*options: str) -> list[str]:
+        assert m3("b.jsonl", "--out", "o.jsonl", "--corpus", "corpus.jsonl", *options).code == 0
+        (record,) = read("o.jsonl")
+        return list(record["neg"])
+
+    whole = negatives(*WIDE)
+    assert len(whole) == 7
+    assert negatives("--ranks", "2-5") == whole[1:4]  # rank 1 is the positive
+    assert set(negatives(*WIDE, "--relative-margin", "0.05")) < set(whole)
+    assert negatives(*WIDE, "--margin", "9") == []
+    assert negatives(*WIDE, "--max-score", "-1") == []
+    assert negatives(*WIDE, "--keep") == ["old", *whole]
+    two = negatives(*WIDE, "--negatives", "2")
+    assert len(two) == 2 and set(two) < set(whole)
+    assert any(negatives(*WIDE, "--negatives", "2", "--seed", str(seed)) != two for seed in (1, 2))
+    filled = negatives("--ranks", "0-1", "--fill-random")
+    assert sorted(filled) == sorted(whole)
+
+
+def test_the_summary_for_people(m3: Callable[..., Result]) -> None:
+    options = ("--corpus", "corpus.jsonl", "--ranks", "0-4", "--max-score", "-1", "--fill-random")
+    result = m3("b.jsonl", "--out", "o.jsonl", "--mode", "bm25", *options)
+    lines = result.err.splitlines()
+    assert lines[0].startswith("1 queries in o.jsonl, ")
+    assert lines[1:] == [
+        "5 negatives, 5.00 a query, 5 of them random",
+        "1 queries with fewer than asked",
+        "candidates dropped by rule: max score 2, positive 1",
+    ]
+    write("d.jsonl", [{"query": "ant", "pos": ["no document"]}])
+    result = m3(
+        "d.jsonl", "--out", "o.jsonl", "--mode", "bm25", "--corpus", "corpus.jsonl", "--margin", "0"
+    )
+    assert "1 queries with a positive that no margin could be kept to" in result.err
+
+
+def test_bm25_scores_are_those_of_the_baseline() -> None:
+    passages = {each.id: Passage.of(each) for each in DOCUMENTS}
+    source = LexicalSource(passages)
+    asked = (DOCUMENTS[2], DOCUMENTS[7], Document("", "nowhere"))
+    deep, short = (source.find([Example("cat dog", asked, "hen ")], depth)[0] for depth in (8, 2))
+    bm25 = BM25([Document(name, each.text) for name, each in passages.items()], Language(None, ""))
+    run = bm25.run([Query("q", "cat dog")], 8)["q"]
+    assert [each.score for each in deep.candidates] == list(run.values())
+    assert [each.passage.text for each in deep.candidates] == [passages[n].text for n in run]
+    assert deep.positive_scores[:2] == [run["d2"], 0.0]  # d7 shares no word with the query
+    last = list(run.values())[1]
+    assert short.positive_scores[1] == last  # below a full list: at most what the last one has
+    assert math.isnan(deep.positive_scores[2]) and math.isnan(short.positive_scores[2])
+    drawn = source.draw(50, np.random.default_rng(0))
+    assert sorted(each.text for each in drawn) == sorted(map(written, DOCUMENTS))
+    assert len(source.draw(3, np.random.default_rng(0))) == 3
+
+
+class StandInReranker:
+    loads: ClassVar[list[str]] = []
+
+    @classmethod
+    def load(cls, name: str) -> StandInReranker:
+        cls.loads.append(name)
+        return cls()
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        return np.array([4.0 if "cat" in text else -4.0 for _, text in pairs], np.float32)
+
+
+def test_a_reranker_drops_and_scores(
+    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3search.training.mining.reranker.Reranker", StandInReranker)
+    options = ("--corpus", "corpus.jsonl", *WIDE, "--reranker", "judge", "--scores")
+    result = m3("b.jsonl", "--out", "o.jsonl", *options, "--reranker-threshold", "0.5", "--json")
+    assert json.loads(result.out)["dropped"] == {"positive": 1, "reranker": 3}
+    assert StandInReranker.loads == ["judge"]
+    (record,) = read("o.jsonl")
+    assert not any("cat" in text for text in record["neg"])
+    assert record["neg_scores"] == [-4.0] * 4 and record["pos_scores"] == [-4.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--mode", "dens"), 1, "error: --mode: expected one of"),
+        (("--mode", "dens"), 1, "Did you mean 'dense'?"),
+        (("--ranks", "10-5"), 1, "found ranks = 10-5, not a-b with 0 <= a < b"),
+        (("--ranks", "10"), 2, "expected ranks such as 10-210, found '10'"),
+        (("--relative-margin", "much"), 2, "'--relative-margin'"),
+        (("--relative-margin", "nan"), 1, "error: options, key relative_margin: expected a"),
+        (("--negatives", "0"), 1, "negatives = 0"),
+        (("--index", "nowhere"), 1, "error: nowhere: expected"),
+        (("--corpus", "nowhere.jsonl"), 1, "error: nowhere.jsonl: expected a file"),
+        (("--index", "x", "--corpus", "y"), 2, "only one of them goes"),
+        (("--reranker-threshold", "0.5"), 1, "error: reranker: expected one where"),
+        (("--reranker", "x"), 1, "error: reranker: expected none"),
+        (("b.jsonl", "--out", "a.jsonl"), 1, "error: --out: expected a place of its own"),
+        (("--out", "."), 1, "found a.jsonl, which is read from"),
+        (("--corpus", "c.jsonl", "--out", "c.jsonl"), 1, "found c.jsonl, which is read from"),
+        (("deep/a.jsonl", "--out", "new/"), 1, "found two files that both become new/a.jsonl"),
+        (("--out", "o.zst"), 1, "o.zst: zstd is read here, but not written"),
+        (("-",), 2, "standard input can be read once"),
+        (("none.jsonl",), 1, "error: none.jsonl: expected a file"),
+        (("empty.jsonl",), 1, "error: empty.jsonl: expected at least one line"),
+        (("bad.jsonl",), 1, "error: bad.jsonl, line 1: expected"),
+    ],
+)
+def test_errors(
+    m3: Callable[..., Result], options: tuple[str, ...], code: int, message: str
+) -> None:
+    Path("empty.jsonl").write_text("")
+    Path("bad.jsonl").write_text('{"query": "q", "pos": []}\n')
+    result = m3("a.jsonl", "--out", "out.jsonl", *options)
+    assert (result.code, result.out) == (code, "")
+    assert message in " ".join(result.err.replace("│", " ").split())
+    assert LoadedEncoder.loads == []  # nothing slow was done first
+    assert not Path("out.jsonl").exists() and not Path("new").exists()
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25"])
+def test_an_index_without_documents_is_an_error(m3: Callable[..., Result], mode: str) -> None:
+    Index.build("index", DOCUMENTS[:1], LoadedEncoder()).delete(["d0"])
+    result = m3("a.jsonl", "--out", "out.jsonl", "--index", "index", "--mode", mode)
+    assert result.code == 1
+    assert "expected documents to take negatives from, found none" in result.err
+    assert not Path("out.jsonl").exists()
+
+
+def test_the_model_of_an_index_may_have_moved(m3: Callable[..., Result]) -> None:
+    Index.build("index", DOCUMENTS, LoadedEncoder())
+    assert m3("a.jsonl", "--out", "out.jsonl", "--index", "index").code == 0
+    assert LoadedEncoder.loads == ["word-hash"]
+    result = m3("a.jsonl", "--out", "out.jsonl", "--index", "index", "--model", "other")
+    assert result.code == 1 and "the model that made the index" in result.err

@@ -1,0 +1,97 @@
+"""Negatives mined again while a training runs: which, from when on, and after a stop."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import make_recipe, write_backbone
+
+from m3search.errors import ArtifactError
+from m3search.model.checkpoint import load_checkpoint
+from m3search.training.loop import train
+from m3search.training.mining.rules import MiningSettings
+from m3search.training.recipe import Recipe, Refresh
+from m3search.training.refreshing import mined_file, with_negatives
+from m3search.training.run import Run
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
+    return write_backbone(tmp_path_factory.mktemp("bert"), sample_texts)
+
+
+@pytest.fixture
+def recipe(backbone: Path, tmp_path: Path) -> Recipe:
+    made = make_recipe(backbone, tmp_path / "data")
+    rules = MiningSettings(ranks=(0, 8), negatives=3)
+    return replace(made, refresh=Refresh(every=2, modes=("dense", "sparse"), rules=rules))
+
+
+def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    step_of = Run.train_step
+
+    def stop(run: Run) -> dict[str, float]:
+        if run.step == step:
+            raise KeyboardInterrupt
+        return step_of(run)
+
+    monkeypatch.setattr(Run, "train_step", stop)
+
+
+def test_from_a_refresh_on_mined_negatives_are_drawn(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    draw = Run.accumulate
+
+    def note(run: Run) -> dict[str, float]:
+        batch = run.sampler.batch(run.step)
+        seen.append([text for i, text in enumerate(batch.passages) if i not in batch.targets])
+        return draw(run)
+
+    monkeypatch.setattr(Run, "accumulate", note)
+    out = train(recipe, tmp_path / "out")
+    assert sorted(path.name for path in (out / "mined").iterdir()) == ["2.jsonl.gz", "4.jsonl.gz"]
+    assert all(text.startswith("Nothing about") for texts in seen[:2] for text in texts)
+    after = [text for texts in seen[2:] for text in texts]
+    assert after and not any(text.startswith("Nothing about") for text in after)
+    lines = gzip.decompress(mined_file(out, 2).read_bytes()).decode().splitlines()
+    mined = [json.loads(line) for line in lines]
+    assert len(mined) == 48
+    for line in mined:
+        _, subject, kind = line["query"].split()
+        assert len(line["neg"]) == 3
+        assert not any(f"The {kind} of the {subject}:" in text for text in line["neg"])
+    first, second = (mined_file(out, step).read_bytes() for step in (2, 4))
+    assert first != second  # another model, other negatives
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4, 5])
+def test_a_run_stopped_around_a_refresh_ends_in_the_same_weights(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    train(recipe, tmp_path / "straight")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_before(stop, patch)
+        train(recipe, tmp_path / "stopped")
+    train(recipe, tmp_path / "stopped", resume=True)
+    one, two = (
+        load_checkpoint(tmp_path / name)[0].state_dict() for name in ("straight", "stopped")
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_negatives_of_another_training_are_refused(recipe: Recipe, tmp_path: Path) -> None:
+    run = Run(recipe, tmp_path)
+    place = tmp_path / "other.jsonl"
+    place.write_text('{"query": "something else", "neg": []}\n')
+    with pytest.raises(ArtifactError, match=r"other\.jsonl: expected the negatives of"):
+        with_negatives(run.corpora, place)
+    place.write_text('{"query": "what lighthouse history", "neg": []}\n')
+    with pytest.raises(ArtifactError, match="the end of the file"):
+        with_negatives(run.corpora, place)

@@ -1,0 +1,216 @@
+"""Runs that are stopped and go on: the same weights to the bit, or a reason why not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import write_bert
+from training_runs import changed, make_recipe, read_log, write_backbone
+
+from m3search.errors import ArtifactError, ConfigError
+from m3search.training.finetuning import Metrics
+from m3search.training.inputs import Lora
+from m3search.training.loop import train
+from m3search.training.recipe import Objective, Recipe
+from m3search.training.run import Run
+
+CHILD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+from test_training_resume import lengthened
+from training_runs import make_recipe
+from m3search.training.loop import train
+
+def hang_at_five(metrics):
+    if metrics["step"] == 5:
+        print("now", flush=True)
+        time.sleep(120)
+
+torch.set_num_threads(int(sys.argv[5]))
+recipe = lengthened(make_recipe(Path(sys.argv[2]), Path(sys.argv[3])), 6)
+train(recipe, sys.argv[4], report=hang_at_five)
+"""
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
+    return write_backbone(tmp_path_factory.mktemp("bert"), sample_texts)
+
+
+@pytest.fixture
+def recipe(backbone: Path, tmp_path: Path) -> Recipe:
+    return make_recipe(backbone, tmp_path / "data")
+
+
+def lengthened(recipe: Recipe, steps: int) -> Recipe:
+    """With dropout, titles and texts in another order: all that is random."""
+    return replace(
+        recipe,
+        start=replace(recipe.start, dropout=0.2),
+        data=replace(recipe.data, shuffle_probability=0.5),
+        optimiser=replace(recipe.optimiser, steps=steps),
+    )
+
+
+def train_with_stops(
+    recipe: Recipe, out: Path, stops: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted before each of these steps, and taken up again each time."""
+    step_of: Callable[[Run], Metrics] = Run.train_step
+    left = list(stops)
+
+    def stop_at_next(run: Run) -> Metrics:
+        if left and run.step == left[0]:
+            torch.manual_seed(left.pop(0))  # what the process had drawn is lost with it
+            raise KeyboardInterrupt
+        return step_of(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "train_step", stop_at_next)
+        for number in range(len(stops)):
+            with pytest.raises(KeyboardInterrupt):
+                train(recipe, out, resume=number > 0)
+        train(recipe, out, resume=True)
+    assert not left
+
+
+def assert_same_end(one: Path, two: Path) -> None:
+    """Weights, optimiser and log are the same, and so is every finished file."""
+    states = [torch.load(f / "training_state.pt", weights_only=True) for f in (one, two)]
+    assert states[0]["step"] == states[1]["step"]
+    assert changed(states[0]["model"], states[1]["model"]) == set()
+    moments = [flatten(state["optimiser"]) for state in states]
+    assert moments[0].keys() == moments[1].keys()
+    for name, value in moments[0].items():
+        same = torch.equal(value, moments[1][name]) if isinstance(value, torch.Tensor) else None
+        assert value == moments[1][name] if same is None else same, name
+    logs = [[line | {"seconds": 0} for line in read_log(folder)] for folder in (one, two)]
+    assert logs[0] == logs[1]
+    for path in one.glob("*.safetensors"):
+        assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+def flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """The leaves of dicts and lists by their place."""
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for key, item in pairs for k, v in flatten(item, f"{name}.{key}").items()}
+    return {name: value}
+
+
+@pytest.mark.parametrize("save_every", [1, 2])
+def test_ten_stops_change_no_bit(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_every: int
+) -> None:
+    """One before every step that has a state behind it."""
+    twelve = lengthened(recipe, 12)
+    twelve = replace(twelve, output=replace(twelve.output, save_every=save_every))
+    train(twelve, tmp_path / "straight")
+    train_with_stops(twelve, tmp_path / "stopped", range(2, 12), monkeypatch)
+    assert_same_end(tmp_path / "straight", tmp_path / "stopped")
+    assert [line["step"] for line in read_log(tmp_path / "stopped")] == list(range(1, 13))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is dep:FutureWarning")
+@pytest.mark.parametrize("kind", ["retromae", "contrastive", "cached", "lora", "bf16"])
+def test_every_kind_of_run_resumes_exactly(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    whole = lengthened(recipe, 4)
+    cached = replace(whole.batches, gradient_cache=True, activation_checkpointing=True)
+    settings: dict[str, dict[str, Any]] = {
+        "retromae": {"stage": "retromae", "objective": None},
+        "contrastive": {"stage": "contrastive", "objective": None},
+        "cached": {"batches": cached},
+        "lora": {"start": replace(whole.start, lora=Lora(rank=2, dropout=0.3))},
+        "bf16": {
+            "objective": Objective(("sparse", "multi")),
+            "optimiser": replace(whole.optimiser, precision="bf16"),
+        },
+    }
+    changed_recipe = replace(whole, **settings[kind])
+    train(changed_recipe, tmp_path / "straight")
+    train_with_stops(changed_recipe, tmp_path / "stopped", (3,), monkeypatch)
+    assert_same_end(tmp_path / "straight", tmp_path / "stopped")
+
+
+def test_a_killed_process_is_taken_up_where_it_was(
+    recipe: Recipe, backbone: Path, tmp_path: Path
+) -> None:
+    six = lengthened(recipe, 6)
+    train(six, tmp_path / "straight")
+    out = tmp_path / "killed"
+    paths = [str(path) for path in (Path(__file__).parent, backbone, tmp_path / "data", out)]
+    threads = str(torch.get_num_threads())
+    command = [sys.executable, "-c", CHILD, *paths, threads]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        assert child.stdout is not None
+        reached = child.stdout.readline()
+        child.kill()
+    assert (reached, child.returncode) == ("now\n", -signal.SIGKILL)
+    assert torch.load(out / "training_state.pt", weights_only=True)["step"] == 4
+    assert [line["step"] for line in read_log(out)] == [1, 2, 3, 4, 5]
+    assert not (out / "config.json").exists()
+    train(six, out, resume=True)
+    assert_same_end(tmp_path / "straight", out)
+
+
+def test_resume_notices_other_data_and_not_another_folder(recipe: Recipe, tmp_path: Path) -> None:
+    two = lengthened(recipe, 2)
+    train(two, tmp_path / "out")
+    moved = (tmp_path / "data").rename(tmp_path / "moved")
+    elsewhere = replace(two, data=replace(two.data, folder=str(moved)))
+    train(elsewhere, tmp_path / "out", resume=True)
+    with (moved / "pairs.jsonl").open("a") as file:
+        file.write('{"query": "one more", "pos": ["passage"]}\n')
+    with pytest.raises(ConfigError, match=r"the data that this.*in pairs\.jsonl"):
+        train(elsewhere, tmp_path / "out", resume=True)
+
+
+def test_resume_with_another_recipe_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    two = lengthened(recipe, 2)
+    train(two, tmp_path / "out")
+    for other, setting in (
+        (replace(two, optimiser=replace(two.optimiser, learning_rate=1.0)), r"learning_rate = 0\."),
+        (replace(two, batches=replace(two.batches, tokens=99)), r"batches\.tokens = None"),
+        (replace(two, start=replace(two.start, fix_encoder=True)), r"start\.fix_encoder = False"),
+        (replace(two, stage="contrastive", objective=None), r"objective\.modes = "),
+    ):
+        with pytest.raises(ConfigError, match=setting):
+            train(other, tmp_path / "out", resume=True)
+    with pytest.raises(ArtifactError, match="without --resume"):
+        train(two, tmp_path / "empty", resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 cut", b"\x80\x02}q\x00."])
+def test_a_damaged_state_is_named(recipe: Recipe, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "training_state.pt").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"training_state\.pt: expected the state"):
+        train(recipe, tmp_path / "out", resume=True)
+
+
+def test_another_start_checkpoint_of_the_same_name_is_named(
+    recipe: Recipe, backbone: Path, tmp_path: Path
+) -> None:
+    place = shutil.copytree(backbone, tmp_path / "start")
+    two = lengthened(recipe, 2)
+    two = replace(two, start=replace(two.start, checkpoint=str(place), multi_dim=None))
+    train(two, tmp_path / "out")
+    shutil.rmtree(place)
+    write_bert(place, ["a smaller vocabulary"])
+    with pytest.raises(ArtifactError, match=r"start\.checkpoint"):
+        train(two, tmp_path / "out", resume=True)
