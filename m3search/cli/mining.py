@@ -95,7 +95,7 @@ def mine_negatives(
     seed: Annotated[int, typer.Option(metavar="N", help="Of the drawing.")] = 42,
     json: JsonOption = False,
 ) -> None:
-    """Give training pairs hard negatives: passages that rank high and are no answer."""
+    """Give training pairs hard negatives. They rank high for the query and are no answer."""
     from m3search.training.mining.negatives import Tally, check_reranker
 
     started = time.perf_counter()
