@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from m3search.model.layout import count_positions
 from m3search.model.resolve import resolve
 from m3search.model.tokenization import Ids, pad
 from m3search.records import FloatArray
+from m3search.training.encoding import cut_parts
 
 MAX_LENGTH = 512
 """tokens of query and passage together, as FlagEmbedding's rerankers are used by default"""
@@ -105,7 +106,10 @@ class Reranker:
         )
         ids = [np.asarray(each, np.int64) for each in read["input_ids"]]
         types = [np.asarray(each, np.int64) for each in read.get("token_type_ids", [])]
-        for rows in _batches(ids, _BATCH_TOKENS.get(self.device.type, _BATCH_TOKENS["cpu"])):
+        order = np.argsort([-len(each) for each in ids], kind="stable")
+        budget = _BATCH_TOKENS.get(self.device.type, _BATCH_TOKENS["cpu"])
+        for start, end in cut_parts([ids[row] for row in order], budget):
+            rows = order[start:end]
             some = [types[row] for row in rows] if types else None
             logits[rows] = self._classify([ids[row] for row in rows], some)
         return logits
@@ -121,16 +125,6 @@ class Reranker:
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=half):
             logits = self._model(**tensors).logits
         return cast(FloatArray, logits[:, 0].float().cpu().numpy())
-
-
-def _batches(ids: Sequence[Ids], budget: int) -> Iterator[np.ndarray]:
-    """Rows from the longest text to the shortest, in runs of at most `budget` padded tokens."""
-    order = np.argsort([-len(each) for each in ids], kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, budget // len(ids[order[start]]))
-        yield order[start : start + size]
-        start += size
 
 
 def _load_classifier(folder: Path) -> PreTrainedModel:
