@@ -17,6 +17,7 @@ from training_runs import write_backbone, write_pairs
 from m3search.errors import ConfigError
 from m3search.model.checkpoint import load_checkpoint
 from m3search.model.tokenization import Tokenization
+from m3search.training.encoding import Parts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "eval" / "benchmarks"))
 ablation: Any = import_module("ablation")
@@ -38,7 +39,7 @@ def test_padding_is_counted_as_by_hand() -> None:
 
 
 def test_parts_are_cut_from_the_longest_text_on() -> None:
-    parts = list(training_batches.parts_of([texts_of(2, 6, 4)], 8))
+    parts = list(training_batches.parts_of([texts_of(2, 6, 4)], Parts(8, price=3)))
     assert [[len(text) for text in part] for part in parts] == [[6], [4, 2]]
     assert training_batches.Padding.of(parts).padded == 6 + 2 * 4
 
@@ -73,7 +74,7 @@ def test_every_kind_of_batch_holds_the_same_tokens(tmp_path: Path, tiny_checkpoi
     assert [len(corpus.passages) for corpus in corpora] == [50, 16]
     _, tokenizer, _ = load_checkpoint(tiny_checkpoint)
     ids = training_batches.read_ids(corpora, Tokenization(tokenizer), 40)
-    found = training_batches.measure_padding(corpora, ids, 40, size=8, tokens=64)
+    found = training_batches.measure_padding(corpora, ids, 40, size=8, parts=Parts(64))
     assert {row.real for row in found.values()} == {sum(map(len, ids.values()))}
     assert found["buckets and parts"].padded < found["buckets"].padded <= found["random"].padded
 

@@ -42,7 +42,7 @@ from m3search.model.tokenization import Ids, Tokenization
 from m3search.records import MODES
 from m3search.training.batching import Sampler
 from m3search.training.devices import Devices
-from m3search.training.encoding import Encoding, cut_parts, represent
+from m3search.training.encoding import Encoding, Parts, represent
 from m3search.training.recipe import Batches, Data, Optimiser, Recipe, Source, Start
 from m3search.training.representations import Representations
 from m3search.training.sources import Corpus, read_source
@@ -136,15 +136,15 @@ def bucket_batches(
         yield [ids[text] for text in sampler.texts(step)]
 
 
-def parts_of(batches: Iterable[Texts], tokens: int) -> Iterator[list[Ids]]:
+def parts_of(batches: Iterable[Texts], parts: Parts) -> Iterator[list[Ids]]:
     """The forward passes of each batch, as `Encoding` makes them."""
     for batch in batches:
         ordered = sorted(batch, key=len, reverse=True)
-        yield from (ordered[start:end] for start, end in cut_parts(ordered, tokens))
+        yield from (ordered[start:end] for start, end in parts.cut(ordered))
 
 
 def measure_padding(
-    corpora: Sequence[Corpus], ids: dict[str, Ids], length: int, size: int, tokens: int
+    corpora: Sequence[Corpus], ids: dict[str, Ids], length: int, size: int, parts: Parts
 ) -> dict[str, Padding]:
     """The padding of every kind of batch, over all passages once."""
     files = [[ids[p.text] for p in corpus.passages] for corpus in corpora]
@@ -154,7 +154,7 @@ def measure_padding(
         "random": Padding.of(random_batches(mixed, size, 1)),
         "random, one file": Padding.of(random_batches(files, size, 1)),
         "buckets": Padding.of(buckets),
-        "buckets and parts": Padding.of(parts_of(buckets, tokens)),
+        "buckets and parts": Padding.of(parts_of(buckets, parts)),
     }
 
 
@@ -169,7 +169,7 @@ class Passes:
         self._device = Devices().device
         self._model.to(self._device)
         self._tokenization = Tokenization(tokenizer)
-        self._tokens, self._half = tokens, precision == "bf16"
+        self._parts, self._half = Parts.on(self._device, tokens), precision == "bf16"
 
     def whole(self, batch: Texts) -> None:
         """All texts in one padded pass."""
@@ -178,7 +178,7 @@ class Passes:
 
     def parts(self, batch: Texts) -> None:
         """In parts of similar length."""
-        encoding = Encoding(self._forward, batch, self._tokens, cached=False, seed=1)
+        encoding = Encoding(self._forward, batch, self._parts, cached=False, seed=1)
         encoding.backward(Representations(*map(torch.ones_like, encoding.results)))
 
     def seconds(self, step: Any, batches: Iterable[Texts]) -> float:
@@ -244,6 +244,7 @@ def main() -> None:
     count = sum(len(corpus.passages) for corpus in corpora)
     print(f"{count} passages of {len(corpora)} files", file=sys.stderr, flush=True)
     ids = read_ids(corpora, Tokenization(tokenizer), max(*asked.lengths, asked.steps_length))
+    parts = Parts.on(Devices().device, asked.parts)
     result: dict[str, Any] = {
         "files": len(corpora),
         "passages": count,
@@ -251,7 +252,7 @@ def main() -> None:
     }
     lines = [["tokens at most", "batches", "padding", "wasted tokens a real one"]]
     for length in asked.lengths:
-        rows = measure_padding(corpora, cut(ids, length), length, asked.batch, asked.parts)
+        rows = measure_padding(corpora, cut(ids, length), length, asked.batch, parts)
         result["lengths"][length] = {name: row.to_json() for name, row in rows.items()}
         for name, row in result["lengths"][length].items():
             lines.append([str(length), name, f"{row['padding']:.1%}", f"{row['wasted']:.3f}"])

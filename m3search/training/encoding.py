@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +13,46 @@ from m3search.model.tokenization import Ids, Tokenization, pad
 from m3search.records import Mode
 from m3search.training.representations import Representations
 
+PRICES = {"cpu": 128, "cuda": 2048}
+"""what a forward and backward pass costs beside its tokens, in tokens: on two CPU cores 20 to 100
+of an encoder of 22 million weights, on a GPU what it could do while it is told what to do"""
+
 Forward = Callable[[Sequence[Ids]], Representations]
 """token ids of some texts -> their representations, in order, with gradients where they are on"""
+
+
+class Parts(NamedTuple):
+    """How texts are cut into forward passes."""
+
+    tokens: int
+    """padded tokens of a pass at most; it holds one text at least"""
+    price: int = 0
+    """of a pass, in tokens"""
+
+    @classmethod
+    def on(cls, device: torch.device, tokens: int) -> Parts:
+        """With the price of a pass on this device."""
+        return cls(tokens, PRICES.get(device.type, PRICES["cuda"]))
+
+    def cut(self, ids: Sequence[Ids]) -> list[tuple[int, int]]:
+        """(start, end) of runs of texts, the longest first, whose cost is the least.
+
+        The cost of a run is its padded tokens and the price; of all ways to cut, from the last text
+        to the first, the best way for the texts from each one on is kept (dynamic programming).
+        """
+        lengths = np.array([len(row) for row in ids], np.int64)
+        cost = np.zeros(len(ids) + 1, np.int64)
+        end_of = np.zeros(len(ids), np.int64)
+        for start in reversed(range(len(ids))):
+            most = max(1, self.tokens // int(lengths[start]))
+            ends = np.arange(start + 1, min(len(ids), start + most) + 1)
+            costs = lengths[start] * (ends - start) + self.price + cost[ends]
+            best = len(costs) - 1 - int(costs[::-1].argmin())  # of equal ones the fewest runs
+            cost[start], end_of[start] = costs[best], ends[best]
+        runs = [(0, int(end_of[0]))] if ids else []
+        while runs and runs[-1][1] < len(ids):
+            runs.append((runs[-1][1], int(end_of[runs[-1][1]])))
+        return runs
 
 
 class Encoding:
@@ -26,17 +65,17 @@ class Encoding:
     """
 
     def __init__(
-        self, forward: Forward, ids: Sequence[Ids], tokens: int, *, cached: bool, seed: int
+        self, forward: Forward, ids: Sequence[Ids], parts: Parts, *, cached: bool, seed: int
     ) -> None:
-        """`tokens`: padded tokens of a part, which holds one text at least."""
+        """`parts`: how the texts are cut."""
         self._forward = forward
         self._seed = seed
         self.order = np.argsort([-len(row) for row in ids], kind="stable")
         """(N,) which text each row of the results is: the longest come first"""
         self.ids = [ids[i] for i in self.order]
         """token ids in the order of the results"""
-        parts = [self.ids[start:end] for start, end in cut_parts(self.ids, tokens)]
-        self._parts = parts or [[]]  # a process without a text takes part with empty tensors
+        cut = [self.ids[start:end] for start, end in parts.cut(self.ids)]
+        self._parts = cut or [[]]  # a process without a text takes part with empty tensors
         self._graphs: list[Representations | None] = []
         results = []
         for number in range(len(self._parts)):
@@ -63,15 +102,6 @@ class Encoding:
     def _encode(self, number: int) -> Representations:
         torch.manual_seed(self._seed + number)  # the second pass drops out what the first did
         return self._forward(self._parts[number])
-
-
-def cut_parts(ids: Sequence[Ids], tokens: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of runs of texts, longest first, that padded have at most `tokens` tokens."""
-    start = 0
-    while start < len(ids):
-        end = start + max(1, tokens // len(ids[start]))
-        yield start, min(end, len(ids))
-        start = end
 
 
 def represent(

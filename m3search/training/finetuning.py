@@ -14,7 +14,7 @@ from m3search.model.tokenization import Ids, Tokenization
 from m3search.records import Mode
 from m3search.training.devices import Devices
 from m3search.training.drawing import Batch
-from m3search.training.encoding import Encoding, represent
+from m3search.training.encoding import Encoding, Parts, represent
 from m3search.training.losses import Losses, Teacher, m3_loss
 from m3search.training.recipe import Recipe
 from m3search.training.representations import Layout, Representations, active_terms, score_mode
@@ -107,9 +107,8 @@ class Finetuning:
         batches = self._recipe.batches
         ids = self._tokenization.encode(texts, length).ids
         seed = step_seed(self._recipe.optimiser.seed, step, self._devices.rank, what)
-        return Encoding(
-            self._forward, ids, batches.sub_batch_tokens, cached=batches.gradient_cache, seed=seed
-        )
+        parts = Parts.on(self._devices.device, batches.sub_batch_tokens)
+        return Encoding(self._forward, ids, parts, cached=batches.gradient_cache, seed=seed)
 
     def _forward(self, ids: Sequence[Ids]) -> Representations:
         half = self._recipe.optimiser.precision == "bf16"

@@ -9,7 +9,7 @@ import torch
 
 from m3search.model.tokenization import Ids, Tokenization
 from m3search.training.devices import Devices
-from m3search.training.encoding import cut_parts
+from m3search.training.encoding import Parts
 from m3search.training.finetuning import Metrics, step_seed
 from m3search.training.masking import Vocabulary
 from m3search.training.recipe import Pretraining, Recipe
@@ -72,6 +72,7 @@ class RetroMAETraining:
         """The texts, the longest first, in batches of similar length, masked for this step."""
         settings, rng = self._settings, np.random.default_rng(self._seed(step, "masks"))
         ordered = sorted(ids, key=len, reverse=True)
+        parts = Parts.on(self._devices.device, self._recipe.batches.sub_batch_tokens)
         return [
             make_masked(
                 ordered[start:end],
@@ -81,7 +82,7 @@ class RetroMAETraining:
                 decoder_share=settings.decoder_share,
                 masks=settings.masks,
             )
-            for start, end in cut_parts(ordered, self._recipe.batches.sub_batch_tokens)
+            for start, end in parts.cut(ordered)
         ]
 
     def _seed(self, step: int, what: str) -> int:

@@ -22,7 +22,7 @@ from m3search.model.layout import count_positions
 from m3search.model.resolve import resolve
 from m3search.model.tokenization import Ids, pad
 from m3search.records import FloatArray
-from m3search.training.encoding import cut_parts
+from m3search.training.encoding import Parts
 
 MAX_LENGTH = 512
 """tokens of query and passage together, as FlagEmbedding's rerankers are used by default"""
@@ -108,7 +108,8 @@ class Reranker:
         types = [np.asarray(each, np.int64) for each in read.get("token_type_ids", [])]
         order = np.argsort([-len(each) for each in ids], kind="stable")
         budget = _BATCH_TOKENS.get(self.device.type, _BATCH_TOKENS["cpu"])
-        for start, end in cut_parts([ids[row] for row in order], budget):
+        parts = Parts.on(self.device, budget)
+        for start, end in parts.cut([ids[row] for row in order]):
             rows = order[start:end]
             some = [types[row] for row in rows] if types else None
             logits[rows] = self._classify([ids[row] for row in rows], some)
