@@ -65,7 +65,13 @@ class Ablation:
     def __init__(self, asked: argparse.Namespace) -> None:
         self._asked = asked
         self._sets = [
-            EvaluationSet(path, max_length=asked.max_length, measures=(MEASURE,), rows=ROWS)
+            EvaluationSet(
+                path,
+                max_length=asked.max_length,
+                measures=(MEASURE,),
+                rows=ROWS,
+                depth=asked.depth,
+            )
             for path in asked.sets
         ]
 
@@ -115,7 +121,7 @@ class Ablation:
 
     def _measure(self, folder: Path) -> Scores:
         experiment = evaluate_sets(
-            self._sets, lambda length: Encoder.load(folder, max_length=length, dtype="float32")
+            self._sets, lambda length: Encoder.load(folder, max_length=length)
         )
         return {
             each.name: {row: values[MEASURE] for row, values in each.report.means.items()}
@@ -209,6 +215,7 @@ def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--passages", type=int, default=32, help="of a step")
     parser.add_argument("--passage-length", type=int, default=128, help="tokens")
     parser.add_argument("--max-length", type=int, default=256, help="tokens, in the evaluation")
+    parser.add_argument("--depth", type=int, default=50, help="candidates of a mode, for all")
     parser.add_argument("--multi-dim", type=int, default=128)
     parser.add_argument("--pooling", choices=["cls", "mean"], help="by default START's")
     parser.add_argument("--learning-rate", type=float, default=5e-5)

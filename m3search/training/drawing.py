@@ -40,13 +40,19 @@ class _Texts:
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
         self.keys: list[bytes] = []
+        self._places: dict[bytes, list[int]] = {}
 
     def place(self, written: str, text: str) -> int:
         """The number of a text as it is written, known by the key of what it says."""
         number = self.numbers.setdefault(written, len(self.numbers))
         if number == len(self.keys):
             self.keys.append(text_key(text))
+            self._places.setdefault(self.keys[-1], []).append(number)
         return number
+
+    def places_of(self, key: bytes) -> list[int]:
+        """The numbers of all texts that say the same."""
+        return self._places.get(key, [])
 
 
 def draw(
@@ -77,8 +83,8 @@ def draw(
     targets = np.array([places[number] for number, _ in asked], np.int64)
     masked = np.zeros((len(asked), len(texts.keys)), dtype=bool)
     for row, (number, question) in enumerate(asked):
-        known = positives.get(question.text, frozenset())
-        masked[row] = [key in known for key in texts.keys]
+        for key in positives.get(question.text, frozenset()):
+            masked[row, texts.places_of(key)] = True
         if own_negatives_only:
             own = {drawn[number].get(text, -1) for text in question.negatives}
             masked[row] |= ~np.isin(np.arange(len(texts.keys)), list(own))
