@@ -14,6 +14,7 @@ from m3search.training.inputs import BUCKETS, Batches, Data, Lora, Source, Start
 from m3search.training.loop import read_recipe
 from m3search.training.recipe import (
     Development,
+    Distillation,
     Objective,
     Optimiser,
     Output,
@@ -120,7 +121,7 @@ def test_a_value_out_of_range_is_refused(setting: str, found: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "valid"),
     [
-        ("stage=finetuning", "contrastive, finetune, retromae"),
+        ("stage=finetuning", "contrastive, distil, finetune, retromae"),
         ("start.pooling=max", "cls, mean"),
         ("objective.modes=['colbert']", "dense, multi, sparse"),
         ("objective.teacher=kd", "kl, listwise, none"),
@@ -178,6 +179,30 @@ def test_retromae_has_settings_of_its_own() -> None:
         make_recipe("retromae", refresh=Refresh(5))
     with pytest.raises(ValueError, match=r"fix_encoder.*in stage retromae"):
         make_recipe("retromae", start=Start("x", fix_encoder=True))
+
+
+def test_a_distillation_has_a_teacher_and_no_objective() -> None:
+    taught = Distillation("teacher")
+    recipe = make_recipe("distil", distillation=taught)
+    assert (recipe.heads, recipe.objective, recipe.pretraining) == ((), None, None)
+    assert make_recipe("distil", distillation=taught, development=Development(("x",)))
+    with pytest.raises(ValueError, match=r"without distillation\.teacher"):
+        make_recipe("distil")
+    with pytest.raises(ValueError, match="word_weight = -1, not at least 0"):
+        Distillation("teacher", word_weight=-1)
+    for name, table in (("objective", Objective()), ("refresh", Refresh(5))):
+        with pytest.raises(ValueError, match=f"{name} in stage distil"):
+            make_recipe("distil", distillation=taught, **{name: table})
+    with pytest.raises(ValueError, match="fix_encoder = true in stage distil"):
+        make_recipe("distil", distillation=taught, start=Start("x", fix_encoder=True))
+
+
+@pytest.mark.parametrize("stage", ["retromae", "contrastive", "finetune"])
+def test_only_a_distillation_has_a_teacher_or_reads_texts_of_pairs(stage: str) -> None:
+    with pytest.raises(ValueError, match=f"distillation in stage {stage}"):
+        make_recipe(stage, distillation=Distillation("teacher"))
+    with pytest.raises(ValueError, match=f"texts = true of a source in stage {stage}"):
+        make_recipe(stage, data=Data((Source("*", texts=True),)))
 
 
 @pytest.mark.parametrize("stage", ["contrastive", "finetune"])

@@ -83,9 +83,9 @@ def write_heads(folder: Path, hidden: int = HIDDEN, multi_dim: int = HIDDEN) -> 
         torch.save({k: v.half() for k, v in head.state_dict().items()}, folder / name)
 
 
-def write_bert(folder: Path, texts: list[str]) -> Path:
+def write_bert(folder: Path, texts: list[str], hidden: int = HIDDEN, seed: int = 11) -> Path:
     """A plain BERT encoder without heads, as a training starts from."""
-    torch.manual_seed(11)
+    torch.manual_seed(seed)
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -107,7 +107,7 @@ def write_bert(folder: Path, texts: list[str]) -> Path:
     )
     config = BertConfig(
         vocab_size=len(fast),
-        hidden_size=HIDDEN,
+        hidden_size=hidden,
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=64,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SHOWN = (
     "loss", "loss_dense", "loss_sparse", "loss_multi", "loss_encoder", "loss_decoder",
+    "loss_passages", "loss_translations", "loss_words",
     "accuracy_ensemble", "dev_dense", "dev_sparse", "dev_multi", "dev_all",
 )  # fmt: skip
 """metrics on each line, where a stage has them; metrics.jsonl beside the checkpoint holds all"""

@@ -73,21 +73,27 @@ class M3Model(nn.Module):
         The heads run in float32 whatever the backbone's precision.
         """
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask)[0].float()
+        if cls_mask is None:
+            pooled = pool(states, attention_mask, self.pooling)
+        else:
+            pooled = pool(states, cls_mask, "mean")
         with torch.autocast(states.device.type, enabled=False):
             return Outputs(
-                functional.normalize(self._pool(states, attention_mask, cls_mask), dim=-1),
+                functional.normalize(pooled, dim=-1),
                 torch.relu(self.sparse_linear(states)).squeeze(-1),
                 self._token_vectors(states, attention_mask),
             )
-
-    def _pool(self, states: Tensor, attention_mask: Tensor, cls_mask: Tensor | None) -> Tensor:
-        if cls_mask is None and self.pooling == "cls":
-            return states[:, 0]
-        mask = attention_mask if cls_mask is None else cls_mask
-        kept = mask.to(states.dtype).unsqueeze(-1)
-        return (states * kept).sum(dim=1) / kept.sum(dim=1)
 
     def _token_vectors(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         vectors = self.colbert_linear(states[:, 1:])
         vectors = vectors * attention_mask[:, 1:, None].to(vectors.dtype)
         return functional.normalize(vectors, dim=-1)
+
+
+def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """(B, hidden) sentence vectors of states (B, L, hidden): the first one, or the mean of those
+    that the mask (B, L), 0 and 1, counts."""
+    if pooling == "cls":
+        return states[:, 0]
+    kept = mask.to(states.dtype).unsqueeze(-1)
+    return (states * kept).sum(dim=1) / kept.sum(dim=1)

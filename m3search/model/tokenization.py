@@ -11,7 +11,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ArtifactError
-from m3search.records import BoolArray, Token
+from m3search.records import BoolArray, IntArray, Token
 
 MCLS_STRIDE = 256
 """Positions from one CLS to the next under MCLS."""
@@ -71,6 +71,21 @@ class Tokenization:
         plain = [encoding["input_ids"] for encoding in self._read(texts, room)]
         ids = [self._frame(np.asarray(pieces[:room], np.int64), mcls) for pieces in plain]
         return Tokenized(ids, np.array([len(pieces) > room for pieces in plain]))
+
+    def encode_spans(
+        self, texts: Sequence[str], max_length: int
+    ) -> tuple[list[Ids], list[IntArray]]:
+        """As `encode`, and for each text (tokens, 2) where in it every token begins and ends.
+
+        Special tokens, the first and the last, are at (0, 0).
+        """
+        room = _room(max_length, mcls=False)
+        ids, spans = [], []
+        for read in self._read(texts, room, spans=True) if texts else []:
+            ids.append(self._frame(np.asarray(read["input_ids"][:room], np.int64), mcls=False))
+            inner = np.asarray(read["offset_mapping"][:room], np.int64).reshape(-1, 2)
+            spans.append(np.pad(inner, ((1, 1), (0, 0))))
+        return ids, spans
 
     @property
     def fingerprint(self) -> str:

@@ -71,6 +71,9 @@ class Source:
     """passages taken in an epoch, as a share of those there are; above 1 repeats them"""
     in_batch_negatives: bool = True
     """whether the passages of other queries are negatives; otherwise only a query's own are"""
+    texts: bool = False
+    """in stage distil, whether every text of the files is read alone, those of pairs, too: for
+    files that are wholly in the teacher's language; RetroMAE always reads so"""
 
     def __post_init__(self) -> None:
         check_positive(self, "weight")

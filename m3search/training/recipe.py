@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from m3search.model.modeling import Pooling
 from m3search.records import MODES, Mode
 from m3search.training.inputs import SHORTEST, Batches, Data, Lora, Source, Start
 from m3search.training.mining.rules import MiningSettings
@@ -19,6 +20,7 @@ __all__ = [
     "Batches",
     "Data",
     "Development",
+    "Distillation",
     "Lora",
     "Objective",
     "Optimiser",
@@ -79,6 +81,23 @@ class Pretraining:
         check_positive(self, "encoder_share", "decoder_share")
         check_share(self, "encoder_share", "decoder_share", below=True)
         check_least(self, 1, "masks")
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """An encoder whose sentence vectors and word states are imitated, also across languages
+    (Reimers and Gurevych 2020, arXiv 2004.09813)."""
+
+    teacher: str
+    """a folder or hub name, of an encoder with the student's hidden size; it reads the passages,
+    which are in a language that it knows, and a query is a translation of its passage"""
+    pooling: Pooling | None = None
+    """of the teacher; None is what its checkpoint says, and "cls" where it says nothing"""
+    word_weight: float = 0.0
+    """in the loss, of the error of the mean states of a passage's words; 0 is sentences alone"""
+
+    def __post_init__(self) -> None:
+        check_least(self, 0, "word_weight")
 
 
 @dataclass(frozen=True)
@@ -162,43 +181,70 @@ class Output:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training stage: RetroMAE, contrastive on the dense mode alone, or fine-tuning."""
+    """One training stage: RetroMAE, the imitation of another encoder, contrastive on the dense
+    mode alone, or fine-tuning."""
 
-    stage: Literal["retromae", "contrastive", "finetune"]
+    stage: Literal["retromae", "distil", "contrastive", "finetune"]
     start: Start
     data: Data
     optimiser: Optimiser
     batches: Batches = field(default_factory=Batches)
     objective: Objective | None = None
-    """by default that of the paper; RetroMAE has none"""
+    """by default that of the paper; RetroMAE and distil have none"""
     pretraining: Pretraining | None = None
     """of RetroMAE alone"""
+    distillation: Distillation | None = None
+    """of distil alone"""
     development: Development | None = None
     refresh: Refresh | None = None
     output: Output = field(default_factory=Output)
 
     def __post_init__(self) -> None:
-        if self.stage != "retromae" and self.batches.passages == 1 and self.data.negatives == 0:
-            raise ValueError("batches.passages = 1 and data.negatives = 0: nothing to tell apart")
-        if self.stage == "retromae":
-            self._default("pretraining", Pretraining())
-            if self.objective or self.start.fix_encoder or self.development or self.refresh:
-                raise ValueError("objective, development, refresh or fix_encoder in stage retromae")
+        self._check_tables()
+        if self.stage not in ("contrastive", "finetune"):
             return
-        dense = Objective(modes=("dense",), self_distill=False)
-        self._default("objective", dense if self.stage == "contrastive" else Objective())
+        if self.batches.passages == 1 and self.data.negatives == 0:
+            raise ValueError("batches.passages = 1 and data.negatives = 0: nothing to tell apart")
         if self.refresh is not None and self.data.negatives == 0:
             raise ValueError("refresh with data.negatives = 0: none of the negatives would be used")
-        if self.pretraining is not None:
-            raise ValueError(f"pretraining in stage {self.stage}")
         if self.stage == "contrastive" and self.losses.modes != ("dense",):
             raise ValueError(f"objective.modes = {list(self.losses.modes)} in stage contrastive")
         if self.start.fix_encoder and self.losses.modes == ("dense",):
             raise ValueError("fix_encoder = true with the dense mode alone: nothing to train")
 
+    def _check_tables(self) -> None:
+        """Each stage has the tables that it uses, by default or as given, and no other."""
+        pairs = self.stage in ("contrastive", "finetune")
+        uses = {
+            "pretraining": self.stage == "retromae",
+            "distillation": self.stage == "distil",
+            "objective": pairs,
+            "refresh": pairs,
+            "development": self.stage != "retromae",
+        }
+        for name, used in uses.items():
+            if getattr(self, name) is not None and not used:
+                raise ValueError(f"{name} in stage {self.stage}")
+        if self.stage == "retromae":
+            self._default("pretraining", Pretraining())
+        elif self.stage == "distil" and self.distillation is None:
+            raise ValueError("stage distil without distillation.teacher")
+        elif pairs:
+            alone = Objective(modes=("dense",), self_distill=False)
+            self._default("objective", alone if self.stage == "contrastive" else Objective())
+        if self.start.fix_encoder and not pairs:
+            raise ValueError(f"fix_encoder = true in stage {self.stage}: nothing to train")
+        if self.stage != "distil" and any(source.texts for source in self.data.sources):
+            raise ValueError(f"texts = true of a source in stage {self.stage}")
+
     def _default(self, name: str, value: object) -> None:
         if getattr(self, name) is None:
             object.__setattr__(self, name, value)
+
+    @property
+    def heads(self) -> tuple[Mode, ...]:
+        """Modes that are trained as such: RetroMAE and distil train the encoder alone."""
+        return () if self.objective is None else self.objective.modes
 
     @property
     def losses(self) -> Objective:

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
 from m3search.errors import ArtifactError
-from m3search.model.modeling import Pooling
+from m3search.model.modeling import Pooling, pool
 from m3search.model.tokenization import Ids, pad
 from m3search.training.masking import Vocabulary, corrupt, mask_words, word_numbers
 
@@ -226,7 +226,7 @@ class RetroMAE(nn.Module):
         output = self.backbone(input_ids=batch.encoder_ids, attention_mask=batch.attention_mask)
         states = output[0]
         encoder = self._cross_entropy(states, batch.labels)
-        decoded = self.decode(self._pool(states, batch.attention_mask), batch)
+        decoded = self.decode(pool(states, batch.attention_mask, self.pooling), batch)
         decoder = self._cross_entropy(decoded, decoder_labels(batch))
         return RetroMAELosses(encoder + decoder, encoder, decoder)
 
@@ -272,12 +272,6 @@ class RetroMAE(nn.Module):
             return self._embed(inputs_embeds=everywhere)
         nothing = sentence.new_zeros(len(sentence), length, width)
         return everywhere + self._embed(inputs_embeds=nothing)
-
-    def _pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        if self.pooling == "cls":
-            return states[:, 0]
-        kept = attention_mask[..., None].to(states.dtype)
-        return (states * kept).sum(dim=1) / kept.sum(dim=1)
 
     def _cross_entropy(self, states: Tensor, labels: Tensor) -> Tensor:
         counted = labels != _UNCOUNTED

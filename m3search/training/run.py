@@ -20,6 +20,7 @@ from m3search.model.tokenization import Tokenization
 from m3search.training.batching import Sampler
 from m3search.training.development import development_sets, measure
 from m3search.training.devices import Devices
+from m3search.training.distilling import Distilling
 from m3search.training.finetuning import Finetuning, Metrics
 from m3search.training.lengths import passage_lengths
 from m3search.training.masking import Vocabulary
@@ -60,6 +61,8 @@ class Run:
         self.trained: nn.Module = self.model
         if recipe.stage == "retromae":
             self.trained = self._retromae()
+        elif recipe.stage == "distil":
+            self.distilling = Distilling(recipe, self.model, self.tokenization, self.devices)
         else:
             self.finetuning = Finetuning(recipe, self.model, self.tokenization, self.devices)
         self.optimiser = make_optimiser(self.trained, recipe)
@@ -68,9 +71,8 @@ class Run:
 
     def _read(self) -> list[Corpus]:
         data = self.recipe.data
-        pairs = self.recipe.stage != "retromae"
-        folder = Path(data.folder).expanduser()
-        return [read_source(folder, source, pairs=pairs) for source in data.sources]
+        folder, texts = Path(data.folder).expanduser(), self.recipe.stage == "retromae"
+        return [read_source(folder, s, pairs=not (texts or s.texts)) for s in data.sources]
 
     def _sampler(self) -> Sampler:
         data, batches = self.recipe.data, self.recipe.batches
@@ -94,7 +96,7 @@ class Run:
         if settings is None:
             return ()
         folder = Path(self.recipe.data.folder).expanduser()
-        sets = development_sets(settings, folder, self.recipe.losses.modes)
+        sets = development_sets(settings, folder, self.recipe.heads or ("dense",))
         for each in sets:
             load_collection(each)  # a bad one is told before the first step, not after hours
         return sets
@@ -203,7 +205,8 @@ class Run:
         """Adds the gradients of this step's loss to those of the model, summed over processes."""
         if self.recipe.stage == "retromae":
             return self.pretraining.accumulate(self.step, self.sampler.texts(self.step))
-        return self.finetuning.accumulate(self.step, self.sampler.batch(self.step))
+        stage = self.distilling if self.recipe.stage == "distil" else self.finetuning
+        return stage.accumulate(self.step, self.sampler.batch(self.step))
 
     def save(self) -> None:
         """Write the finished checkpoint with where it came from.
@@ -223,7 +226,6 @@ class Run:
             ],
         }
         training["recipe"]["data"].pop("folder")  # a path of one machine says nothing elsewhere
-        trained = self.recipe.losses.modes if self.recipe.stage != "retromae" else ()
         start, half = self.recipe.start, self.recipe.output.weights == "fp16"
         save_checkpoint(
             self.folder,
@@ -231,5 +233,5 @@ class Run:
             self.tokenizer,
             CheckpointInfo(self.model.pooling, self.max_length, self.step, training),
             dtype=torch.float16 if half else torch.float32,
-            heads={*self._heads, *trained} - {"dense"},
+            heads={*self._heads, *self.recipe.heads} - {"dense"},
         )

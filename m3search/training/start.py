@@ -91,7 +91,6 @@ def check_lengths(recipe: Recipe, model: M3Model) -> None:
 def prepare(model: M3Model, recipe: Recipe) -> None:
     """Sets what is trained and how: adapters, frozen parts, dropout, activation checkpointing."""
     start = recipe.start
-    modes = recipe.losses.modes if recipe.stage != "retromae" else ()
     model.train()
     if start.lora is not None:
         model.backbone = _with_adapters(model.backbone, start.lora)
@@ -102,8 +101,8 @@ def prepare(model: M3Model, recipe: Recipe) -> None:
         enable({"use_reentrant": False})  # transformers 5 has another name for it
     if start.fix_encoder:
         model.backbone.requires_grad_(False).train(False)
-    model.sparse_linear.requires_grad_("sparse" in modes)
-    model.colbert_linear.requires_grad_("multi" in modes)
+    model.sparse_linear.requires_grad_("sparse" in recipe.heads)
+    model.colbert_linear.requires_grad_("multi" in recipe.heads)
 
 
 def set_dropout(module: nn.Module, probability: float) -> None:

@@ -1,0 +1,131 @@
+"""One step of imitating another encoder: texts and translations in, gradients and metrics out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from m3search.errors import ConfigError
+from m3search.model.modeling import M3Model
+from m3search.model.tokenization import Tokenization
+from m3search.training.devices import Devices
+from m3search.training.drawing import Batch
+from m3search.training.encoding import Parts
+from m3search.training.finetuning import Metrics, step_seed
+from m3search.training.imitation import (
+    Distances,
+    Reading,
+    Teacher,
+    Understood,
+    distances,
+    join,
+    read,
+    sentence_alone,
+    understand,
+)
+from m3search.training.recipe import Distillation, Recipe
+
+
+class Lesson(NamedTuple):
+    """A text, and what the student is to make of it."""
+
+    text: Reading
+    wanted: Understood
+    is_translation: bool
+    """whether the teacher has read another text, which this one translates"""
+
+
+class Distilling:
+    """What a step does with the model; every process does its part of the same batch."""
+
+    def __init__(
+        self, recipe: Recipe, model: M3Model, tokenization: Tokenization, devices: Devices
+    ) -> None:
+        """ConfigError where the teacher's vectors have another length than the student's."""
+        assert recipe.distillation is not None
+        self._recipe = recipe
+        self._settings: Distillation = recipe.distillation
+        self._model = model
+        self._tokenization = tokenization
+        self._devices = devices
+        self._half = recipe.optimiser.precision == "bf16"
+        self._teacher = Teacher(self._settings, devices.device, half=self._half)
+        if self._teacher.dim != model.dim:
+            raise ConfigError(
+                "distillation.teacher",
+                expected=f"sentence vectors of {model.dim} dimensions, as the student has",
+                found=f"{self._teacher.dim} of {self._settings.teacher}",
+                remedy="Take a teacher and a start checkpoint of the same hidden size.",
+            )
+
+    def accumulate(self, step: int, batch: Batch) -> Metrics:
+        """Adds the gradients of the loss of a batch to those of the model; metrics come back.
+
+        Passages are the teacher's own texts, queries their translations. The loss is the mean over
+        all texts of 1 - cosine of the sentence vectors, plus `word_weight` times the mean over the
+        passages of the error of their words, whatever the number of processes and passes.
+        """
+        lessons = sorted(self._lessons(batch), key=lambda each: -len(each.text.ids))
+        counts = {"passages": len(batch.passages), "translations": len(batch.queries)}
+        sums = dict.fromkeys(("passages", "translations", "words"), 0.0)
+        parts = Parts.on(self._devices.device, self._recipe.batches.sub_batch_tokens)
+        seed = step_seed(self._recipe.optimiser.seed, step, self._devices.rank, "dropout")
+        for number, (start, end) in enumerate(parts.cut([each.text.ids for each in lessons])):
+            torch.manual_seed(seed + number)
+            part = lessons[start:end]
+            found = self._distances(part)
+            loss = found.sentences.sum() / sum(counts.values())
+            loss = loss + self._settings.word_weight * found.words.sum() / counts["passages"]
+            loss.backward()  # type: ignore[no-untyped-call]
+            for lesson, distance in zip(part, found.sentences.tolist(), strict=True):
+                sums["translations" if lesson.is_translation else "passages"] += distance
+            sums["words"] += float(found.words.detach().sum())
+        self._devices.sum_gradients(self._model)
+        tokens = float(sum(len(each.text.ids) for each in lessons))
+        passages, translations, words, tokens = self._devices.sum([*sums.values(), tokens])
+        return self._metrics(passages, translations, words, counts) | {"tokens": tokens}
+
+    def _lessons(self, batch: Batch) -> list[Lesson]:
+        """This process's texts, each with what it is to become."""
+        data = self._recipe.data
+        passages = batch.passages[self._devices.own(len(batch.passages))]
+        understood = self._teacher.understand(passages, data.passage_max_length)
+        texts = read(self._tokenization, passages, data.passage_max_length)
+        lessons = [Lesson(*pair, False) for pair in zip(texts, understood, strict=True)]
+        own = self._devices.own(len(batch.queries))
+        translations = read(self._tokenization, batch.queries[own], data.query_max_length)
+        vectors = self._vectors_of_all(understood)
+        for text, target in zip(translations, batch.targets[own].tolist(), strict=True):
+            lessons.append(Lesson(text, sentence_alone(vectors[target], text.size), True))
+        return lessons
+
+    def _vectors_of_all(self, own: Sequence[Understood]) -> torch.Tensor:
+        """(P, hidden) the teacher's sentence vectors of the passages of all processes."""
+        nothing = torch.zeros((0, self._teacher.dim), device=self._devices.device)
+        return self._devices.gather(torch.cat([nothing, *(each.sentences for each in own)]))
+
+    def _distances(self, lessons: Sequence[Lesson]) -> Distances:
+        with torch.autocast(self._devices.device.type, dtype=torch.bfloat16, enabled=self._half):
+            texts = [each.text for each in lessons]
+            student = understand(
+                self._model.backbone, self._model.pooling, texts, self._tokenization.pad_id
+            )
+        wanted = join([each.wanted for each in lessons])
+        return distances(student, wanted, [text.size for text in texts])
+
+    def _metrics(
+        self, passages: float, translations: float, words: float, counts: Mapping[str, int]
+    ) -> Metrics:
+        """Means over the texts of all processes from their sums."""
+        words /= counts["passages"]
+        sentences = (passages + translations) / sum(counts.values())
+        metrics = {
+            "loss": sentences + self._settings.word_weight * words,
+            "loss_passages": passages / counts["passages"],
+            "loss_words": words,
+        }
+        if counts["translations"]:
+            metrics["loss_translations"] = translations / counts["translations"]
+        return metrics

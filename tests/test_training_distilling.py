@@ -1,0 +1,193 @@
+"""Imitating another encoder: words, distances, gradients, and that it works."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_training_gradients import assert_same, gradients_of, run_processes
+from tiny_models import sentencepiece_tokenizer, write_bert
+from training_runs import SUBJECTS, make_recipe, read_log, write_backbone, write_lines
+
+from m3search.encoder import Encoder
+from m3search.errors import ConfigError
+from m3search.model.tokenization import Tokenization
+from m3search.training.imitation import (
+    Understood,
+    distances,
+    join,
+    read,
+    sentence_alone,
+    understand,
+)
+from m3search.training.loop import train
+from m3search.training.recipe import Distillation, Recipe, Source
+from m3search.training.run import Run
+
+TEXTS = ["A lighthouse warns ships.", "Bread, again: it rises!", "zero"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
+    return write_backbone(tmp_path_factory.mktemp("teacher"), sample_texts)
+
+
+@pytest.fixture
+def recipe(teacher: Path, tmp_path: Path) -> Recipe:
+    """A student with other weights and another vocabulary, and translations of passages."""
+    data = tmp_path / "data"
+    lines = [
+        {"query": f"{subject[::-1]} {number}", "pos": [f"All about the {subject}, part {number}."]}
+        for subject in SUBJECTS
+        for number in range(2)
+    ]
+    made = make_recipe(teacher, data)
+    write_lines(data / "pairs.jsonl", lines)
+    words = [word for line in lines for word in (line["query"], *line["pos"])]
+    student = write_bert(tmp_path / "student", words, seed=8)
+    return replace(
+        made,
+        stage="distil",
+        start=replace(made.start, checkpoint=str(student), multi_dim=None, dropout=0.0),
+        data=replace(made.data, negatives=0),
+        distillation=Distillation(str(teacher), "mean", word_weight=0.5),
+        objective=None,
+    )
+
+
+def test_a_token_belongs_to_the_word_of_its_characters(sample_texts: list[str]) -> None:
+    tokenization = Tokenization(sentencepiece_tokenizer(sample_texts))
+    for text, found in zip(TEXTS, read(tokenization, TEXTS, 64), strict=True):
+        tokens = tokenization.tokens(text, 64)  # without the first
+        assert found.ids[1:].tolist() == [token.id for token in tokens]
+        assert found.size == len(text.split()) + sum(map(text.count, ".,:!"))
+        assert found.words[0] == found.words[-1] == found.size
+        words = ["A lighthouse warns ships .", "Bread , again : it rises !", "zero"]
+        spelled = words[TEXTS.index(text)].split()
+        for token, word in zip(tokens[:-1], found.words[1:-1].tolist(), strict=True):
+            piece = text[token.start : token.end].strip()
+            assert piece in spelled[word] if piece else word == found.size
+
+
+def test_of_a_long_text_the_first_words_are_read(sample_texts: list[str]) -> None:
+    tokenization = Tokenization(sentencepiece_tokenizer(sample_texts))
+    (whole,), (cut,) = (read(tokenization, ["one two three four five"], n) for n in (64, 5))
+    assert cut.size == whole.size == 5
+    assert cut.words[1:-1].tolist() == whole.words[1:4].tolist()
+    assert read(tokenization, [], 64) == []
+
+
+def test_understanding_is_the_mean_over_tokens(recipe: Recipe, tmp_path: Path) -> None:
+    run = Run(recipe, tmp_path)
+    model = run.model.train(False)
+    texts = read(run.tokenization, TEXTS, 16)
+    got = understand(model.backbone, "mean", texts, run.tokenization.pad_id)
+    row = 0
+    for number, text in enumerate(texts):
+        ids = torch.from_numpy(text.ids)[None]
+        states = model.backbone(input_ids=ids, attention_mask=torch.ones_like(ids))[0][0]
+        mean = states.mean(dim=0)
+        torch.testing.assert_close(got.sentences[number], mean / mean.norm(), atol=1e-5, rtol=1e-4)
+        for word in range(text.size):
+            own = [states[place] for place in np.flatnonzero(text.words == word)]
+            assert bool(got.read[row]) == bool(own)
+            wanted = torch.stack(own).mean(dim=0) if own else torch.zeros_like(mean)
+            torch.testing.assert_close(got.words[row], wanted, atol=1e-5, rtol=1e-4)
+            row += 1
+
+
+def test_distances_are_those_of_a_loop() -> None:
+    torch.manual_seed(1)
+    sizes = [3, 0, 2, 2]
+
+    def make(read: list[bool]) -> Understood:
+        sentences = torch.nn.functional.normalize(torch.randn(len(sizes), 4), dim=-1)
+        seen = torch.tensor(read)
+        return Understood(sentences, torch.randn(len(read), 4) * seen[:, None], seen)
+
+    student = make([True, True, False, True, True, True, True])
+    teacher = make([True, False, True, True, True, True, True])
+    translation = sentence_alone(teacher.sentences[3], 2)
+    parts = [
+        Understood(teacher.sentences[:3], teacher.words[:5], teacher.read[:5]),
+        translation,
+    ]
+    found = distances(student, join(parts), sizes)
+    for text in range(4):
+        cosine = float(student.sentences[text] @ teacher.sentences[text])
+        assert float(found.sentences[text]) == pytest.approx(1 - cosine, abs=1e-6)
+    errors = [
+        float((s - t).square().sum() / t.square().sum())
+        for s, t in zip(student.words, teacher.words, strict=True)
+    ]
+    wanted = [errors[0], 0.0, (errors[3] + errors[4]) / 2, 0.0]
+    assert found.words.tolist() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(
+    recipe: Recipe, teacher: Path, tmp_path: Path
+) -> None:
+    same = replace(
+        recipe,
+        start=replace(recipe.start, checkpoint=str(teacher)),
+        data=replace(recipe.data, sources=(Source("*.jsonl", texts=True),)),
+    )
+    run = Run(same, tmp_path)
+    metrics = run.accumulate()
+    assert metrics["loss"] == pytest.approx(0, abs=1e-6)
+    assert "loss_translations" not in metrics
+    assert max(float(g.norm()) for g in gradients_of(run).values()) < 1e-3
+
+
+def test_parts_and_processes_change_no_gradient(recipe: Recipe, tmp_path: Path) -> None:
+    whole = replace(recipe, batches=replace(recipe.batches, sub_batch_tokens=8192))
+    run = Run(whole, tmp_path)
+    metrics = run.accumulate()
+    wanted = gradients_of(run)
+    assert not any(name.startswith(("sparse", "colbert")) for name in wanted)
+    parts = Run(replace(recipe, batches=replace(recipe.batches, sub_batch_tokens=24)), tmp_path)
+    assert parts.accumulate() == pytest.approx(metrics, rel=1e-5)
+    assert_same(gradients_of(parts), wanted)
+    (of_processes,) = run_processes(2, [whole], tmp_path)
+    for gradients, told in of_processes:
+        assert_same(gradients, wanted)
+        assert told == pytest.approx(metrics, rel=1e-5)
+
+
+def test_the_loss_is_of_sentences_and_words(recipe: Recipe, tmp_path: Path) -> None:
+    found = Run(recipe, tmp_path).accumulate()
+    sentences = (found["loss_passages"] + found["loss_translations"]) / 2
+    assert found["loss"] == pytest.approx(sentences + 0.5 * found["loss_words"])
+    alone = replace(recipe, distillation=replace(recipe.distillation, word_weight=0.0))
+    assert Run(alone, tmp_path).accumulate()["loss"] == pytest.approx(sentences)
+
+
+def test_a_student_learns_the_vectors_of_texts_and_translations(
+    recipe: Recipe, teacher: Path, tmp_path: Path
+) -> None:
+    longer = replace(
+        recipe,
+        optimiser=replace(recipe.optimiser, steps=60, learning_rate=3e-3),
+        batches=replace(recipe.batches, passages=16),
+    )
+    folder = train(longer, tmp_path / "out")
+    first, *_, last = read_log(folder)
+    for name in ("loss_passages", "loss_translations", "loss_words"):
+        assert last[name] < 0.5 * first[name], name
+    shutil.rmtree(folder / "lengths")
+    assert not (folder / "sparse_linear.pt").exists()
+    with pytest.raises(Exception, match="sparse_linear"):
+        Encoder.load(folder)
+
+
+def test_teacher_and_student_have_vectors_of_one_length(
+    recipe: Recipe, sample_texts: list[str], tmp_path: Path
+) -> None:
+    other = write_bert(tmp_path / "wide", sample_texts, hidden=64)
+    wide = replace(recipe, distillation=Distillation(str(other)))
+    with pytest.raises(ConfigError, match=r"distillation\.teacher: expected .* of 32 dimensions"):
+        Run(wide, tmp_path)
