@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import make_recipe, write_backbone
 
 from m3search.errors import ArtifactError
 from m3search.model.checkpoint import load_checkpoint
@@ -20,16 +19,10 @@ from m3search.training.refreshing import mined_file, with_negatives
 from m3search.training.run import Run
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("bert"), sample_texts)
-
-
 @pytest.fixture
-def recipe(backbone: Path, tmp_path: Path) -> Recipe:
-    made = make_recipe(backbone, tmp_path / "data")
+def recipe(recipe: Recipe) -> Recipe:
     rules = MiningSettings(ranks=(0, 8), negatives=3)
-    return replace(made, refresh=Refresh(every=2, modes=("dense", "sparse"), rules=rules))
+    return replace(recipe, refresh=Refresh(every=2, modes=("dense", "sparse"), rules=rules))
 
 
 def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
