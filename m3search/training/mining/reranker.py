@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from m3search.errors import ArtifactError, ConfigError
-from m3search.model.checkpoint import load_tokenizer
+from m3search.model.checkpoint import load_tokenizer, quiet_transformers
 from m3search.model.device import best_device, best_dtype, parse_dtype
 from m3search.model.layout import count_positions
 from m3search.model.resolve import resolve
@@ -131,9 +131,10 @@ class Reranker:
 def _load_classifier(folder: Path) -> PreTrainedModel:
     """The classifier of a folder in float32, every weight of it read from the file."""
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
-        )
+        with quiet_transformers():  # what is missing is told below
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(
             str(folder),
