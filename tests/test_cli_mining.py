@@ -152,6 +152,34 @@ def test_the_rules_are_options(m3: Callable[..., Result]) -> None:
     assert sorted(filled) == sorted(whole)
 
 
+def test_weights_and_maximum_length_are_those_of_a_search_and_an_index(
+    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int | None] = []
+    load = LoadedEncoder.load
+
+    def note(name: str | None = None, *, max_length: int | None = None) -> LoadedEncoder:
+        lengths.append(max_length)
+        return load(name, max_length=max_length)
+
+    monkeypatch.setattr(LoadedEncoder, "load", staticmethod(note))
+
+    def nearest(*options: str) -> list[str]:
+        rules = ("--corpus", "corpus.jsonl", "--ranks", "0-50")
+        assert m3("b.jsonl", "--out", "o.jsonl", *rules, *options).code == 0
+        (record,) = read("o.jsonl")
+        return list(record["neg"])
+
+    assert nearest("--mode", "all") == nearest("--mode", "all", "--weights", "1,0.3,1")
+    assert nearest("--mode", "all", "--weights", "0,0,1") == nearest("--mode", "multi")
+    assert nearest("--mode", "all", "--weights", "1,0,0") == nearest("--mode", "dense")
+    assert nearest("--mode", "dense") == nearest("--mode", "dense", "--weights", "0,1,1")
+    assert nearest("--mode", "multi") != nearest("--mode", "dense")
+    assert set(lengths) == {None}
+    nearest("--max-length", "40")
+    assert lengths[-1] == 40
+
+
 def test_the_summary_for_people(m3: Callable[..., Result]) -> None:
     options = ("--corpus", "corpus.jsonl", "--ranks", "0-4", "--max-score", "-1", "--fill-random")
     result = m3("b.jsonl", "--out", "o.jsonl", "--mode", "bm25", *options)
@@ -222,6 +250,12 @@ def test_a_reranker_drops_and_scores(
         (("--relative-margin", "much"), 2, "'--relative-margin'"),
         (("--relative-margin", "nan"), 1, "error: options, key relative_margin: expected a"),
         (("--negatives", "0"), 1, "negatives = 0"),
+        (("--mode", "all", "--weights", "1,2"), 1, "weights: expected three numbers"),
+        (("--mode", "all", "--weights", "0,0,0"), 1, "only zeros"),
+        (("--weights", "a,b"), 2, "expected numbers such as 1,0.3,1, found 'a,b'"),
+        (("--mode", "bm25", "--weights", "1,1,1"), 2, "BM25 reads all words and weighs no modes"),
+        (("--mode", "bm25", "--max-length", "9"), 2, "Invalid value for --max-length: BM25 reads"),
+        (("--index", "x", "--max-length", "9"), 2, "an index has its own, which its documents"),
         (("--index", "nowhere"), 1, "error: nowhere: expected"),
         (("--corpus", "nowhere.jsonl"), 1, "error: nowhere.jsonl: expected a file"),
         (("--index", "x", "--corpus", "y"), 2, "only one of them goes"),

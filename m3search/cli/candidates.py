@@ -32,6 +32,10 @@ class Pool:
     model: str | None
     modes: tuple[Mode, ...] | None
     """None for BM25"""
+    weights: tuple[float, ...] | None = None
+    """of dense, sparse and multi, where the modes are several; None for those of a search"""
+    max_length: int | None = None
+    """tokens of a text, where an index is made for mining; None for all that the model reads"""
 
 
 def open_source(pool: Pool, stack: ExitStack) -> CandidateSource:
@@ -47,9 +51,9 @@ def open_source(pool: Pool, stack: ExitStack) -> CandidateSource:
         encoder = _load_encoder(pool.model or made.name, max_length=made.max_length, mcls=made.mcls)
     else:
         documents = _read_documents(pool)  # a path that is wrong is told before the model loads
-        encoder = _load_encoder(pool.model)
+        encoder = _load_encoder(pool.model, max_length=pool.max_length)
         index = _build_index(documents, encoder, stack)
-    return IndexSource(Searcher(index, encoder), pool.modes)
+    return IndexSource(Searcher(index, encoder), pool.modes, pool.weights)
 
 
 def _index_words(pool: Pool) -> CandidateSource:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m3search.cli.candidates import Pool, open_source
-from m3search.cli.options import JsonOption, ModelOption
+from m3search.cli.options import (
+    JsonOption,
+    MaxLengthOption,
+    ModelOption,
+    WeightsOption,
+    parse_weights,
+)
 from m3search.cli.output import print_json, print_note, progress_bar
 from m3search.errors import ConfigError
 
@@ -57,6 +63,8 @@ def mine_negatives(
     mode: Annotated[
         str, typer.Option(metavar="MODE", help="dense, sparse, multi, dense+sparse, all or bm25.")
     ] = "dense",
+    weights: WeightsOption = None,
+    max_length: MaxLengthOption = None,
     ranks: Annotated[
         str,
         typer.Option(metavar="A-B", help="Skip the best A candidates, take those up to rank B."),
@@ -113,7 +121,9 @@ def mine_negatives(
         seed=seed,
     )
     check_reranker(settings, reranker is not None)
-    pool = Pool(tuple(pairs), index, corpus, model, _parse_mode(mode))
+    modes, shares = _parse_mode(mode), parse_weights(weights)
+    _check_search(modes, shares, index, max_length)
+    pool = Pool(tuple(pairs), index, corpus, model, modes, shares, max_length)
     outputs = _plan_outputs(pairs, out, [] if corpus is None else [corpus])
     tally = Tally()
     _mine_files(pool, outputs, settings, reranker, tally)
@@ -155,6 +165,27 @@ def _parse_mode(mode: str) -> tuple[Mode, ...] | None:
         raise ConfigError(
             "--mode", expected=error.expected, found=error.found, remedy=error.remedy
         ) from error
+
+
+def _check_search(
+    modes: tuple[Mode, ...] | None,
+    weights: tuple[float, ...] | None,
+    index: Path | None,
+    max_length: int | None,
+) -> None:
+    """What would be ignored is a usage error; weights are those of a search."""
+    from m3search.plan import Plan
+
+    if modes is None and (weights is not None or max_length is not None):
+        option = "--weights" if weights is not None else "--max-length"
+        raise typer.BadParameter("BM25 reads all words and weighs no modes", param_hint=option)
+    if index is not None and max_length is not None:
+        raise typer.BadParameter(
+            "an index has its own, which its documents were read to when it was made",
+            param_hint="--max-length",
+        )
+    if modes is not None:
+        Plan.check(1, 1, modes, weights, "exact", "union")
 
 
 def _plan_outputs(
