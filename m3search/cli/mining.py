@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m3search.cli.candidates import Pool, open_source
+from m3search.cli.candidates import Pool, check_pool, open_source, parse_mode
 from m3search.cli.options import (
     JsonOption,
     MaxLengthOption,
@@ -23,7 +23,6 @@ from m3search.cli.output import print_json, print_note, progress_bar
 from m3search.errors import ConfigError
 
 if TYPE_CHECKING:
-    from m3search.records import Mode
     from m3search.training.mining.negatives import PairScorer, Tally
     from m3search.training.mining.records import Record
     from m3search.training.mining.rules import MiningSettings
@@ -63,6 +62,14 @@ def mine_negatives(
     mode: Annotated[
         str, typer.Option(metavar="MODE", help="dense, sparse, multi, dense+sparse, all or bm25.")
     ] = "dense",
+    bm25: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The BM25 of that mode: bm25s, the default, or lucene (pip install "
+            "'m3search[bm25]').",
+        ),
+    ] = None,
     weights: WeightsOption = None,
     max_length: MaxLengthOption = None,
     ranks: Annotated[
@@ -121,9 +128,17 @@ def mine_negatives(
         seed=seed,
     )
     check_reranker(settings, reranker is not None)
-    modes, shares = _parse_mode(mode), parse_weights(weights)
-    _check_search(modes, shares, index, max_length)
-    pool = Pool(tuple(pairs), index, corpus, model, modes, shares, max_length)
+    pool = Pool(
+        pairs=tuple(pairs),
+        index=index,
+        corpus=corpus,
+        model=model,
+        modes=parse_mode(mode),
+        weights=parse_weights(weights),
+        max_length=max_length,
+        bm25=bm25,
+    )
+    check_pool(pool)
     outputs = _plan_outputs(pairs, out, [] if corpus is None else [corpus])
     tally = Tally()
     _mine_files(pool, outputs, settings, reranker, tally)
@@ -153,39 +168,6 @@ def _parse_ranks(value: str) -> tuple[int, int]:
             f"expected ranks such as 10-210, found {value!r}", param_hint="--ranks"
         )
     return int(first), int(last)
-
-
-def _parse_mode(mode: str) -> tuple[Mode, ...] | None:
-    """The modes that evaluation knows by the same names; None for BM25."""
-    from m3search.evaluation.suite import modes_of
-
-    try:
-        return modes_of(mode)
-    except ConfigError as error:
-        raise ConfigError(
-            "--mode", expected=error.expected, found=error.found, remedy=error.remedy
-        ) from error
-
-
-def _check_search(
-    modes: tuple[Mode, ...] | None,
-    weights: tuple[float, ...] | None,
-    index: Path | None,
-    max_length: int | None,
-) -> None:
-    """What would be ignored is a usage error; weights are those of a search."""
-    from m3search.plan import Plan
-
-    if modes is None and (weights is not None or max_length is not None):
-        option = "--weights" if weights is not None else "--max-length"
-        raise typer.BadParameter("BM25 reads all words and weighs no modes", param_hint=option)
-    if index is not None and max_length is not None:
-        raise typer.BadParameter(
-            "an index has its own, which its documents were read to when it was made",
-            param_hint="--max-length",
-        )
-    if modes is not None:
-        Plan.check(1, 1, modes, weights, "exact", "union")
 
 
 def _plan_outputs(
