@@ -1,12 +1,18 @@
-"""Fixtures shared by all tests: the sample collection and a small M3 checkpoint."""
+"""Fixtures that several files share: texts, small checkpoints, a recipe, a folder in memory."""
 
 from __future__ import annotations
 
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from m3search.training.recipe import Recipe
 
 # before torch is imported: tiny tensors on several threads wait for each other, most of all where
 # other work goes on beside the tests
@@ -29,3 +35,30 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, sample_texts: list
     from tiny_models import write_xlm_roberta
 
     return write_xlm_roberta(tmp_path_factory.mktemp("models") / "tiny-m3", sample_texts)
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
+    """A plain BERT encoder, as a training starts from; its vocabulary is that of the recipe."""
+    from training_runs import write_backbone
+
+    return write_backbone(tmp_path_factory.mktemp("bert"), sample_texts)
+
+
+@pytest.fixture
+def recipe(backbone: Path, tmp_path: Path) -> Recipe:
+    """Six steps of fine-tuning, on pairs in the folder `data` of the test."""
+    from training_runs import make_recipe
+
+    return make_recipe(backbone, tmp_path / "data")
+
+
+@pytest.fixture
+def memory_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: hundreds of syncs and forks would wait for a disk."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)

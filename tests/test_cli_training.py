@@ -26,8 +26,16 @@ def test_train_passes_its_options_on(
         asked.append((str(path), list(overrides)))
         return chosen
 
-    def train(recipe: Any, out: Path, *, resume: bool, report: Callable[[Any], None]) -> Path:
+    def train(
+        recipe: Any,
+        out: Path,
+        *,
+        resume: bool,
+        report: Callable[[Any], None],
+        note: Callable[[str], None],
+    ) -> Path:
         asked.append((recipe is chosen, str(out), resume))
+        note("what was decided")
         report({"step": 2.0, "loss": 1.5, "loss_dense": 1.25})
         report({"step": 4.0, "loss": 0.5})
         if out.name == "stopped":
@@ -41,6 +49,7 @@ def test_train_passes_its_options_on(
     assert result.code == 0
     assert asked == [("recipes/mini.toml", ["a=1", "b=2"]), (True, "checkpoints/mini", True)]
     assert lines_of(result.out) == [{"checkpoint": "checkpoints/mini", "steps": 4}]
+    assert "what was decided\n" in result.err
     assert "step 2  loss 1.5000  loss_dense 1.2500" in result.err
     assert "step 4  loss 0.5000" in result.err
     out = tmp_path / "stopped"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from math import log
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from slow_bm25 import slow_bm25
 
 from m3search.errors import ConfigError
 from m3search.evaluation.bm25 import BM25, Language
@@ -135,21 +135,6 @@ def test_a_given_language_is_not_guessed() -> None:
     assert Language.known_or_guessed("en-US", Guess("de", 0.4)) == Language("en", "given")
     guessed = Language.known_or_guessed(None, Guess("de", 0.41))
     assert guessed == Language("de", "guessed, 41% of a sample")
-
-
-def slow_bm25(documents: list[list[str]], query: list[str], k1: float, b: float) -> list[float]:
-    """Lucene's formula, term by term."""
-    mean = sum(map(len, documents)) / len(documents)
-    scores = []
-    for words in documents:
-        total = 0.0
-        for term in query:
-            having = sum(term in other for other in documents)
-            idf = log(1 + (len(documents) - having + 0.5) / (having + 0.5))
-            often = words.count(term)
-            total += idf * often / (often + k1 * (1 - b + b * len(words) / mean))
-        scores.append(total)
-    return scores
 
 
 @given(

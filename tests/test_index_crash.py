@@ -12,7 +12,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -148,17 +147,6 @@ def no_sync(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
-@pytest.fixture
-def place(tmp_path):
-    """A folder in memory where there is one: hundreds of syncs would wait for a disk."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        yield Path(folder)
-
-
 @pytest.fixture(scope="module")
 def server():
     server = Server()
@@ -214,17 +202,17 @@ def check_rerun(path: Path, states: list[dict[str, str]]) -> None:
     ]
 
 
-def test_without_a_kill_the_commits_are_the_expected_ones(server, place):
-    log = server.run(place / "whole")
+def test_without_a_kill_the_commits_are_the_expected_ones(server, memory_folder):
+    log = server.run(memory_folder / "whole")
     ends = [(int(fields[1]), int(fields[2])) for fields in log if fields[0] == "end"]
     states = expected()
     assert ends == [(commit, len(states[commit])) for commit in range(4, 14)]
-    assert read(Index.open(place / "whole" / "index")) == states[-1]
+    assert read(Index.open(memory_folder / "whole" / "index")) == states[-1]
 
 
-def test_killed_between_any_two_calls(server, place):
+def test_killed_between_any_two_calls(server, memory_folder):
     """20 moments spread over the four kinds of change, and 15 in the middle of a commit."""
-    log = server.run(place / "whole")
+    log = server.run(memory_folder / "whole")
     begins = [(fields[1], int(fields[2])) for fields in log if fields[0] in ("begin", "done")]
     spans: dict[str, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
     for (kind, start), (_, stop) in pairwise(begins):
@@ -240,7 +228,7 @@ def test_killed_between_any_two_calls(server, place):
         else:  # from one end of a commit to the other, so that no step of it is left out
             start, stop = draw.choice(windows)
             event = start + int((stop - start) * (trial - 20 + draw.random()) / 15)
-        folder = place / str(trial)
+        folder = memory_folder / str(trial)
         log = server.run(folder, event=event)
         assert log[-1][0] != "done"
         hit.add(next(fields[1] for fields in reversed(log) if fields[0] == "begin"))
@@ -248,14 +236,14 @@ def test_killed_between_any_two_calls(server, place):
     assert hit == set(KINDS)
 
 
-def test_killed_from_outside(server, place):
+def test_killed_from_outside(server, memory_folder):
     """15 moments of the clock, in the middle of a system call or not."""
     started = time.monotonic()
-    server.run(place / "whole")
+    server.run(memory_folder / "whole")
     whole = time.monotonic() - started
     draw = random.Random(20240204)
     for trial in range(15):
-        folder = place / str(trial)
+        folder = memory_folder / str(trial)
         log = server.run(folder, seconds=whole * (trial + draw.random()) / 15)
         check_after_kill(folder, log)
 

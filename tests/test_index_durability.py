@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,19 +19,8 @@ from m3search.stores.files import replace_file
 from m3search.stores.manifest import MANIFEST, SEGMENTS, Manifest, parse_manifest
 
 
-@pytest.fixture
-def place(tmp_path):
-    """A folder in memory where there is one: hundreds of forks would wait for a disk."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        yield Path(folder)
-
-
-def test_a_file_is_replaced_whole_wherever_it_is_killed(place):
-    path, old, new = place / "file", b"old" * 9, b"new" * 9000
+def test_a_file_is_replaced_whole_wherever_it_is_killed(memory_folder):
+    path, old, new = memory_folder / "file", b"old" * 9, b"new" * 9000
     replace_file(path, old)
     met = []
     for _ in kill_at_each_call(lambda: replace_file(path, new)):
@@ -42,11 +30,11 @@ def test_a_file_is_replaced_whole_wherever_it_is_killed(place):
     assert path.read_bytes() == new
     assert met[0] == old and met[-1] == new
     assert len(met) > 6
-    assert [entry.name for entry in place.iterdir()] == ["file"]
+    assert [entry.name for entry in memory_folder.iterdir()] == ["file"]
 
 
-def test_a_delete_is_whole_wherever_it_is_killed(place):
-    path, safe = place / "index", place / "safe"
+def test_a_delete_is_whole_wherever_it_is_killed(memory_folder):
+    path, safe = memory_folder / "index", memory_folder / "safe"
     before = contents(build(safe, corpus(9), segment_documents=5))
     after = {name: document for name, document in before.items() if name not in ("d1", "d7")}
     shutil.copytree(safe, path)

@@ -13,7 +13,7 @@ import pytest
 from mining_fakes import Record, open_source, write_texts
 from searching import ListIndex, WordEncoder, make_index
 
-from m3search.errors import ArtifactError
+from m3search.errors import ArtifactError, ConfigError
 from m3search.index import Index
 from m3search.records import MODES, Document, Mode
 from m3search.search import Searcher
@@ -32,32 +32,50 @@ from m3search.training.mining.rules import (
     MiningSettings,
 )
 
+PAPER = (1.0, 0.3, 1.0)
+SUMS = [
+    (("dense", "sparse"), None),
+    (MODES, None),
+    (MODES, (0.2, 5.0, 0.0)),
+    (("dense", "multi"), (0.1, 9.0, 3.0)),
+]
 
-def slow_score(index: ListIndex, modes: Sequence[Mode], query: str, row: int) -> float:
+
+def slow_score(
+    index: ListIndex,
+    modes: Sequence[Mode],
+    query: str,
+    row: int,
+    weights: Sequence[float] | None = None,
+) -> float:
     encoded = WordEncoder().encode([query], "query")
     scores = {mode: float(np.float32(index.score(mode, encoded, row))) for mode in modes}
     if len(modes) == 1:
         return scores[modes[0]]
-    weights = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}
-    return float(np.float32(sum(weights[mode] * score for mode, score in scores.items())))
+    by_mode = dict(zip(MODES, weights or PAPER, strict=True))
+    return float(np.float32(sum(by_mode[mode] * score for mode, score in scores.items())))
 
 
 def slow_mine(
-    texts: Sequence[str], records: Sequence[Record], modes: Sequence[Mode], ask: MiningSettings
+    texts: Sequence[str],
+    records: Sequence[Record],
+    modes: Sequence[Mode],
+    weights: Sequence[float] | None,
+    ask: MiningSettings,
 ) -> list[list[str]]:
     """Scores every text for every query and looks at one candidate after the other."""
     index = make_index(texts)
     mined = []
     for record in records:
         query = record["query"]
-        scored = [(slow_score(index, modes, query, row), row) for row in range(len(texts))]
+        scored = [(slow_score(index, modes, query, row, weights), row) for row in range(len(texts))]
         if list(modes) == ["sparse"]:
             scored = [pair for pair in scored if pair[0] > 0]
         ranked = sorted(scored, key=lambda pair: (-pair[0], pair[1]))
         answers = {text for each in records if each["query"] == query for text in each["pos"]}
         with_positives = make_index([*texts, *record["pos"]])
         lowest = min(
-            slow_score(with_positives, modes, query, len(texts) + number)
+            slow_score(with_positives, modes, query, len(texts) + number, weights)
             for number in range(len(record["pos"]))
         )
         negatives: list[str] = []
@@ -75,7 +93,9 @@ def slow_mine(
     return mined
 
 
-@pytest.mark.parametrize("modes", [("dense",), ("sparse",), ("multi",), ("dense", "sparse"), MODES])
+@pytest.mark.parametrize(
+    ("modes", "weights"), [*(((mode,), None) for mode in MODES), *SUMS], ids=str
+)
 @pytest.mark.parametrize(
     "rules",
     [
@@ -88,12 +108,12 @@ def slow_mine(
     ids=str,
 )
 def test_negatives_are_those_of_a_slow_search(
-    modes: tuple[Mode, ...], rules: dict[str, Any]
+    modes: tuple[Mode, ...], weights: tuple[float, ...] | None, rules: dict[str, Any]
 ) -> None:
     texts = write_texts(50, seed=1)
     index: Any = make_index(texts)
     if "max_score" in rules:
-        scores = [slow_score(index, modes, "dog elk", row) for row in range(50)]
+        scores = [slow_score(index, modes, "dog elk", row, weights) for row in range(50)]
         rules = {**rules, "max_score": float(np.median(scores)) + 0.001}
     outside = write_texts(8, seed=2, length=5)
     records: list[Record] = [
@@ -105,9 +125,9 @@ def test_negatives_are_those_of_a_slow_search(
         {"query": "lark lark koi", "pos": [outside[2]]},
     ]
     settings = MiningSettings(negatives=1000, **rules)
-    source = IndexSource(Searcher(index, WordEncoder()), modes)  # type: ignore[arg-type]
+    source = IndexSource(Searcher(index, WordEncoder()), modes, weights)  # type: ignore[arg-type]
     mined = list(mine(records, source, settings, known=KnownPositives(records)))
-    expected = slow_mine(texts, records, modes, settings)
+    expected = slow_mine(texts, records, modes, weights, settings)
     assert [record["neg"] for record in mined] == expected
     assert len({len(negatives) for negatives in expected}) > 1  # the rules do something
 
@@ -178,6 +198,18 @@ def test_listed_scores_prefer_the_whole_text() -> None:
     asked = [Document("", "same", "title"), Document("", "same"), Document("", "none")]
     found = listed_scores(candidates, asked)
     assert found[:2] == [0.8, 0.9] and math.isnan(found[2])
+
+
+def test_weights_are_those_of_a_search(tmp_path: Path) -> None:
+    texts = write_texts(5, seed=4)
+    index = Index.build(tmp_path, [Document(t, t) for t in texts], WordEncoder())
+    searcher = Searcher(index, WordEncoder())  # type: ignore[arg-type]
+    for weights, found in (((1, 2), "three numbers"), ((0, 0, 1), "only zeros")):
+        with pytest.raises(ConfigError, match=f"weights: expected .*{found}"):
+            IndexSource(searcher, ("dense", "sparse"), weights)
+    example = [Example("ant", (Document("", "bee"),))]
+    alone, weighed = (IndexSource(searcher, ("multi",), w).find(example, 5) for w in (None, PAPER))
+    assert alone == weighed  # a mode alone weighs 1
 
 
 def test_an_empty_index_is_an_error(tmp_path: Path) -> None:

@@ -167,6 +167,11 @@ def test_long_pairs_lose_the_end_of_the_longer_text(tiny_reranker: Path) -> None
     assert a == b != c
 
 
+def test_loading_says_nothing(tiny_reranker: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Reranker.load(tiny_reranker)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_what_is_no_reranker_is_refused(
     tiny_reranker: Path, tmp_path: Path, sample_texts: list[str]
 ) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, multiprocessing
-from training_runs import make_recipe, write_backbone
 
 from m3search.model.tokenization import pad
 from m3search.records import MODES, Mode
@@ -24,16 +23,10 @@ from m3search.training.run import Run
 HEADS: list[tuple[Mode, ...]] = [("dense",), ("sparse",), ("multi",), MODES]
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("bert"), sample_texts)
-
-
 @pytest.fixture
-def recipe(backbone: Path, tmp_path: Path) -> Recipe:
+def recipe(recipe: Recipe) -> Recipe:
     """Steps without dropout, so that it does not matter how texts are put together."""
-    made = make_recipe(backbone, tmp_path / "data")
-    return replace(made, start=replace(made.start, dropout=0.0))
+    return replace(recipe, start=replace(recipe.start, dropout=0.0))
 
 
 def with_modes(recipe: Recipe, modes: tuple[Mode, ...]) -> Recipe:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import make_recipe, read_log, write_backbone
+from training_runs import read_log
 
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError, ConfigError
@@ -19,16 +19,10 @@ from m3search.training.run import Run
 from m3search.training.start import start_model
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("bert"), sample_texts)
-
-
 @pytest.fixture
-def recipe(backbone: Path, tmp_path: Path) -> Recipe:
+def recipe(recipe: Recipe) -> Recipe:
     """Two steps."""
-    made = make_recipe(backbone, tmp_path / "data")
-    return replace(made, optimiser=replace(made.optimiser, steps=2))
+    return replace(recipe, optimiser=replace(recipe.optimiser, steps=2))
 
 
 def test_training_learns_and_its_checkpoint_says_from_what(recipe: Recipe, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse as sp
-from training_runs import make_recipe, write_backbone
 
 import m3search.training.maxsim as maxsim_module
 from m3search.encoder import Encoder
@@ -20,16 +19,6 @@ from m3search.training.maxsim import best_matches
 from m3search.training.recipe import Objective, Recipe
 from m3search.training.representations import Layout, active_terms, lexical_scores
 from m3search.training.run import Run
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("bert"), sample_texts)
-
-
-@pytest.fixture
-def recipe(backbone: Path, tmp_path: Path) -> Recipe:
-    return make_recipe(backbone, tmp_path / "data")
 
 
 def layout_of(texts: list[list[int]]) -> Layout:

@@ -158,6 +158,12 @@ def test_what_is_measured_and_mined_between_steps() -> None:
         (Development, {"sets": ("x",), "max_length": 2}, "max_length = 2, not at least 3"),
         (Refresh, {"every": 0}, "every = 0, not at least 1"),
         (Refresh, {"every": 1, "modes": ()}, r"modes = \[\], not at least one"),
+        (Refresh, {"every": 1, "weights": (1, -1, 1)}, r"weights = \(1, -1, 1\), not all at"),
+        (
+            Refresh,
+            {"every": 1, "modes": ("dense", "sparse"), "weights": (0, 0, 1)},
+            r"weights = \(0, 0, 1\), all 0 for dense, sparse",
+        ),
     ):
         with pytest.raises(ValueError, match=found):
             table(**settings)

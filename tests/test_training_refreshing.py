@@ -9,27 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import make_recipe, write_backbone
 
 from m3search.errors import ArtifactError
 from m3search.model.checkpoint import load_checkpoint
 from m3search.training.loop import train
 from m3search.training.mining.rules import MiningSettings
 from m3search.training.recipe import Recipe, Refresh
-from m3search.training.refreshing import mined_file, with_negatives
+from m3search.training.refreshing import mine_again, mined_file, with_negatives
 from m3search.training.run import Run
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("bert"), sample_texts)
-
-
 @pytest.fixture
-def recipe(backbone: Path, tmp_path: Path) -> Recipe:
-    made = make_recipe(backbone, tmp_path / "data")
+def recipe(recipe: Recipe) -> Recipe:
     rules = MiningSettings(ranks=(0, 8), negatives=3)
-    return replace(made, refresh=Refresh(every=2, modes=("dense", "sparse"), rules=rules))
+    return replace(recipe, refresh=Refresh(every=2, modes=("dense", "sparse"), rules=rules))
 
 
 def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +62,23 @@ def test_from_a_refresh_on_mined_negatives_are_drawn(
         assert not any(f"The {kind} of the {subject}:" in text for text in line["neg"])
     first, second = (mined_file(out, step).read_bytes() for step in (2, 4))
     assert first != second  # another model, other negatives
+
+
+def test_candidates_are_weighed_as_the_recipe_says(recipe: Recipe, tmp_path: Path) -> None:
+    run = Run(recipe, tmp_path)
+    mined = {}
+    with run.as_encoder(32) as encoder:
+        for modes, weights in (
+            (("sparse",), None),
+            (("dense", "sparse"), None),
+            (("dense", "sparse"), (0.0, 1.0, 9.0)),
+            (("dense", "sparse"), (1.0, 0.3, 9.0)),
+        ):
+            settings = Refresh(every=2, modes=modes, weights=weights, rules=recipe.refresh.rules)
+            mine_again(run.corpora, encoder, settings, tmp_path / "mined.jsonl")
+            mined[modes, weights] = (tmp_path / "mined.jsonl").read_bytes()
+    sparse, default, only_sparse, as_default = mined.values()
+    assert only_sparse == sparse != default == as_default
 
 
 @pytest.mark.parametrize("stop", [2, 3, 4, 5])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import write_bert
-from training_runs import changed, make_recipe, read_log, write_backbone
+from training_runs import changed, read_log
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.training.finetuning import Metrics
@@ -42,16 +42,6 @@ torch.set_num_threads(int(sys.argv[5]))
 recipe = lengthened(make_recipe(Path(sys.argv[2]), Path(sys.argv[3])), 6)
 train(recipe, sys.argv[4], report=hang_at_five)
 """
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("bert"), sample_texts)
-
-
-@pytest.fixture
-def recipe(backbone: Path, tmp_path: Path) -> Recipe:
-    return make_recipe(backbone, tmp_path / "data")
 
 
 def lengthened(recipe: Recipe, steps: int) -> Recipe:

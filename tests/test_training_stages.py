@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import changed, copy_weights, make_recipe, read_log, write_backbone, write_lines
+from training_runs import changed, copy_weights, make_recipe, read_log, write_lines
 
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError
@@ -30,9 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def recipe(folder: Path, sample_texts: list[str]) -> Recipe:
+def recipe(folder: Path, backbone: Path) -> Recipe:
     """Two steps."""
-    made = make_recipe(write_backbone(folder, sample_texts), folder / "data")
+    made = make_recipe(backbone, folder / "data")
     return replace(made, optimiser=replace(made.optimiser, steps=2))
 
 

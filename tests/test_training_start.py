@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_runs import changed, copy_weights, make_recipe, write_backbone
+from training_runs import changed, copy_weights, starting
 
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError, ConfigError
@@ -23,20 +22,6 @@ from m3search.training.start import average_backbone, positions_of, start_model
 
 quiet_peft = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is dep:FutureWarning")
 LORA = Lora(rank=2, targets=("query", "output.dense"))
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("bert"), sample_texts)
-
-
-@pytest.fixture
-def recipe(backbone: Path, tmp_path: Path) -> Recipe:
-    return make_recipe(backbone, tmp_path / "data")
-
-
-def starting(recipe: Recipe, **changes: Any) -> Recipe:
-    return replace(recipe, start=replace(recipe.start, **changes))
 
 
 def saved(recipe: Recipe, folder: Path, steps: int = 0) -> Path:

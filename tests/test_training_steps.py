@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_runs import changed, copy_weights, make_recipe, write_backbone
+from training_runs import changed, copy_weights, starting
 
 from m3search.records import MODES
 from m3search.training.drawing import Batch
@@ -21,20 +21,6 @@ from m3search.training.optimiser import learning_rate_factor, make_optimiser
 from m3search.training.recipe import Objective, Recipe
 from m3search.training.run import Run
 from m3search.training.start import start_model
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("bert"), sample_texts)
-
-
-@pytest.fixture
-def recipe(backbone: Path, tmp_path: Path) -> Recipe:
-    return make_recipe(backbone, tmp_path / "data")
-
-
-def starting(recipe: Recipe, **changes: Any) -> Recipe:
-    return replace(recipe, start=replace(recipe.start, **changes))
 
 
 def make_batch(queries: Sequence[str], passages: Sequence[str], **parts: Any) -> Batch:

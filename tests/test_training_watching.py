@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import changed, copy_weights, make_recipe, read_log, write_backbone
+from training_runs import changed, copy_weights, read_log
 
 import m3search.training.watching as watching
 from m3search.errors import ConfigError, M3Error
@@ -18,16 +18,6 @@ from m3search.training.loop import train
 from m3search.training.recipe import Recipe
 from m3search.training.run import Run
 from m3search.training.watching import DEAD_STEPS, DivergenceError, Health, Log, cut_log
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str]) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("bert"), sample_texts)
-
-
-@pytest.fixture
-def recipe(backbone: Path, tmp_path: Path) -> Recipe:
-    return make_recipe(backbone, tmp_path / "data")
 
 
 def test_a_gradient_that_is_no_number_changes_no_weight(recipe: Recipe, tmp_path: Path) -> None:

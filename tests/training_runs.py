@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ def make_recipe(backbone: Path, data: Path) -> Recipe:
         objective=Objective(self_distill_start_step=2),
         output=Output(log_every=1, save_every=2),
     )
+
+
+def starting(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with other settings in its table `start`."""
+    return replace(recipe, start=replace(recipe.start, **changes))
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:

@@ -10,9 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from m3search.cli.output import print_note, progress_bar
+from m3search.errors import ConfigError
 
 if TYPE_CHECKING:
+    from m3search.evaluation.baselines import Implementation
     from m3search.index import Index
     from m3search.records import Document, Mode
     from m3search.training.mining.candidates import CandidateSource
@@ -32,6 +36,50 @@ class Pool:
     model: str | None
     modes: tuple[Mode, ...] | None
     """None for BM25"""
+    weights: tuple[float, ...] | None
+    """of dense, sparse and multi, where the modes are several; None for those of a search"""
+    max_length: int | None
+    """tokens of a text, where an index is made for mining; None for all that the model reads"""
+    bm25: str | None
+    """which BM25, where it is one"""
+
+
+def parse_mode(mode: str) -> tuple[Mode, ...] | None:
+    """The modes that evaluation knows by the same names; None for BM25."""
+    from m3search.evaluation.suite import modes_of
+
+    try:
+        return modes_of(mode)
+    except ConfigError as error:
+        raise ConfigError(
+            "--mode", expected=error.expected, found=error.found, remedy=error.remedy
+        ) from error
+
+
+def check_pool(pool: Pool) -> None:
+    """What would be ignored is a usage error, anything else that is wrong a ConfigError."""
+    from m3search.plan import Plan
+
+    if pool.modes is None:
+        if pool.weights is not None or pool.max_length is not None:
+            option = "--weights" if pool.weights is not None else "--max-length"
+            raise typer.BadParameter("BM25 reads all words and weighs no modes", param_hint=option)
+        _implementation(pool)
+        return
+    if pool.bm25 is not None:
+        raise typer.BadParameter("goes with --mode bm25 alone", param_hint="--bm25")
+    if pool.index is not None and pool.max_length is not None:
+        raise typer.BadParameter(
+            "an index has its own, which its documents were read to when it was made",
+            param_hint="--max-length",
+        )
+    Plan.check(1, 1, pool.modes, pool.weights, "exact", "union")
+
+
+def _implementation(pool: Pool) -> Implementation:
+    from m3search.evaluation.baselines import check_implementation
+
+    return check_implementation(pool.bm25 or "bm25s", "--bm25")
 
 
 def open_source(pool: Pool, stack: ExitStack) -> CandidateSource:
@@ -47,9 +95,9 @@ def open_source(pool: Pool, stack: ExitStack) -> CandidateSource:
         encoder = _load_encoder(pool.model or made.name, max_length=made.max_length, mcls=made.mcls)
     else:
         documents = _read_documents(pool)  # a path that is wrong is told before the model loads
-        encoder = _load_encoder(pool.model)
+        encoder = _load_encoder(pool.model, max_length=pool.max_length)
         index = _build_index(documents, encoder, stack)
-    return IndexSource(Searcher(index, encoder), pool.modes)
+    return IndexSource(Searcher(index, encoder), pool.modes, pool.weights)
 
 
 def _index_words(pool: Pool) -> CandidateSource:
@@ -62,7 +110,8 @@ def _index_words(pool: Pool) -> CandidateSource:
     else:
         index = _open_index(pool.index)
         documents, template = _live_documents(index), index.manifest.title_template
-    return LexicalSource({each.id: Passage.of(each, template) for each in documents})
+    passages = {each.id: Passage.of(each, template) for each in documents}
+    return LexicalSource(passages, _implementation(pool))
 
 
 def _open_index(path: Path) -> Index:

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m3search.cli.candidates import Pool, open_source
-from m3search.cli.options import JsonOption, ModelOption
+from m3search.cli.candidates import Pool, check_pool, open_source, parse_mode
+from m3search.cli.options import (
+    JsonOption,
+    MaxLengthOption,
+    ModelOption,
+    WeightsOption,
+    parse_weights,
+)
 from m3search.cli.output import print_json, print_note, progress_bar
 from m3search.errors import ConfigError
 
 if TYPE_CHECKING:
-    from m3search.records import Mode
     from m3search.training.mining.negatives import PairScorer, Tally
     from m3search.training.mining.records import Record
     from m3search.training.mining.rules import MiningSettings
@@ -57,6 +62,16 @@ def mine_negatives(
     mode: Annotated[
         str, typer.Option(metavar="MODE", help="dense, sparse, multi, dense+sparse, all or bm25.")
     ] = "dense",
+    bm25: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The BM25 of that mode: bm25s, the default, or lucene (pip install "
+            "'m3search[bm25]').",
+        ),
+    ] = None,
+    weights: WeightsOption = None,
+    max_length: MaxLengthOption = None,
     ranks: Annotated[
         str,
         typer.Option(metavar="A-B", help="Skip the best A candidates, take those up to rank B."),
@@ -113,7 +128,17 @@ def mine_negatives(
         seed=seed,
     )
     check_reranker(settings, reranker is not None)
-    pool = Pool(tuple(pairs), index, corpus, model, _parse_mode(mode))
+    pool = Pool(
+        pairs=tuple(pairs),
+        index=index,
+        corpus=corpus,
+        model=model,
+        modes=parse_mode(mode),
+        weights=parse_weights(weights),
+        max_length=max_length,
+        bm25=bm25,
+    )
+    check_pool(pool)
     outputs = _plan_outputs(pairs, out, [] if corpus is None else [corpus])
     tally = Tally()
     _mine_files(pool, outputs, settings, reranker, tally)
@@ -143,18 +168,6 @@ def _parse_ranks(value: str) -> tuple[int, int]:
             f"expected ranks such as 10-210, found {value!r}", param_hint="--ranks"
         )
     return int(first), int(last)
-
-
-def _parse_mode(mode: str) -> tuple[Mode, ...] | None:
-    """The modes that evaluation knows by the same names; None for BM25."""
-    from m3search.evaluation.suite import modes_of
-
-    try:
-        return modes_of(mode)
-    except ConfigError as error:
-        raise ConfigError(
-            "--mode", expected=error.expected, found=error.found, remedy=error.remedy
-        ) from error
 
 
 def _plan_outputs(

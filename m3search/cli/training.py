@@ -61,7 +61,13 @@ def train_model(
         total = chosen.optimiser.steps
         hidden = True if _is_follower() else None  # None: where nobody looks
         with tqdm(total=total, unit=" steps", disable=hidden, dynamic_ncols=True) as bar:
-            train(chosen, folder, resume=resume, report=lambda metrics: _show(bar, metrics))
+            train(
+                chosen,
+                folder,
+                resume=resume,
+                report=lambda metrics: _show(bar, metrics),
+                note=lambda line: bar.write(line, file=sys.stderr),
+            )
     except KeyboardInterrupt:
         if (folder / STATE_FILE).exists():
             print_note(f"interrupted; go on with: m3search train {recipe} --out {folder} --resume")

@@ -3,7 +3,7 @@
 measures    `evaluate`: what a run is worth
 suite       which sets, from BEIR folders and TOML suites
 collection  one set's files, checked
-bm25        the baseline, with words and languages
+baselines   which BM25: bm25, with words and languages, or lucene, through java
 experiment  `evaluate_sets`: an index and one run for each row of each set
 report      the folder that an evaluation leaves
 tables      what its report.md says

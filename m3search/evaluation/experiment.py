@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m3search.evaluation.bm25 import BM25, Language
+from m3search.evaluation.baselines import check_implementation, make_bm25
+from m3search.evaluation.bm25 import Language
 from m3search.evaluation.collection import Collection, load_collection
 from m3search.evaluation.engine import Engine, Progress, open_or_build
 from m3search.evaluation.measures import Report, evaluate, largest_cutoff
@@ -103,6 +104,8 @@ def evaluate_sets(
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
         check_folder(each)
         each.plans(_retrieved(each))
+        if "bm25" in each.rows:
+            check_implementation(each.bm25)
     latest = lru_cache(maxsize=1)(encoders)
     results = []
     with _work_folder(work) as folder:
@@ -208,7 +211,7 @@ class _Bench:
     def _run_bm25(self, collection: Collection) -> None:
         language = Language.known_or_guessed(self.wanted.language, collection.guess)
         with self._timed("bm25 index"):
-            bm25 = BM25(collection.read(), language)
+            bm25 = make_bm25(self.wanted.bm25, collection.read(), language)
         with self._timed("bm25"):
             self.runs["bm25"] = bm25.run(collection.queries, _retrieved(self.wanted))
         self._details["bm25"] = bm25.settings()

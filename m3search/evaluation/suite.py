@@ -13,6 +13,7 @@ from typing import Any, Literal
 from m3search.config import override, parse, read_toml
 from m3search.corpus import TITLE_TEMPLATE, check_template
 from m3search.errors import ConfigError, DataError
+from m3search.evaluation.baselines import Implementation
 from m3search.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from m3search.plan import Plan
 from m3search.records import MODES, Candidates, Missing, Mode
@@ -51,6 +52,8 @@ class EvaluationSet:
     """what the encoder reads of a document; BM25 always reads title and text"""
     measures: tuple[str, ...] = DEFAULT_MEASURES
     rows: tuple[str, ...] = ROWS
+    bm25: Implementation = "bm25s"
+    """which BM25 the row of that name is; lucene needs the extra `m3search[bm25]`"""
     unknown_documents: Literal["error", "keep"] = "error"
     """judgements of documents outside the corpus: an error, or kept as never found"""
 

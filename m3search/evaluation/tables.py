@@ -105,18 +105,16 @@ def _truncation(experiment: Experiment) -> str:
 
 
 def _provenance(experiment: Experiment) -> str:
-    details: dict[str, Any] = {}
+    models, baselines = {}, {}
     for each in experiment.sets:
         if model := each.details.get("model"):
-            details[f"Model of {each.name}"] = (
+            models[each.name] = (
                 f"{model['name']} ({model['fingerprint'][:12]}), {model['max_length']} tokens"
             )
-    if len(set(details.values())) == 1:
-        details = {"Model": next(iter(details.values()))}
-    first_bm25 = next((e.details["bm25"] for e in experiment.sets if "bm25" in e.details), None)
-    if first_bm25:
-        settings = f"k1 {first_bm25['k1']}, b {first_bm25['b']}, {first_bm25['variant']} variant"
-        details["BM25"] = f"{first_bm25['implementation']}, {settings}"
+        if bm25 := each.details.get("bm25"):
+            settings = f"k1 {bm25['k1']}, b {bm25['b']}, {bm25['variant']} variant"
+            baselines[each.name] = f"{bm25['implementation']}, {settings}"
+    details: dict[str, Any] = _by_set("Model", models) | _by_set("BM25", baselines)
     for name, value in experiment.provenance.items():
         if isinstance(value, Mapping):
             value = ", ".join(f"{key} {item}" for key, item in value.items())
@@ -124,3 +122,10 @@ def _provenance(experiment: Experiment) -> str:
     lines = [f"- {name}: {value}" for name, value in details.items()]
     note = "Values are percent; every query of the judgements counts, an absent one as 0.\n"
     return "\n".join(["## How\n", note, *lines]) + "\n"
+
+
+def _by_set(what: str, found: Mapping[str, str]) -> dict[str, str]:
+    """One line for all sets where they agree, else one for each set."""
+    if len(set(found.values())) == 1:
+        return {what: next(iter(found.values()))}
+    return {f"{what} of {name}": value for name, value in found.items()}

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import inspect
 import json
-import pickle
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     MODEL_MAPPING,
@@ -33,6 +31,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from m3search.errors import ArtifactError
+from m3search.model.damage import reading
 from m3search.model.layout import (
     HEAD_FILES,
     TOKENIZER_FILES,
@@ -145,7 +144,11 @@ def save_checkpoint(
 
 def load_backbone(folder: Path) -> PreTrainedModel:
     """The Hugging Face encoder of a folder in float32, every weight of it read from the file."""
-    try:
+    with reading(
+        folder,
+        expected="a Hugging Face encoder (config.json with its weights)",
+        remedy="Copy the checkpoint again; one of its files is damaged or incomplete.",
+    ):
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         options: dict[str, Any] = {"config": config, "dtype": torch.float32}
         model_class: Any = MODEL_MAPPING[type(config)]
@@ -155,20 +158,6 @@ def load_backbone(folder: Path) -> PreTrainedModel:
             backbone, report = AutoModel.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True, **options
             )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        SafetensorError,
-        pickle.PickleError,
-    ) as error:
-        raise ArtifactError(
-            str(folder),
-            expected="a Hugging Face encoder (config.json with its weights)",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            remedy="Copy the checkpoint again; one of its files is damaged or incomplete.",
-        ) from error
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     wrong = sorted(str(entry[0]) for entry in report.get("mismatched_keys", ()))
     if missing or wrong:
@@ -205,15 +194,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             found="none",
             remedy="Copy the tokenizer files of the checkpoint into the folder.",
         )
-    try:
+    with reading(
+        folder,
+        expected="a tokenizer that transformers reads",
+        remedy="Copy the tokenizer files of the checkpoint again.",
+    ):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(
-            str(folder),
-            expected="a tokenizer that transformers reads",
-            found=f"{type(error).__name__}: {error}",
-            remedy="Copy the tokenizer files of the checkpoint again.",
-        ) from error
     if not tokenizer.is_fast:
         raise ArtifactError(
             str(folder),
@@ -225,15 +211,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _read_head(path: Path, hidden: int) -> dict[str, torch.Tensor]:
-    try:
+    with reading(
+        path,
+        expected="the state dict of a linear layer",
+        remedy="Copy the file again from the checkpoint it belongs to.",
+    ):
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ArtifactError(
-            str(path),
-            expected="the state dict of a linear layer",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            remedy="Copy the file again from the checkpoint it belongs to.",
-        ) from error
     shapes = {k: tuple(v.shape) for k, v in state.items()} if isinstance(state, dict) else {}
     rows = shapes.get("weight", (0, 0))[0]
     if shapes != {"weight": (rows, hidden), "bias": (rows,)} or rows == 0:

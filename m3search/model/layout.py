@@ -119,8 +119,13 @@ def write_info(
 
 def deciding_files(folder: Path) -> list[Path]:
     """The files there that decide the vectors: configuration, tokenizer, heads, weights."""
-    weights = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    return [path for path in [*(folder / name for name in _DECIDING), *weights] if path.exists()]
+    named = [*(folder / name for name in _DECIDING), *weight_files(folder)]
+    return [path for path in named if path.exists()]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads the weights from, shards in their order."""
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def fingerprint(folder: Path) -> str:

@@ -5,7 +5,7 @@ data, sources             training files in; passages with their questions
 lengths, batching, drawing  which passages meet in a step, and which texts of them
 encoding, representations, maxsim, losses   texts through the model in parts; scores; the loss
 finetuning, pretraining   one step of each stage, over all processes (devices)
-masking, retromae, positions   RetroMAE and longer encoders
+masking, prediction, retromae, positions   RetroMAE and longer encoders
 start, optimiser, state, run, loop   a training from its start to its checkpoint
 watching, development, refreshing, moment   what a run logs, measures and mines as it goes
 mining                    hard negatives from an index

@@ -25,12 +25,14 @@ def train(
     overrides: Sequence[str] = (),
     resume: bool = False,
     report: Callable[[Metrics], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Path:
     """Run a recipe; the folder of the finished checkpoint is returned.
 
     recipe: a TOML file or a `Recipe`. overrides: ``table.key=value`` settings over the file's.
     resume: go on from the training state in `out`; `load_state` says how exactly.
     report: called with the metrics of every logged step, which also go to ``metrics.jsonl``.
+    note: called with what a new run decided at its start, a line for each thing.
     Started by `torchrun` or `accelerate launch`, every process calls this; the first one writes.
     """
     settings = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
@@ -45,6 +47,9 @@ def train(
     run = Run(settings, folder, devices)
     if resume:
         run.resume()
+    elif note and devices.is_first:
+        for line in run.notes:
+            note(line)
     run.train(report)
     return folder
 

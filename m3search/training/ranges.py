@@ -24,6 +24,14 @@ def check_positive(table: object, *names: str) -> None:
             raise ValueError(f"{name} = {value}, not above 0")
 
 
+def check_weights(table: object, *names: str) -> None:
+    """Every named setting is None or numbers from 0 up."""
+    for name in names:
+        weights = getattr(table, name)
+        if weights is not None and not all(0 <= weight < math.inf for weight in weights):
+            raise ValueError(f"{name} = {weights}, not all at least 0")
+
+
 def check_share(table: object, *names: str, below: bool = False) -> None:
     """Every named setting is from 0 to 1, with `below` less than 1."""
     for name in names:

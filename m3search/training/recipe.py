@@ -5,7 +5,6 @@ A value out of range is a ValueError here, which `config.parse` turns into a Con
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,7 +13,7 @@ from m3search.model.modeling import Pooling
 from m3search.records import MODES, Mode
 from m3search.training.inputs import SHORTEST, Batches, Data, Lora, Source, Start
 from m3search.training.mining.rules import MiningSettings
-from m3search.training.ranges import check_least, check_positive, check_share
+from m3search.training.ranges import check_least, check_positive, check_share, check_weights
 
 __all__ = [
     "Batches",
@@ -54,9 +53,7 @@ class Objective:
     def __post_init__(self) -> None:
         check_positive(self, "temperature")
         check_least(self, 0, "self_distill_start_step")
-        for name in ("ensemble_weights", "loss_weights"):
-            if not all(0 <= weight < math.inf for weight in getattr(self, name)):
-                raise ValueError(f"{name} = {getattr(self, name)}, not all at least 0")
+        check_weights(self, "ensemble_weights", "loss_weights")
         if not self.modes or len(set(self.modes)) < len(self.modes):
             raise ValueError(f"modes = {list(self.modes)}, not one or more different ones")
 
@@ -147,13 +144,19 @@ class Refresh:
     every: int
     """steps; what the files hold is used up to the first time"""
     modes: tuple[Mode, ...] = ("dense",)
-    """by which candidates are retrieved; several are weighed as a search weighs them"""
+    """by which candidates are retrieved"""
+    weights: tuple[float, float, float] | None = None
+    """of dense, sparse and multi where there are several; by default those of a search"""
     rules: MiningSettings = field(default_factory=MiningSettings)
 
     def __post_init__(self) -> None:
         check_least(self, 1, "every")
         if not self.modes:
             raise ValueError("modes = [], not at least one")
+        check_weights(self, "weights")
+        by_mode = dict(zip(MODES, self.weights or (1.0,) * len(MODES), strict=True))
+        if len(self.modes) > 1 and not any(by_mode[mode] for mode in self.modes):
+            raise ValueError(f"weights = {self.weights}, all 0 for {', '.join(self.modes)}")
         if self.rules.asks_reranker:
             raise ValueError("rules of a reranker, which takes too long between two steps")
 

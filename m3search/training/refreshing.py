@@ -37,7 +37,7 @@ def mine_again(corpora: Sequence[Corpus], encoder: Encoder, settings: Refresh, o
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="m3search-refresh-") as place:
         index = Index.build(Path(place) / "index", _documents(corpora), encoder)
-        source = IndexSource(Searcher(index, encoder), settings.modes)
+        source = IndexSource(Searcher(index, encoder), settings.modes, settings.weights)
         mined = mine(records, source, settings.rules, known=known)
         write_records(out, ({"query": each["query"], "neg": each["neg"]} for each in mined))
 

@@ -22,6 +22,7 @@ from m3search.errors import ArtifactError
 from m3search.model.modeling import Pooling, pool
 from m3search.model.tokenization import Ids, pad
 from m3search.training.masking import Vocabulary, corrupt, mask_words, word_numbers
+from m3search.training.prediction import PredictionHead
 
 _UNCOUNTED = -100
 """Label of a token that is not predicted."""
@@ -133,20 +134,6 @@ def chunked_cross_entropy(
     for part, wanted in zip(torch.split(states, block), torch.split(labels, block), strict=True):
         total = total + checkpoint(summed, part, wanted, use_reentrant=False)
     return total / max(len(labels), 1)
-
-
-class PredictionHead(nn.Module):
-    """BERT's head of masked language modelling; its last matrix is that of the word embeddings."""
-
-    def __init__(self, hidden: int, words: nn.Embedding, eps: float) -> None:
-        super().__init__()
-        self.dense = nn.Linear(hidden, words.embedding_dim)
-        self.norm = nn.LayerNorm(words.embedding_dim, eps=eps)
-        self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
-
-    def forward(self, states: Tensor, words: Tensor) -> Tensor:
-        """(T, V) logits of states (T, hidden); words (V, embedding) is the embedding matrix."""
-        return functional.linear(self.norm(functional.gelu(self.dense(states))), words, self.bias)
 
 
 class DecoderLayer(nn.Module):

@@ -16,6 +16,7 @@ from m3search.encoder import Encoder
 from m3search.evaluation import EvaluationSet
 from m3search.evaluation.collection import load_collection
 from m3search.model.checkpoint import CheckpointInfo, save_checkpoint
+from m3search.model.resolve import resolve
 from m3search.model.tokenization import Tokenization
 from m3search.training.batching import Sampler
 from m3search.training.development import development_sets, measure
@@ -26,6 +27,7 @@ from m3search.training.lengths import passage_lengths
 from m3search.training.masking import Vocabulary
 from m3search.training.moment import as_encoder
 from m3search.training.optimiser import learning_rate_factor, make_optimiser
+from m3search.training.prediction import take_pretrained
 from m3search.training.pretraining import RetroMAETraining
 from m3search.training.recipe import Recipe
 from m3search.training.refreshing import mine_again, mined_file, with_negatives
@@ -50,6 +52,8 @@ class Run:
         self.folder = folder
         self.devices = devices or Devices()
         self.step = 0
+        self.notes: list[str] = []
+        """what was decided at the start, a line each"""
         torch.manual_seed(recipe.optimiser.seed)
         self.model, self.tokenizer, self.max_length, self._heads = start_model(recipe.start)
         check_lengths(recipe, self.model)
@@ -84,6 +88,8 @@ class Run:
     def _retromae(self) -> RetroMAE:
         model = RetroMAE(self.model.backbone, pooling=self.model.pooling)
         model.train().to(self.devices.device)
+        folder = resolve(self.recipe.start.checkpoint)[1]
+        self.notes.append(take_pretrained(model.head, folder, self.model.backbone))
         set_dropout(model, self.recipe.start.dropout)
         vocabulary = Vocabulary.of(self.tokenizer, self.model.vocabulary)
         self.pretraining = RetroMAETraining(

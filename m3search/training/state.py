@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from m3search.errors import ArtifactError, ConfigError
+from m3search.model.damage import reading
 from m3search.training.recipe import Recipe
 from m3search.training.sources import Corpus
 
@@ -98,17 +98,14 @@ def load_state(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
+    with reading(
+        path,
+        expected="the state of a training that was stopped",
+        remedy="Start without --resume into another folder.",
+    ):
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
             raise ValueError("not a training state of this version")
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise ArtifactError(
-            str(path),
-            expected="the state of a training that was stopped",
-            found=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
-            remedy="Start without --resume into another folder.",
-        ) from error
     return state
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from m3search.corpus import TITLE_TEMPLATE, document_text
 from m3search.errors import ArtifactError
-from m3search.fusion import PASSAGE_WEIGHTS, weighted_sum
-from m3search.records import Document, Encoded, FloatArray, Mode, Query
+from m3search.fusion import weighted_sum
+from m3search.plan import Plan, Weights
+from m3search.records import MODES, Document, Encoded, FloatArray, Mode, Query
 from m3search.scoring import exact_scores, maxsim, sparse_scores
 from m3search.search import EncodedQueries, Searcher
 from m3search.training.keys import id_key, text_key
@@ -78,10 +79,13 @@ class CandidateSource(Protocol):
 
 
 class IndexSource:
-    """Candidates from an index, in any modes; several modes are weighed as a search weighs them."""
+    """Candidates from an index, in any modes."""
 
-    def __init__(self, searcher: Searcher, modes: Sequence[Mode]) -> None:
-        """Reads the commit that the searcher's index is at now. ArtifactError if it is empty."""
+    def __init__(self, searcher: Searcher, modes: Sequence[Mode], weights: Weights = None) -> None:
+        """Reads the commit that the searcher's index is at now. ArtifactError if it is empty.
+
+        weights: of several modes, by default and by the rules of `Searcher.search`.
+        """
         self._index = searcher.index.pinned()
         if not len(self._index):
             raise ArtifactError(
@@ -92,8 +96,8 @@ class IndexSource:
             )
         self._searcher = Searcher(self._index, searcher.encoder)
         self._template = self._index.manifest.title_template
-        self._modes = tuple(modes)
-        self._weights = PASSAGE_WEIGHTS if len(self._modes) > 1 else {self._modes[0]: 1.0}
+        plan = Plan.check(1, 1, modes, weights, "exact", "union")
+        self._modes, self._weights = plan.modes, plan.weights
 
     def find(self, examples: Sequence[Example], depth: int) -> list[Found]:
         """The `depth` best passages for each query, and the scores of its positives.
@@ -105,7 +109,8 @@ class IndexSource:
             Query(str(row), example.prompt + example.query) for row, example in enumerate(examples)
         ]
         encoded = self._searcher.encode(queries)
-        run = self._searcher.run(encoded, depth, modes=self._modes)
+        weights = [self._weights.get(mode, 0.0) for mode in MODES]
+        run = self._searcher.run(encoded, depth, modes=self._modes, weights=weights)
         passages = self._read({name for ranked in run.values() for name in ranked})
         lists = [rank_passages(run[query.id], passages) for query in queries]
         scores = self._score_positives(encoded, examples, lists)

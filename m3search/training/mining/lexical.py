@@ -1,4 +1,4 @@
-"""Candidates by BM25, as the evaluation's baseline retrieves them."""
+"""Candidates by BM25, as the evaluation's baselines retrieve them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from itertools import chain
 import numpy as np
 
 from m3search.errors import ConfigError
-from m3search.evaluation.bm25 import BM25, Language
+from m3search.evaluation.baselines import Implementation, make_bm25
+from m3search.evaluation.bm25 import Language
 from m3search.evaluation.collection import SAMPLE_CHARACTERS, Sample
 from m3search.evaluation.languages import guess_language
 from m3search.records import Document, Query
@@ -26,8 +27,10 @@ from m3search.training.mining.candidates import (
 class LexicalSource:
     """Candidates by BM25, over passages in memory."""
 
-    def __init__(self, passages: dict[str, Passage]) -> None:
-        """By document id. ConfigError if there are none."""
+    def __init__(
+        self, passages: dict[str, Passage], implementation: Implementation = "bm25s"
+    ) -> None:
+        """By document id. ConfigError if there are none, or without what Lucene needs."""
         if not passages:
             raise ConfigError(
                 "candidates",
@@ -40,7 +43,7 @@ class LexicalSource:
             sample.add(passage.text[:SAMPLE_CHARACTERS])
         language = Language.known_or_guessed(None, guess_language(sample.texts))
         documents = (Document(name, passage.text) for name, passage in passages.items())
-        self._bm25 = BM25(documents, language)
+        self._bm25 = make_bm25(implementation, documents, language)
         self._passages = passages
         self._ids = list(passages)
         self._names = frozenset(chain.from_iterable(each.names for each in passages.values()))

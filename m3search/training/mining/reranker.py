@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -16,7 +15,8 @@ from transformers import (
 )
 
 from m3search.errors import ArtifactError, ConfigError
-from m3search.model.checkpoint import load_tokenizer
+from m3search.model.checkpoint import load_tokenizer, quiet_transformers
+from m3search.model.damage import reading
 from m3search.model.device import best_device, best_dtype, parse_dtype
 from m3search.model.layout import count_positions
 from m3search.model.resolve import resolve
@@ -130,17 +130,17 @@ class Reranker:
 
 def _load_classifier(folder: Path) -> PreTrainedModel:
     """The classifier of a folder in float32, every weight of it read from the file."""
-    try:
+    with (
+        reading(
+            folder,
+            expected="a Hugging Face sequence classifier (config.json with its weights)",
+            remedy="Give a reranker such as BAAI/bge-reranker-v2-m3, or copy it again.",
+        ),
+        quiet_transformers(),  # what is missing is told below
+    ):
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ArtifactError(
-            str(folder),
-            expected="a Hugging Face sequence classifier (config.json with its weights)",
-            found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
-            remedy="Give a reranker such as BAAI/bge-reranker-v2-m3, or copy it again.",
-        ) from error
     missing = sorted(report["missing_keys"])
     if model.config.num_labels != 1 or missing:
         labels = f"{model.config.num_labels} labels"

