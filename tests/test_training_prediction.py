@@ -14,6 +14,7 @@ import torch
 from retromae_reference import SIZES, make_batch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 from training_runs import read_log, starting
 from transformers import (
     AutoConfig,
@@ -76,7 +77,8 @@ def load(folder: Path) -> tuple[RetroMAE, str]:
 
 
 def logits(model: RetroMAE, states: Tensor) -> Tensor:
-    return model.head(states, model.backbone.get_input_embeddings().weight)
+    words = model.backbone.get_input_embeddings().weight
+    return functional.linear(model.head(states), words, model.head.bias)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

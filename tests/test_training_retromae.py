@@ -18,12 +18,10 @@ from retromae_reference import (
     slow_visible,
 )
 from torch import Tensor
-from torch.nn import functional
 
 from m3search.model.modeling import Pooling
 from m3search.training.retromae import (
     RetroMAE,
-    chunked_cross_entropy,
     decoder_labels,
     visible_positions,
 )
@@ -150,37 +148,6 @@ def test_new_weights_are_drawn_as_the_encoder_draws_its_own() -> None:
     for module in (model.head.dense, model.decoder.query, model.decoder.narrowed):
         assert float(module.weight.detach().std()) == pytest.approx(0.07, rel=0.05)
         assert not module.bias.detach().any()
-
-
-@pytest.mark.parametrize("block", [1, 4, 11, 50])
-def test_cross_entropy_in_blocks_equals_the_plain_one(block: int) -> None:
-    torch.manual_seed(2)
-    states, labels = torch.randn(11, 8, requires_grad=True), torch.randint(0, 30, (11,))
-    head = torch.nn.Linear(8, 30)
-    plain = functional.cross_entropy(head(states), labels)
-    found = chunked_cross_entropy(states, head, labels, block)
-    torch.testing.assert_close(found, plain)
-    inputs = (states, head.weight, head.bias)
-    torch.testing.assert_close(
-        torch.autograd.grad(3 * found, inputs), torch.autograd.grad(3 * plain, inputs)
-    )
-
-
-def test_cross_entropy_is_taken_in_float32() -> None:
-    torch.manual_seed(2)
-    states, labels = torch.randn(11, 8).bfloat16(), torch.randint(0, 30, (11,))
-    head = torch.nn.Linear(8, 30).bfloat16()
-    plain = functional.cross_entropy(head(states).float(), labels)
-    torch.testing.assert_close(chunked_cross_entropy(states, head, labels, 4), plain)
-
-
-def test_the_cross_entropy_of_nothing_is_zero() -> None:
-    states = torch.zeros(0, 8, requires_grad=True)
-    loss = chunked_cross_entropy(
-        states, torch.nn.Linear(8, 30), torch.zeros(0, dtype=torch.long), 4
-    )
-    loss.backward()
-    assert float(loss.detach()) == 0
 
 
 def test_a_text_without_words_costs_nothing() -> None:

@@ -29,9 +29,10 @@ class PredictionHead(nn.Module):
         self.norm = nn.LayerNorm(words.embedding_dim, eps=eps)
         self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
 
-    def forward(self, states: Tensor, words: Tensor) -> Tensor:
-        """(T, V) logits of states (T, hidden); words (V, embedding) is the embedding matrix."""
-        return functional.linear(self.norm(functional.gelu(self.dense(states))), words, self.bias)
+    def forward(self, states: Tensor) -> Tensor:
+        """(T, embedding) of states (T, hidden): the logits are its products with the word
+        embeddings (V, embedding), plus `bias`."""
+        return cast(Tensor, self.norm(functional.gelu(self.dense(states))))
 
 
 class _Place(NamedTuple):

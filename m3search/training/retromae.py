@@ -7,8 +7,7 @@ decoding", section 3.3 there), so that the sentence vector has to say what the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -21,6 +20,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from m3search.errors import ArtifactError
 from m3search.model.modeling import Pooling, pool
 from m3search.model.tokenization import Ids, pad
+from m3search.training.cross_entropy import linear_cross_entropy
 from m3search.training.masking import Vocabulary, corrupt, mask_words, word_numbers
 from m3search.training.prediction import PredictionHead
 
@@ -116,24 +116,6 @@ def decoder_labels(batch: Masked) -> Tensor:
     real = batch.attention_mask.bool()
     inner = functional.pad(real[:, 2:], (1, 1), value=False)  # another token follows, one precedes
     return batch.ids.masked_fill(~inner, _UNCOUNTED)
-
-
-def chunked_cross_entropy(
-    states: Tensor, head: Callable[[Tensor], Tensor], labels: Tensor, block: int
-) -> Tensor:
-    """Mean cross-entropy of head(states) to the labels, a scalar in float32; 0 for no state.
-
-    states (T, hidden), labels (T,) int64, head: (T, hidden) -> (T, V) logits. Only `block` rows of
-    logits exist at a time: they are computed again for the gradient (arXiv 1604.06174).
-    """
-
-    def summed(part: Tensor, wanted: Tensor) -> Tensor:
-        return functional.cross_entropy(head(part).float(), wanted, reduction="sum")
-
-    total = states.float().sum() * 0
-    for part, wanted in zip(torch.split(states, block), torch.split(labels, block), strict=True):
-        total = total + checkpoint(summed, part, wanted, use_reentrant=False)
-    return total / max(len(labels), 1)
 
 
 class DecoderLayer(nn.Module):
@@ -262,8 +244,13 @@ class RetroMAE(nn.Module):
 
     def _cross_entropy(self, states: Tensor, labels: Tensor) -> Tensor:
         counted = labels != _UNCOUNTED
-        head = partial(self.head, words=self._words.weight)
-        return chunked_cross_entropy(states[counted], head, labels[counted], self.token_block)
+        return linear_cross_entropy(
+            self.head(states[counted]),
+            self._words.weight,
+            self.head.bias,
+            labels[counted],
+            self.token_block,
+        )
 
 
 def _check_family(backbone: PreTrainedModel) -> None:
