@@ -196,7 +196,7 @@ def step_of_process(rank: int, count: int, port: int, recipes: list[Recipe], fol
     torch.set_num_threads(1)
     launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in launched.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     for number, recipe in enumerate(recipes):
         run = Run(recipe, folder)
         assert run.devices.count == count

@@ -50,6 +50,11 @@ class Sampler:
         """Batches of the first pass over all sources; others have as many, or nearly."""
         return len(self._epoch(0))
 
+    @property
+    def most_passages(self) -> int:
+        """Positive passages of the largest batch of the first epoch."""
+        return max(map(len, self._epoch(0)))
+
     def batch(self, step: int) -> Batch:
         """The batch of an optimiser step, counted from 0."""
         numbers = self._numbers(step)

@@ -5,6 +5,7 @@ One process needs no set-up. Several are started by `torchrun` or `accelerate la
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -92,4 +93,15 @@ def _accelerator() -> Any:
             found="none",
             remedy="Install the extra: pip install 'm3search[train]'.",
         ) from error
-    return Accelerator()
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    # without being told, accelerate lets processes that have no GPU run alone, each for itself
+    alone = launched > 1 and not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=alone)
+    if accelerator.num_processes != launched:
+        raise ConfigError(
+            "training",
+            expected=f"{launched} processes, as the launcher started (WORLD_SIZE)",
+            found=f"{accelerator.num_processes}, as accelerate counts them",
+            remedy="Start them by torchrun --nproc-per-node N.",
+        )
+    return accelerator

@@ -32,7 +32,7 @@ def train(
     recipe: a TOML file or a `Recipe`. overrides: ``table.key=value`` settings over the file's.
     resume: go on from the training state in `out`; `load_state` says how exactly.
     report: called with the metrics of every logged step, which also go to ``metrics.jsonl``.
-    note: called with what a new run decided at its start, a line for each thing.
+    note: called with what a new run says before its first step, line by line.
     Started by `torchrun` or `accelerate launch`, every process calls this; the first one writes.
     """
     settings = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)

@@ -26,6 +26,7 @@ from m3search.training.finetuning import Finetuning, Metrics
 from m3search.training.lengths import passage_lengths
 from m3search.training.masking import Vocabulary
 from m3search.training.moment import as_encoder
+from m3search.training.opening import check_contrast, describe
 from m3search.training.optimiser import learning_rate_factor, make_optimiser
 from m3search.training.prediction import take_pretrained
 from m3search.training.pretraining import RetroMAETraining
@@ -53,13 +54,14 @@ class Run:
         self.devices = devices or Devices()
         self.step = 0
         self.notes: list[str] = []
-        """what was decided at the start, a line each"""
+        """what is to be said before the first step, a line each"""
         torch.manual_seed(recipe.optimiser.seed)
         self.model, self.tokenizer, self.max_length, self._heads = start_model(recipe.start)
         check_lengths(recipe, self.model)
         self.tokenization = Tokenization(self.tokenizer)
         self.corpora = self._read()
         self.sampler = self._sampler()
+        check_contrast(recipe, self.corpora, self.sampler)
         self.model.to(self.devices.device)
         prepare(self.model, recipe)
         self.trained: nn.Module = self.model
@@ -70,6 +72,7 @@ class Run:
         else:
             self.finetuning = Finetuning(recipe, self.model, self.tokenization, self.devices)
         self.optimiser = make_optimiser(self.trained, recipe)
+        self.notes += describe(recipe, self.corpora, self.sampler, self.model, self.devices)
         self._health = Health()
         self._sets = self._development_sets()
 

@@ -1,0 +1,69 @@
+"""What a run says before its first step: its data, its model, where it runs, what cannot help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+from m3search.errors import ConfigError
+from m3search.training.batching import Sampler
+from m3search.training.devices import Devices
+from m3search.training.recipe import Recipe
+from m3search.training.sources import Corpus, Question
+
+
+def describe(
+    recipe: Recipe, corpora: Sequence[Corpus], sampler: Sampler, model: nn.Module, devices: Devices
+) -> Iterator[str]:
+    """A line for each source, one for the run, and one for each setting without an effect."""
+    yield from map(_source, corpora)
+    weights = [each for each in model.parameters() if each.requires_grad]
+    trained = sum(each.numel() for each in weights) / 1e6
+    total = sum(each.numel() for each in model.parameters()) / 1e6
+    yield (
+        f"{recipe.stage}: {recipe.optimiser.steps} steps, {sampler.steps_per_epoch} an epoch; "
+        f"{trained:,.1f} of {total:,.1f} million weights in {recipe.optimiser.precision} on "
+        f"{_count(devices.count, 'process', 'processes')} ({devices.device.type})"
+    )
+    questions = list(_questions(corpora))
+    if recipe.heads and recipe.data.negatives and not any(q.negatives for q in questions):
+        yield f"data.negatives = {recipe.data.negatives}, but no line has any: in-batch ones alone"
+    if recipe.heads and recipe.losses.teacher != "none" and not any(map(_is_taught, questions)):
+        yield f"objective.teacher = {recipe.losses.teacher!r}, but no line has a teacher's scores"
+
+
+def check_contrast(recipe: Recipe, corpora: Sequence[Corpus], sampler: Sampler) -> None:
+    """ConfigError where a query never meets a passage that is not its own."""
+    negatives = recipe.data.negatives and any(q.negatives for q in _questions(corpora))
+    if not recipe.heads or negatives or sampler.most_passages > 1:
+        return
+    raise ConfigError(
+        "data.sources",
+        expected="two passages in a step, or lines with negatives",
+        found=f"{_count(sum(len(c.passages) for c in corpora), 'passage')}, one in a step",
+        remedy="Give more lines, negatives (m3search mine) or larger steps (batches).",
+    )
+
+
+def _source(corpus: Corpus) -> str:
+    told = [_count(len(corpus.passages), "passage" if corpus.questions else "text")]
+    if corpus.questions:
+        told.append(_count(corpus.questions, "query", "queries"))
+        found = list(_questions([corpus]))
+        told.append(f"{sum(bool(q.negatives) for q in found):,} with negatives")
+        told.append(f"{sum(map(_is_taught, found)):,} with a teacher's scores")
+    files = f" ({len(corpus.files)} files)" if len(corpus.files) > 1 else ""
+    return f"{corpus.source.files}{files}: {', '.join(told)}"
+
+
+def _questions(corpora: Sequence[Corpus]) -> Iterator[Question]:
+    return (q for corpus in corpora for passage in corpus.passages for q in passage.questions)
+
+
+def _is_taught(question: Question) -> bool:
+    return question.score is not None
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
