@@ -5,7 +5,8 @@
 
 One optimiser step with all three heads, from nothing but the weights: forward, loss with
 self-distillation, backward, clipping, AdamW. Texts are random ids of the full length, one query for
-each passage, and CHECKPOINT gets positions for them where it has too few. The methods:
+each passage, and CHECKPOINT gets positions for them where it has too few. Dropout is off: on a CPU,
+attention with dropout has no path of linear memory. The methods:
 
     whole         all texts in one forward pass
     checkpointed  the same with activation checkpointing
@@ -91,7 +92,7 @@ def measure_here(checkpoint: str, trial: Mapping[str, Any]) -> dict[str, float]:
     length, method = trial["length"], trial["method"]
     recipe = Recipe(
         stage="finetune",
-        start=Start(checkpoint, max_length=length),
+        start=Start(checkpoint, max_length=length, dropout=0.0),
         data=Data((Source("*"),), ".", trial["query_length"], length),
         optimiser=Optimiser(steps=1, precision=trial["precision"]),
         batches=Batches(
