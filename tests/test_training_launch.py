@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from m3search.errors import ConfigError
+from m3search.training import devices
 from m3search.training.devices import Devices
 from m3search.training.loop import train
 from m3search.training.recipe import Recipe
@@ -86,3 +87,15 @@ def test_processes_that_do_not_know_each_other_are_refused(monkeypatch: pytest.M
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match=r"3 processes.*found 1.*torchrun"):
         Devices()
+
+
+def test_gradients_travel_together_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "MESSAGE", 10)
+    sizes, halves = (4, 5, 2, 30, 1, 1, 1), (5,)
+    made = [
+        torch.nn.Parameter(torch.zeros(size, dtype=torch.half if n in halves else torch.float))
+        for n, size in enumerate(sizes)
+    ]
+    found = [[each.numel() for each in run] for run in devices._buckets(made)]
+    assert found == [[4, 5], [2], [30], [1], [1], [1]]
+    assert list(devices._buckets([])) == []

@@ -6,13 +6,19 @@ One process needs no set-up. Several are started by `torchrun` or `accelerate la
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from m3search.errors import ConfigError
+
+MESSAGE = 1 << 24
+"""numbers that are summed over processes at a time"""
+PATIENCE = timedelta(days=1)
+"""how long processes wait for one that mines or measures for all"""
 
 
 class Devices:
@@ -69,23 +75,42 @@ class Devices:
         return found
 
     def sum_gradients(self, model: nn.Module) -> None:
-        """Replaces each gradient by its sum over all processes."""
+        """Replaces each gradient by its sum over all processes, many of them in one message."""
         if self.count == 1:
             return
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         used = self.sum(float(parameter.grad is not None) for parameter in parameters)
-        for parameter in (p for p, processes in zip(parameters, used, strict=True) if processes):
-            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = self._accelerator.reduce(own, reduction="sum")
+        known = [p for p, processes in zip(parameters, used, strict=True) if processes]
+        for bucket in _buckets(known):
+            own = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+            flat = torch.cat([gradient.flatten() for gradient in own])
+            total = self._accelerator.reduce(flat, reduction="sum")
+            for parameter, part in zip(
+                bucket, total.split([p.numel() for p in bucket]), strict=True
+            ):
+                parameter.grad = part.view_as(parameter)
 
     def wait(self) -> None:
         """Returns when all processes have come here."""
         self._accelerator.wait_for_everyone()
 
 
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """The parameters in runs of one type and at most `MESSAGE` numbers, or of one parameter."""
+    run: list[nn.Parameter] = []
+    for parameter in parameters:
+        size = sum(each.numel() for each in run) + parameter.numel()
+        if run and (size > MESSAGE or parameter.dtype != run[0].dtype):
+            yield run
+            run = []
+        run.append(parameter)
+    if run:
+        yield run
+
+
 def _accelerator() -> Any:
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, InitProcessGroupKwargs
     except ImportError as error:
         raise ConfigError(
             "training",
@@ -96,7 +121,7 @@ def _accelerator() -> Any:
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     # without being told, accelerate lets processes that have no GPU run alone, each for itself
     alone = launched > 1 and not torch.accelerator.is_available()
-    accelerator = Accelerator(cpu=alone)
+    accelerator = Accelerator(cpu=alone, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     if accelerator.num_processes != launched:
         raise ConfigError(
             "training",
