@@ -164,6 +164,14 @@ def test_every_epoch_has_another_order() -> None:
     assert not first & {frozenset(batch) for batch in epochs[1]}  # other passages meet, too
 
 
+def test_steps_come_in_another_order_in_every_epoch() -> None:
+    corpora = [corpus_of(name, 4) for name in "abcdefgh"]
+    sampler = make_sampler(corpora, passages=4)  # a source is one batch
+    orders = [[positives(sampler.batch(8 * e + n))[0][0] for n in range(8)] for e in range(4)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert all(sorted(order) == list("abcdefgh") for order in orders)
+
+
 def test_batches_follow_from_seed_and_step_alone() -> None:
     corpora = [corpus_of("a", 16), corpus_of("b", 9)]
     data = {"title_probability": 0.5, "negatives": 1}

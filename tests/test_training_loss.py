@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse as sp
 
 import m3search.training.maxsim as maxsim_module
@@ -89,6 +91,16 @@ def test_best_matches_equal_those_of_one_passage_at_a_time(
     wanted = torch.autograd.grad((expected * share).sum(), (queries, passages))
     gradients = torch.autograd.grad((found * share).sum(), (queries, passages))
     torch.testing.assert_close(gradients, wanted)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 40))
+def test_blocks_of_passages_stay_within_their_limit(counts: list[int], limit: int) -> None:
+    blocks = list(maxsim_module._blocks(counts, limit))
+    assert [first for first, _, _ in blocks] == [0, *(end for _, end, _ in blocks[:-1])]
+    assert blocks[-1][1] == len(counts)
+    for first, end, longest in blocks:
+        assert longest == max(counts[first:end])
+        assert end - first == 1 or longest * (end - first) <= limit
 
 
 def test_nothing_as_large_as_all_similarities_is_kept_for_the_gradient() -> None:
@@ -206,15 +218,18 @@ def test_the_teacher_gets_no_gradient() -> None:
     torch.testing.assert_close(gradient, torch.zeros(1, 2))
 
 
-def test_masked_passages_are_no_negatives() -> None:
-    scores = [torch.randn(2, 5, dtype=torch.float64) * 0.1 for _ in range(3)]
+@pytest.mark.parametrize("size", [0.1, 1.0])
+@pytest.mark.parametrize("temperature", [0.02, 1e-4])
+def test_masked_passages_are_no_negatives(temperature: float, size: float) -> None:
+    scores = [-size - torch.rand(2, 5, dtype=torch.float64) * 0.1 for _ in range(3)]
+    objective = Objective(temperature=temperature)
     targets = torch.tensor([0, 1])
     masked = torch.zeros(2, 5, dtype=torch.bool)
     masked[:, 3] = True
     kept = [0, 1, 2, 4]
-    whole = m3_loss(by_mode(*scores), targets, masked, Objective(), distil=True)
+    whole = m3_loss(by_mode(*scores), targets, masked, objective, distil=True)
     fewer = by_mode(*(s[:, kept] for s in scores))
-    without = m3_loss(fewer, targets, masked[:, kept], Objective(), distil=True)
+    without = m3_loss(fewer, targets, masked[:, kept], objective, distil=True)
     assert float(whole.total) == pytest.approx(float(without.total), rel=1e-6)
 
 

@@ -17,8 +17,9 @@ from torch.nn import functional
 from m3search.records import Mode
 from m3search.training.recipe import Objective
 
-_IMPOSSIBLE = -1e4
-"""Score of a masked passage: its softmax is exactly 0 in float32 and no term becomes NaN."""
+_IMPOSSIBLE = -1e9
+"""Score of a masked passage, far below any at any temperature: its softmax is exactly 0 in float32,
+and unlike with -inf no product with it becomes NaN."""
 
 
 class Teacher(NamedTuple):
@@ -127,8 +128,9 @@ def _listwise(scores: Tensor, targets: Tensor, teacher: Teacher) -> Tensor:
         candidate, share = teacher.candidates[:, place], teacher.shares[:, place]
         loss = functional.cross_entropy(scores, candidate.clamp(min=0), reduction="none")
         total = total + torch.where(candidate >= 0, share * loss, torch.zeros_like(loss))
+        # behind the last candidate of a query no place counts any more
         taken = functional.one_hot(candidate.clamp(min=0), scores.shape[1]).bool()
-        scores = scores.masked_fill(taken & (candidate >= 0)[:, None], _IMPOSSIBLE)
+        scores = scores.masked_fill(taken, _IMPOSSIBLE)
     return total.mean()
 
 
