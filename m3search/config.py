@@ -1,7 +1,7 @@
 """TOML read strictly into frozen dataclasses: training recipes and evaluation suites.
 
 A dataclass says which keys there are and of which type; nothing is guessed and nothing ignored.
-Keys are named as in `train.steps`; the tables of a list count from 1, as in `sets.2.path`.
+Keys are named as in `optimiser.steps`; the tables of a list count from 1, as in `sets.2.path`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def override(table: Mapping[str, Any], setting: str) -> dict[str, Any]:
             f"setting {setting!r}",
             expected="key=value",
             found="no =" if not equals else "an empty key",
-            remedy="Write it as in train.steps=100.",
+            remedy=f"Write {dotted.strip(' .') or 'KEY'}=VALUE.",
         )
     changed = deepcopy(dict(table))
     place: Any = changed
@@ -118,7 +118,7 @@ def parse(cls: type[T], table: Mapping[str, Any], where: str) -> T:
 
 def _dataclass(cls: type[T], table: Any, where: str, keys: tuple[str, ...]) -> T:
     if not isinstance(table, Mapping):
-        raise _wrong_type("a table", table, where, keys)
+        raise _wrong_type(cls, table, where, keys)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     for name in table:
@@ -176,7 +176,7 @@ def _scalar(kind: Any, value: Any, where: str, keys: tuple[str, ...]) -> Any:
         return Path(value)
     if kind is not float and type(value) is kind:
         return value
-    raise _wrong_type(SCALARS[kind], value, where, keys)
+    raise _wrong_type(kind, value, where, keys)
 
 
 def _choice(choices: tuple[Any, ...], value: Any, where: str, keys: tuple[str, ...]) -> Any:
@@ -184,7 +184,7 @@ def _choice(choices: tuple[Any, ...], value: Any, where: str, keys: tuple[str, .
         return value
     if isinstance(value, str):
         raise ConfigError.unknown(_place(where, keys), value, [str(choice) for choice in choices])
-    raise _wrong_type(_expected(Literal[choices]), value, where, keys)
+    raise _wrong_type(Literal[choices], value, where, keys)
 
 
 def _one_of(kind: Any, value: Any, where: str, keys: tuple[str, ...]) -> Any:
@@ -198,16 +198,16 @@ def _one_of(kind: Any, value: Any, where: str, keys: tuple[str, ...]) -> Any:
             return _value(member, value, where, keys)
         except ConfigError:
             continue
-    raise _wrong_type(_expected(kind), value, where, keys)
+    raise _wrong_type(kind, value, where, keys)
 
 
 def _sequence(kind: Any, value: Any, where: str, keys: tuple[str, ...]) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if not isinstance(value, list | tuple):
-        raise _wrong_type(_expected(kind), value, where, keys)
+        raise _wrong_type(kind, value, where, keys)
     fixed = origin is tuple and arguments[-1] is not Ellipsis
     if fixed and len(arguments) != len(value):
-        raise _wrong_type(_expected(kind), value, where, keys)
+        raise _wrong_type(kind, value, where, keys)
     kinds = arguments if fixed else [arguments[0]] * len(value)
     return origin(
         _value(each, item, where, (*keys, str(number)))
@@ -218,7 +218,7 @@ def _sequence(kind: Any, value: Any, where: str, keys: tuple[str, ...]) -> Any:
 def _mapping(kind: Any, value: Any, where: str, keys: tuple[str, ...]) -> dict[Any, Any]:
     key_kind, value_kind = typing.get_args(kind)
     if not isinstance(value, Mapping):
-        raise _wrong_type("a table", value, where, keys)
+        raise _wrong_type(kind, value, where, keys)
     return {
         _value(key_kind, key, where, keys): _value(value_kind, item, where, (*keys, str(key)))
         for key, item in value.items()
@@ -246,15 +246,49 @@ def _describe(value: Any) -> str:
         return "a table"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
-    kind = SCALARS.get(type(value), type(value).__name__)
-    return f"{kind}, {value!r}" if type(value) is not bool else str(value).lower()
+    if type(value) in (bool, float):
+        return str(value).lower() if type(value) is bool else f"the number {value!r}"
+    return f"{SCALARS.get(type(value), type(value).__name__)}, {value!r}"
 
 
-def _wrong_type(expected: str, value: Any, where: str, keys: tuple[str, ...]) -> ConfigError:
-    remedy = "Numbers and true or false stand without quotes, strings with."
+def _wrong_type(kind: Any, value: Any, where: str, keys: tuple[str, ...]) -> ConfigError:
+    expected = _expected(kind)
+    alone = kind in SCALARS or typing.get_origin(kind) in (Literal, Union, types.UnionType)
+    if not alone:
+        name = next((key for key in reversed(keys) if not key.isdecimal()), "it")
+        remedy = f"Write {name} = {_example(kind)}, or the like."
+    elif isinstance(value, str) or "string" in expected or "one of" in expected:
+        remedy = "Numbers and true or false stand without quotes, strings with."
+    else:
+        remedy = f"Give {expected}."
     return ConfigError(
         _place(where, keys), expected=expected, found=_describe(value), remedy=remedy
     )
+
+
+def _example(kind: Any, number: int = 1) -> str:
+    """A value of a type as TOML writes it; of a fixed list the `number` says which place."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return _written(arguments[0])
+    if origin in (Union, types.UnionType):
+        return _example(next(each for each in arguments if each is not type(None)))
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"[{', '.join(_example(each, place) for place, each in enumerate(arguments, 1))}]"
+    if origin in (list, tuple):
+        return f"[{_example(arguments[0])}]"
+    if origin in (dict, Mapping):
+        return f"{{ KEY = {_example(arguments[1])} }}"
+    if dataclasses.is_dataclass(kind):
+        field = dataclasses.fields(kind)[0]
+        hint = typing.get_type_hints(kind)[field.name]
+        plain = isinstance(field.default, str | int | float)
+        return f"{{ {field.name} = {_written(field.default) if plain else _example(hint)} }}"
+    return {bool: "true", int: str(number), float: f"{number}.0"}.get(kind, '"..."')
+
+
+def _written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
 
 
 def _place(where: str, keys: tuple[str, ...]) -> str:

@@ -1,17 +1,30 @@
-"""Ends a process in the middle of a write, at one call of the system after the other."""
+"""Ends a write in its middle: by a kill at one call of the system after the other, or a limit."""
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from types import FrameType
 
 IO_CALLS = {"open", "write", "writelines", "flush", "close", "truncate"}
 LOOKS = {"fspath", "stat", "lstat", "fstat", "getpid", "_path_normpath"}
 """calls that leave everything as it is: a kill before one is a kill before the next"""
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Inside the block no file grows beyond so many bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def kill_at_each_call(action: Callable[[], object]) -> Iterator[int]:

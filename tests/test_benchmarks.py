@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -179,6 +181,37 @@ def test_both_sides_of_a_step_have_the_same_loss(
     assert ours == pytest.approx(theirs, rel=1e-3)
     a, b = (found["seconds"][side] for side in training_step.SIDES)
     assert a > 0 and b > 0 and len(found["time_ratios"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["training_memory.py", "nowhere", "--batches", "2"], 2, "needs two different numbers"),
+        (["training_memory.py", "nowhere", "--lengths", "8"], 1, "error: start.checkpoint: expec"),
+        (["training_step.py", "nowhere"], 1, "error: start.checkpoint: expected a folder"),
+        (["encoding.py", "nowhere.jsonl"], 1, "error: nowhere.jsonl: expected a file"),
+    ],
+)
+def test_what_a_user_can_cause_is_a_line_and_no_traceback(
+    arguments: list[str], code: int, said: str
+) -> None:
+    script = Path(measuring.__file__).parent / arguments[0]
+    command = [sys.executable, str(script), *arguments[1:]]
+    sources = {"PYTHONPATH": str(script.parents[2])}
+    done = subprocess.run(
+        command, env=os.environ | sources, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert said in done.stderr
+
+
+def test_without_flagembedding_there_is_nothing_to_compare_with(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "FlagEmbedding.finetune.embedder.encoder_only.m3", None)
+    setting = training_step.Setting(2, 1, 6, 14, 0.4, None, 1, 64, "fp32", 40)
+    with pytest.raises(ConfigError, match=r"FlagEmbedding: expected the package.*\[test\]"):
+        training_step.build(str(tiny_checkpoint), setting, training_step.SIDES)
 
 
 def test_signs_are_turned_in_all_ways() -> None:

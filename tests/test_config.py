@@ -124,13 +124,13 @@ def test_a_missing_key() -> None:
     ("table", "key", "expected", "found"),
     [
         ({"steps": "10"}, "steps", "a whole number", "a string, '10'"),
-        ({"steps": 1.0}, "steps", "a whole number", "a finite number, 1.0"),
+        ({"steps": 1.0}, "steps", "a whole number", "the number 1.0"),
         ({"steps": True}, "steps", "a whole number", "true"),
         ({"title": 5}, "title", "a string", "a whole number, 5"),
         ({"resume": 1}, "resume", "true or false", "a whole number, 1"),
         ({"optimizer": 3}, "optimizer", "a table", "a whole number, 3"),
         ({"optimizer": {"rate": True}}, "optimizer.rate", "a finite number", "true"),
-        ({"optimizer": {"rate": float("nan")}}, "optimizer.rate", "a finite number", "nan"),
+        ({"optimizer": {"rate": float("nan")}}, "optimizer.rate", "a finite number", "number nan"),
         ({"optimizer": {"rate": "1e-4"}}, "optimizer.rate", "a finite number", "'1e-4'"),
         ({"optimizer": {"name": 1}}, "optimizer.name", "one of adamw, sgd", "1"),
         ({"warmup": {"rate": "x"}}, "warmup.rate", "a finite number", "'x'"),
@@ -151,6 +151,27 @@ def test_a_wrong_type_is_named(table, key: str, expected: str, found: str) -> No
     assert error.where == f"r.toml, key {key}"
     assert error.expected == expected
     assert found in error.found
+
+
+@pytest.mark.parametrize(
+    ("table", "remedy"),
+    [
+        ({"steps": 1.0}, "Give a whole number."),
+        ({"optimizer": {"rate": float("nan")}}, "Give a finite number."),
+        ({"resume": "true"}, "Numbers and true or false stand without quotes, strings with."),
+        ({"title": 5}, "Numbers and true or false stand without quotes, strings with."),
+        ({"tags": "a"}, 'Write tags = ["..."], or the like.'),
+        ({"betas": 1}, "Write betas = [1.0, 2.0], or the like."),
+        ({"warmup": True}, "Write warmup = { rate = 0.0001 }, or the like."),
+        ({"extra": 1}, "Write extra = { KEY = 1.0 }, or the like."),
+        ({"data": 1}, 'Write data = [{ path = "..." }], or the like.'),
+        ({"data": [1]}, 'Write data = { path = "..." }, or the like.'),
+    ],
+)
+def test_a_wrong_type_is_answered_with_how_it_is_written(
+    table: dict[str, Any], remedy: str
+) -> None:
+    assert wrong({"steps": 1} | table).remedy == remedy
 
 
 def test_a_wrong_choice_gets_the_nearest_one() -> None:
@@ -238,3 +259,5 @@ def test_a_setting_that_has_no_place(setting: str, found: str) -> None:
     with pytest.raises(ConfigError) as caught:
         override({"a": 5, "d": [{"e": 3}]}, setting)
     assert found in caught.value.found
+    if "=" not in setting:
+        assert caught.value.remedy == f"Write {setting}=VALUE."

@@ -68,7 +68,7 @@ def test_the_pool_holds_every_text_once() -> None:
     ("line", "found"),
     [
         (b"{", "what JSON does not allow"),
-        (b'{"pos": ["a"]}', "no query text"),
+        (b'{"pos": ["a"]}', "no query"),
         (b'{"query": "q", "pos": []}', "an empty pos"),
         (b'{"query": "q", "pos": ["a"], "neg": [1]}', "neg that is not a list"),
         (b'{"query": "q", "pos_id": "c"}', "'c'"),

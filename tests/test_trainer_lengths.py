@@ -93,6 +93,7 @@ def test_errors(tmp_path: Path, split: Runner, tiny_checkpoint: Path) -> None:
     model = ("--model", tiny_checkpoint, "--out", tmp_path / "o")
     for bounds in ((5, 10), (0, 10, 10), (0, 9, 8)):
         said = split.fail(path, *model, "--lengths", *bounds)
+        assert said.startswith("usage:")  # and status 2
         assert "--lengths: expected 0, then ever larger numbers" in said
     split(path, *model)
     assert [each.name for each in (tmp_path / "o").iterdir()] == ["a_len-0-500.jsonl"]

@@ -281,6 +281,10 @@ def test_a_silent_endpoint_ends_the_run(tmp_path: Path, server: FakeEndpoint, as
     server.answer = one_after_the_other(*2 * [*9 * [500], "What turns?"], 500, 500)
     report = ask(corpus, *options(server, other, "--tries", 1, "--concurrency", 1))
     assert (report["written"], report["given_up"]) == (2, 20)  # now and then is no silence
+    server.answer = lambda prompt: 500  # never, however few are asked
+    few = make_corpus(tmp_path, 3)
+    said = ask.fail(few, *options(server, tmp_path / "none", "--tries", 1))
+    assert "found none to 3 questions in a row, last status_500" in said
     server.answer = lambda prompt: 401
     assert "status 401 Unauthorized: {" in ask.fail(corpus, *options(server, out))
     assert len(read(out)) == 1

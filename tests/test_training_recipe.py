@@ -42,6 +42,35 @@ def test_every_recipe_of_the_project_is_valid() -> None:
     assert changed.start.lora == Lora(rank=4)
 
 
+def test_a_development_without_sets_is_switched_off() -> None:
+    assert make_recipe(development=Development(())).development is None
+    assert make_recipe("retromae", development=Development(())).development is None
+    assert make_recipe(development=Development(("x",))).development is not None
+
+
+def test_no_position_table_fills_the_memory() -> None:
+    assert Start("x", max_length=131_072).max_length == 131_072
+    with pytest.raises(ConfigError, match="max_length = 100000000, not at most 131072"):
+        read_recipe(MINI, ["start.max_length=100000000"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("objective.modes=dense", 'Write modes = ["dense"], or the like.'),
+        ("start.lora=true", "Write lora = { rank = 16 }, or the like."),
+        ("refresh.rules.ranks=5", "Write ranks = [1, 2], or the like."),
+        ('development.sets="x"', 'Write sets = ["..."], or the like.'),
+        ("optimiser.steps=2.5", "Give a whole number."),
+        ("optimiser.learning_rate=nan", "Give a finite number."),
+    ],
+)
+def test_a_setting_of_another_type_is_shown_as_it_is_written(setting: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_recipe(MINI, [setting])
+    assert caught.value.remedy == remedy
+
+
 def test_the_defaults_are_those_of_the_paper() -> None:
     """arXiv 2402.03216v4, sections 3.3 and 4; m3_loss has the formula."""
     objective = make_recipe().losses
@@ -153,7 +182,6 @@ def test_what_just_lies_in_range_is_taken() -> None:
 
 def test_what_is_measured_and_mined_between_steps() -> None:
     for table, settings, found in (
-        (Development, {"sets": ()}, r"sets = \[\], not at least one"),
         (Development, {"sets": ("x",), "every": -1}, "every = -1, not at least 0"),
         (Development, {"sets": ("x",), "max_length": 2}, "max_length = 2, not at least 3"),
         (Refresh, {"every": 0}, "every = 0, not at least 1"),

@@ -113,7 +113,6 @@ def test_ten_stops_change_no_bit(
     assert [line["step"] for line in read_log(tmp_path / "stopped")] == list(range(1, 13))
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is dep:FutureWarning")
 @pytest.mark.parametrize("kind", ["retromae", "contrastive", "cached", "lora", "bf16"])
 def test_every_kind_of_run_resumes_exactly(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

@@ -13,14 +13,15 @@ from torch import nn
 from training_runs import changed, copy_weights, starting
 
 from m3search.encoder import Encoder
-from m3search.errors import ArtifactError, ConfigError
+from m3search.errors import ArtifactError, ConfigError, M3Error
 from m3search.model.checkpoint import load_checkpoint, read_info
+from m3search.training.imitation import Teacher
 from m3search.training.inputs import Lora
-from m3search.training.recipe import Objective, Recipe
+from m3search.training.mining.reranker import Reranker
+from m3search.training.recipe import Distillation, Objective, Recipe
 from m3search.training.run import Run
 from m3search.training.start import average_backbone, positions_of, start_model
 
-quiet_peft = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is dep:FutureWarning")
 LORA = Lora(rank=2, targets=("query", "output.dense"))
 
 
@@ -31,6 +32,27 @@ def saved(recipe: Recipe, folder: Path, steps: int = 0) -> Path:
         run.train_step()
     run.save()
     return folder
+
+
+@pytest.mark.parametrize("name", ["nowhere", "checkpoints/nowhere"])
+def test_a_start_that_is_nowhere_is_named_by_its_setting(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("no connection")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    teacher = Distillation(name)
+    for setting, load in (
+        ("start.checkpoint", lambda: start_model(starting(recipe, checkpoint=name).start)),
+        ("distillation.teacher", lambda: Teacher(teacher, torch.device("cpu"), half=False)),
+        ("reranker", lambda: Reranker.load(name)),
+    ):
+        with pytest.raises(M3Error) as caught:
+            load()
+        assert caught.value.where.startswith(setting)
+        assert name in str(caught.value)
+        assert not any(word in str(caught.value) for word in ("--model", "m3-mini"))
 
 
 @pytest.mark.parametrize("name", ["query_max_length", "passage_max_length"])
@@ -121,7 +143,6 @@ def test_a_longer_limit_extends_the_positions(
     assert abs(float((encoder.encode([long]).dense * half).sum()) - 1) > 1e-6
 
 
-@quiet_peft
 def test_adapters_and_heads_alone_are_trained(recipe: Recipe, tmp_path: Path) -> None:
     adapted = starting(recipe, lora=replace(LORA, dropout=0.4), dropout=0.3)
     run = Run(adapted, tmp_path / "run")
@@ -143,7 +164,6 @@ def test_adapters_and_heads_alone_are_trained(recipe: Recipe, tmp_path: Path) ->
     assert run.optimiser.param_groups[0]["base_lr"] == recipe.optimiser.learning_rate
 
 
-@quiet_peft
 @pytest.mark.parametrize("start_weight", [0.0, 0.25])
 def test_adapters_are_merged_into_the_finished_encoder(
     recipe: Recipe, tmp_path: Path, start_weight: float
@@ -158,7 +178,7 @@ def test_adapters_are_merged_into_the_finished_encoder(
     scale = LORA.alpha / LORA.rank
     moved = 0
     for name, found in finished.backbone.state_dict().items():
-        place = f"backbone.base_model.model.{name}"
+        place = f"backbone.model.{name}"
         expected = start[name]
         stem = place.removesuffix(".weight")
         if f"{stem}.lora_A.default.weight" in before:
@@ -176,7 +196,6 @@ def test_adapters_are_merged_into_the_finished_encoder(
     assert torch.equal(loaded.sparse_linear.weight, head)
 
 
-@quiet_peft
 def test_activation_checkpointing_gives_adapters_the_same_gradients(
     recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -191,7 +210,18 @@ def test_activation_checkpointing_gives_adapters_the_same_gradients(
     torch.testing.assert_close(found[1], found[0])
 
 
-@quiet_peft
+def test_activation_checkpointing_is_quiet(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        "transformers.utils.generic.logger.warning_once", lambda text, *_: said.append(text)
+    )
+    batches = replace(recipe.batches, activation_checkpointing=True)
+    Run(replace(recipe, batches=batches), tmp_path).train_step()
+    assert said == []
+
+
 @pytest.mark.parametrize("targets", [("nope",), ("query", "nope"), ("uery",), ("LayerNorm", "key")])
 def test_an_unknown_target_is_answered_with_the_linear_layers(
     recipe: Recipe, tmp_path: Path, targets: tuple[str, ...]

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import pytest
 import torch
-from killing import kill_at_each_call
+from killing import kill_at_each_call, largest_file
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.training.inputs import Data, Lora, Source, Start
@@ -69,6 +69,57 @@ def save_half(state: dict[str, Any], file: BinaryIO, whole: Any = torch.save) ->
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def test_a_disk_that_takes_no_more_leaves_the_state_before_and_its_room(tmp_path: Path) -> None:
+    with largest_file(5000), pytest.raises(ArtifactError, match=r"then start again\."):
+        save(tmp_path, 1)
+    assert not list(tmp_path.iterdir())
+    save(tmp_path, 1)
+    with largest_file(5000), pytest.raises(ArtifactError) as caught:
+        save(tmp_path, 2)
+    error = caught.value
+    assert error.where == str(tmp_path / "training_state.pt.partial")
+    assert error.found.startswith("File too large (")
+    assert error.remedy == "Free space on the disk, then go on with --resume."
+    assert [path.name for path in tmp_path.iterdir()] == ["training_state.pt"]
+    check_state(tmp_path, 1)
+
+
+def test_an_error_that_no_disk_made_is_a_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError, match="no such operator"):
+        save(tmp_path, 1)
+
+
+def test_a_folder_without_a_state_may_be_started_in(tmp_path: Path) -> None:
+    model, optimiser, recipe = make_parts()
+    with pytest.raises(ArtifactError, match=r"found none\. Start without --resume into the same"):
+        load_state(tmp_path, model, optimiser, recipe, [])
+    (tmp_path / "config.json").write_text("{}")  # a checkpoint, which is not written over
+    with pytest.raises(ArtifactError, match=r"Start without --resume into another folder"):
+        load_state(tmp_path, model, optimiser, recipe, [])
+
+
+def test_a_damaged_state_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "training_state.pt").write_bytes(b"no archive at all")
+    model, optimiser, recipe = make_parts()
+    with pytest.raises(ArtifactError) as caught:
+        load_state(tmp_path, model, optimiser, recipe, [])
+    assert caught.value.found == "UnpicklingError: Weights only load failed"
+
+
+def test_more_steps_need_a_run_of_their_own(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    model, optimiser, recipe = make_parts()
+    longer = replace(recipe, optimiser=Optimiser(steps=20))
+    with pytest.raises(ConfigError, match=r"start a new one from its folder \(start\.checkpoint\)"):
+        load_state(tmp_path, model, optimiser, longer, [])
+
+
 def test_a_kill_at_any_call_of_the_system_leaves_a_whole_state(tmp_path: Path) -> None:
     save(tmp_path, 1)
     kills = 0
@@ -99,7 +150,7 @@ def test_another_setting_is_named_with_both_values(tmp_path: Path) -> None:
     save(tmp_path, 1)
     model, optimiser, recipe = make_parts()
     for other, old, new in (
-        (replace(recipe, optimiser=Optimiser(steps=8)), "optimiser.steps = 9", " = 8"),
+        (replace(recipe, optimiser=Optimiser(9, seed=8)), "optimiser.seed = 42", " = 8"),
         (replace(recipe, start=Start("x", lora=Lora())), "start.lora = None", "'rank': 16"),
         (replace(recipe, data=Data((Source("*", 2.0),))), "data.sources = ", "'weight': 2.0"),
     ):

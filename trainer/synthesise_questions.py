@@ -131,9 +131,9 @@ def ask_all(
     """Each with its question, in their order; None where there is no good one.
 
     `threads` are asked at a time. An endpoint that has failed `MOST_FAILURES` times in a row ends
-    it with a ConfigError.
+    it with a ConfigError, and so does one that has answered none of the questions.
     """
-    failures = 0
+    failures, answered, reason = 0, False, ""
     remaining = iter(asked)
     pool = ThreadPoolExecutor(threads)
     waiting: deque[tuple[Asked, Future[str | None]]] = deque()
@@ -142,17 +142,19 @@ def ask_all(
             for each in islice(remaining, 2 * threads - len(waiting)):
                 waiting.append((each, pool.submit(writer.write, each)))
             if not waiting:
-                return
+                break
             each, future = waiting.popleft()
             question = None
             try:
                 question = future.result()
-                failures = 0
+                failures, answered = 0, True
             except NoAnswerError as error:
-                failures += 1
+                failures, reason = failures + 1, str(error)
                 if failures >= MOST_FAILURES:
-                    raise _silent(failures, str(error)) from error
+                    raise _silent(failures, reason) from error
             yield each, question
+        if failures and not answered:
+            raise _silent(failures, reason)
     finally:
         writer.endpoint.stop()
         pool.shutdown(wait=False, cancel_futures=True)

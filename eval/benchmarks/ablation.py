@@ -38,6 +38,7 @@ from ablation_report import (
     summarise,
     to_markdown,
 )
+from ending import run
 from measuring import machine
 
 from m3search.encoder import Encoder
@@ -226,4 +227,4 @@ def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from ending import run
 
 from m3search.corpus import document_text, read_corpus
 from m3search.encoder import Encoder
@@ -73,4 +74,4 @@ def compare(seconds: dict[str, float], documents: int, tokens: int) -> dict[str,
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

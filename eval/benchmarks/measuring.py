@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
+import io
 import json
 import os
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,7 +145,10 @@ def die_first() -> None:
 
 
 def measure_apart(script: str, checkpoint: str, trial: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What `script CHECKPOINT --trial` prints in a process of its own; None without the memory."""
+    """What `script CHECKPOINT --trial` prints in a process of its own; None without the memory.
+
+    Where that process ends with an error, its own words stand on stderr and this one ends, too.
+    """
     # large blocks come from the system and go back to it, so that resident is what is held
     sizes = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 25)}
     command = [sys.executable, script, checkpoint, "--trial", json.dumps(trial)]
@@ -152,9 +158,26 @@ def measure_apart(script: str, checkpoint: str, trial: Mapping[str, Any]) -> dic
     if done.returncode < 0 or "OutOfMemoryError" in done.stderr or "allocate memory" in done.stderr:
         return None
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+        sys.stderr.write(done.stderr)
+        sys.exit(done.returncode)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def import_theirs() -> Any:
+    """FlagEmbedding's M3 model for training; ConfigError where it is not installed."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            from FlagEmbedding.finetune.embedder.encoder_only.m3 import modeling
+        except ImportError as error:
+            raise ConfigError(
+                "FlagEmbedding",
+                expected="the package, which this compares with",
+                found=str(error),
+                remedy="Install it: pip install -c constraints.txt -e '.[test]'.",
+            ) from error
+    return modeling.EncoderOnlyEmbedderM3Model
 
 
 def machine() -> dict[str, Any]:

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from ending import run
 from measuring import publish
 
 from m3search.errors import ConfigError
@@ -284,4 +285,4 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

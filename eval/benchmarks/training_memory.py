@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from ending import run
 from measuring import (
     GB,
     TrainingStep,
@@ -258,6 +259,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the JSON goes here instead of stdout")
     parser.add_argument("--trial", type=json.loads, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if len(set(asked.batches)) < 2:
+        given = " ".join(map(str, asked.batches))
+        parser.error(f"argument --batches: a line needs two different numbers, found {given}")
     if asked.trial:
         print(json.dumps(measure_here(asked.checkpoint, asked.trial)))
         return
@@ -280,4 +284,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

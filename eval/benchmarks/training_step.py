@@ -20,13 +20,10 @@ and that many embeddings: FlagEmbedding holds a (passages, length, vocabulary) t
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -34,10 +31,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from ending import run
 from measuring import (
     GB,
     TrainingStep,
     die_first,
+    import_theirs,
     make_resident,
     measure_apart,
     peak_bytes,
@@ -101,14 +100,9 @@ class FlagEmbeddingStep:
         queries: Sequence[Ids],
         passages: Sequence[Ids],
     ) -> None:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            from FlagEmbedding.finetune.embedder.encoder_only.m3.modeling import (
-                EncoderOnlyEmbedderM3Model,
-            )
         self.device = Devices().device
         prepare(model, recipe)
-        self.model = EncoderOnlyEmbedderM3Model(
+        self.model = import_theirs()(
             {
                 "model": model.backbone,
                 "colbert_linear": model.colbert_linear,
@@ -297,4 +291,4 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

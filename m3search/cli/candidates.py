@@ -51,9 +51,12 @@ def parse_mode(mode: str) -> tuple[Mode, ...] | None:
     try:
         return modes_of(mode)
     except ConfigError as error:
-        raise ConfigError(
-            "--mode", expected=error.expected, found=error.found, remedy=error.remedy
-        ) from error
+        raise _wrong_option("--mode", error) from error
+
+
+def _wrong_option(option: str, error: ConfigError) -> typer.BadParameter:
+    told = f"expected {error.expected}, found {error.found}. {error.remedy}"
+    return typer.BadParameter(told, param_hint=option)
 
 
 def check_pool(pool: Pool) -> None:
@@ -73,13 +76,20 @@ def check_pool(pool: Pool) -> None:
             "an index has its own, which its documents were read to when it was made",
             param_hint="--max-length",
         )
-    Plan.check(1, 1, pool.modes, pool.weights, "exact", "union")
+    try:
+        Plan.check(1, 1, pool.modes, pool.weights, "exact", "union")
+    except ConfigError as error:
+        raise _wrong_option("--weights", error) from error
 
 
 def _implementation(pool: Pool) -> Implementation:
-    from m3search.evaluation.baselines import check_implementation
+    from m3search.evaluation.baselines import IMPLEMENTATIONS, check_implementation
 
-    return check_implementation(pool.bm25 or "bm25s", "--bm25")
+    name = pool.bm25 or "bm25s"
+    if name not in IMPLEMENTATIONS:
+        error = ConfigError.unknown("--bm25", name, IMPLEMENTATIONS)
+        raise _wrong_option("--bm25", error)
+    return check_implementation(name, "--bm25")
 
 
 def open_source(pool: Pool, stack: ExitStack) -> CandidateSource:

@@ -111,7 +111,7 @@ def mine_negatives(
     json: JsonOption = False,
 ) -> None:
     """Give training pairs hard negatives. They rank high for the query and are no answer."""
-    from m3search.training.mining.negatives import Tally, check_reranker
+    from m3search.training.mining.negatives import Tally
 
     started = time.perf_counter()
     _check_usage(pairs, index, corpus)
@@ -127,7 +127,7 @@ def mine_negatives(
         keep=keep,
         seed=seed,
     )
-    check_reranker(settings, reranker is not None)
+    _check_reranker(settings, reranker)
     pool = Pool(
         pairs=tuple(pairs),
         index=index,
@@ -155,10 +155,25 @@ def _check_usage(pairs: Sequence[Path], index: Path | None, corpus: Path | None)
 
 
 def _read_settings(**given: Any) -> MiningSettings:
-    from m3search.config import parse
+    """The rules; a value out of range is a usage error of its option."""
     from m3search.training.mining.rules import MiningSettings
 
-    return parse(MiningSettings, given, "options")
+    try:
+        return MiningSettings(**given)
+    except ValueError as error:
+        name = str(error).partition(" ")[0].replace("_", "-")
+        raise typer.BadParameter(str(error), param_hint=f"--{name}") from error
+
+
+def _check_reranker(settings: MiningSettings, reranker: str | None) -> None:
+    if settings.asks_reranker and reranker is None:
+        option = "--scores" if settings.teacher_scores else "--reranker-threshold"
+        raise typer.BadParameter("needs a cross-encoder: --reranker NAME", param_hint=option)
+    if reranker is not None and not settings.asks_reranker:
+        raise typer.BadParameter(
+            "needs something to do: --reranker-threshold X, --scores, or both",
+            param_hint="--reranker",
+        )
 
 
 def _parse_ranks(value: str) -> tuple[int, int]:

@@ -48,7 +48,9 @@ def train_model(
 ) -> None:
     """Train a checkpoint by a recipe. Metrics appear as it goes.
 
-    On several devices: torchrun --nproc-per-node N -m m3search train RECIPE.
+    Every key of a recipe, with type, default and meaning: trainer/RECIPES.md.
+
+    On several devices: torchrun --standalone --nproc-per-node N -m m3search train RECIPE.
     """
     from m3search.training.loop import read_recipe, train
     from m3search.training.state import STATE_FILE

@@ -79,7 +79,7 @@ def load_collection(wanted: EvaluationSet) -> Collection:
             expected=f"documents that are in {corpus_path.name}",
             found=f"{len(judged)} others: {_some(judged)}",
             remedy="Check that the files belong together, or count these as never found: "
-            "--set unknown_documents=keep.",
+            "--set unknown_documents=keep (of a recipe: development.unknown_documents).",
         )
     unknown = sum(name in judged for by_document in qrels.values() for name in by_document)
     guess = guess_language(sample.texts)

@@ -141,6 +141,10 @@ def modes_of(row: str, where: str = "rows") -> tuple[Mode, ...] | None:
         return MODES
     names = row.split("+")
     for name in names:
+        if name not in MODES and len(names) > 1 and name in ROWS:
+            remedy = f"{name} stands alone; joined by + are {', '.join(MODES)}."
+            expected = f"a sum of {', '.join(MODES)}"
+            raise ConfigError(where, expected=expected, found=repr(row), remedy=remedy)
         if name not in MODES:
             raise ConfigError.unknown(where, name, {*ROWS, *MODES})
     if len(set(names)) < len(names):

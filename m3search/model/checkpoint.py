@@ -31,8 +31,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from m3search.errors import ArtifactError
-from m3search.model.damage import reading
+from m3search.model.damage import reading, writing
 from m3search.model.layout import (
+    FULL_DISK,
     HEAD_FILES,
     TOKENIZER_FILES,
     CheckpointInfo,
@@ -117,7 +118,7 @@ def save_checkpoint(
     training starts from, and no encoder.
 
     The heads come last: a folder without them does not load, so one whose writing was cut short
-    is never taken for a checkpoint.
+    is never taken for a checkpoint. ArtifactError where the disk does not take it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in HEAD_FILES.values():
@@ -125,21 +126,23 @@ def save_checkpoint(
     state = {
         name: tensor.detach().to(dtype) for name, tensor in model.backbone.state_dict().items()
     }
-    with quiet_transformers():
+    with quiet_transformers(), writing(folder / "model.safetensors", remedy=FULL_DISK):
         model.backbone.save_pretrained(folder, state_dict=state)
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)  # safetensors writes for the owner alone
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     write_json(folder / "config.json", config | {"dtype": str(dtype).removeprefix("torch.")})
-    tokenizer.save_pretrained(folder)
+    with writing(folder / "tokenizer.json", remedy=FULL_DISK):
+        tokenizer.save_pretrained(folder)
     write_info(folder, model, info, heads)
     for head, mode in ((model.sparse_linear, "sparse"), (model.colbert_linear, "multi")):
         if mode not in heads:
             continue
         tensors = {key: value.detach().cpu().to(dtype) for key, value in head.state_dict().items()}
         partial = folder / f"{HEAD_FILES[mode]}.partial"
-        torch.save(tensors, partial)
-        partial.replace(folder / HEAD_FILES[mode])
+        with writing(partial, remedy=FULL_DISK):
+            torch.save(tensors, partial)
+            partial.replace(folder / HEAD_FILES[mode])
 
 
 def load_backbone(folder: Path) -> PreTrainedModel:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from m3search.errors import ArtifactError
+from m3search.model.damage import writing
 from m3search.model.modeling import POOLINGS, M3Model, Pooling
 
 FORMAT_VERSION = 1
+FULL_DISK = "Free space on the disk, then write it again; a training does with --resume."
 HEAD_FILES = {"sparse": "sparse_linear.pt", "multi": "colbert_linear.pt"}
 TOKENIZER_FILES = ("tokenizer.json", "sentencepiece.bpe.model", "spiece.model", "vocab.txt")
 _DECIDING = (  # globs of the files that decide the vectors
@@ -78,7 +80,9 @@ def read_info(folder: Path) -> CheckpointInfo:
 def stated_heads(folder: Path) -> tuple[str, ...]:
     """Modes whose heads belong to the folder: those that `m3.json` names, or both if it has one."""
     if (folder / "m3.json").exists():
-        return tuple(mode for mode in HEAD_FILES if mode in _read_json(folder / "m3.json")["heads"])
+        return tuple(
+            mode for mode in HEAD_FILES if mode in _read_json(folder / "m3.json").get("heads", ())
+        )
     has_one = any((folder / name).exists() for name in HEAD_FILES.values())
     return tuple(HEAD_FILES) if has_one else ()
 
@@ -140,6 +144,8 @@ def fingerprint(folder: Path) -> str:
 
 def check_folder(folder: Path) -> None:
     """ArtifactError unless the folder holds a configuration and both heads."""
+    if (folder / "m3.json").is_file() and (folder / "config.json").is_file():
+        _check_heads(folder)  # of a checkpoint that m3search wrote
     for name in ("config.json", *HEAD_FILES.values()):
         if not (folder / name).is_file():
             has = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else []
@@ -152,9 +158,39 @@ def check_folder(folder: Path) -> None:
             )
 
 
+def _check_heads(folder: Path) -> None:
+    """ArtifactError where a checkpoint that m3search wrote has not the heads of all modes."""
+    if all((folder / name).is_file() for name in HEAD_FILES.values()):
+        return
+    read_info(folder)  # raises where m3.json itself is what is wrong
+    stated = stated_heads(folder)
+    lost = [HEAD_FILES[mode] for mode in stated if not (folder / HEAD_FILES[mode]).is_file()]
+    untrained = [mode for mode in HEAD_FILES if mode not in stated]
+    there = " and ".join(("dense", *stated))
+    if lost:
+        raise ArtifactError(
+            str(folder),
+            expected=f"an M3 checkpoint with {lost[0]}, which its m3.json names",
+            found="no such file",
+            remedy="Copy the checkpoint again; if it was not written to its end, go on with the "
+            "training that writes it (--resume).",
+        )
+    if untrained:
+        modes = ", ".join(f'"{mode}"' for mode in untrained)
+        raise ArtifactError(
+            str(folder),
+            expected="an M3 checkpoint with the heads of dense, sparse and multi",
+            found=f"{there}, and none of {' and '.join(untrained)}",
+            remedy="Fine-tune from this folder (m3search train, start.checkpoint) with "
+            f"objective.modes = [{modes}] and start.fix_encoder = true, which trains what is "
+            "missing and leaves the rest, or with all three modes.",
+        )
+
+
 def write_json(path: Path, value: Any) -> None:
     """One JSON value, indented, in UTF-8."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with writing(path, remedy=FULL_DISK):
+        path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _foreign_pooling(folder: Path) -> Pooling:

@@ -14,8 +14,11 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _UNNEEDED = ("*.onnx", "onnx/*", "*.msgpack", "*.h5", "*.ot", "openvino/*", "imgs/*", "*.jsonl")
 
 
-def resolve(name: str | Path | None) -> tuple[str, Path]:
+def resolve(name: str | Path | None, setting: str | None = None) -> tuple[str, Path]:
     """The canonical name of a model and the folder that holds it.
+
+    setting: where it is named, such as "start.checkpoint", for the errors; None is the model of a
+    search, which has a default.
 
     None is the embedded default; then an embedded name, an existing folder, a hub name
     (``owner/model``, downloaded once through huggingface_hub) are tried in this order.
@@ -33,16 +36,19 @@ def resolve(name: str | Path | None) -> tuple[str, Path]:
             remedy="Give the folder that holds config.json.",
         )
     if _HUB_NAME.fullmatch(str(name)) and not str(name).startswith("."):
-        return str(name), _download(str(name))
+        return str(name), _download(str(name), setting)
+    default = f"one of {', '.join(EMBEDDED)}, a folder, or a hub name such as BAAI/bge-m3"
     raise ConfigError(
-        "model",
-        expected=f"one of {', '.join(EMBEDDED)}, a folder, or a hub name such as BAAI/bge-m3",
+        setting or "model",
+        expected="a folder, or a name of the Hugging Face hub (owner/model)"
+        if setting
+        else default,
         found=repr(str(name)),
         remedy="Check the spelling; no such folder exists.",
     )
 
 
-def _download(name: str) -> Path:
+def _download(name: str, setting: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -50,10 +56,13 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, ignore_patterns=list(_UNNEEDED)))
     except (OSError, ValueError, HfHubHTTPError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        remedy = (
+            "Go online once to download it, or copy the checkpoint to a folder and give its path"
+        )
+        default = "" if setting else "; without --model the embedded m3-mini works offline"
         raise ArtifactError(
-            name,
+            f"{setting} = {name!r}" if setting else name,
             expected="a local folder of this name, or the model on the Hugging Face hub",
             found=f"neither ({type(error).__name__}: {first})",
-            remedy="Go online once to download it, or copy the checkpoint to a folder and give "
-            "its path; without --model the embedded m3-mini works offline.",
+            remedy=f"{remedy}{default}.",
         ) from error

@@ -23,6 +23,7 @@ TYPES = ("normal", "symmetric_class", "symmetric_clustering", "symmetric_sts", "
 """what `type` may say; one whose two sides are alike has its prompt before both"""
 _BOTH_PROMPTED = ("symmetric_clustering", "symmetric_sts")
 DOCUMENTS = ".docs.jsonl"
+_ALONE = "a text alone, which only stage retromae reads, and distil from sources with texts = true"
 Documents = Mapping[str, Document]
 
 
@@ -112,9 +113,9 @@ def _referred(path: Path, documents: Documents, number: int, name: Any) -> Docum
 
 def _problem(record: Mapping[str, Any]) -> str:
     """What is wrong with a parsed line of pairs, or nothing."""
-    query, kind = record.get("query"), record.get("type")
-    if not isinstance(query, str) or not query.strip():
-        return "no query text"
+    kind = record.get("type")
+    if problem := _problem_of_query(record):
+        return problem
     for key in ("pos", "neg"):
         texts = record.get(key) or []
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -124,13 +125,22 @@ def _problem(record: Mapping[str, Any]) -> str:
         if problem := _problem_of_scores(record, key, len(texts)):
             return problem
     if not record.get("pos"):
-        return "an empty pos"
+        return "an empty pos" if "pos" in record else "no pos"
     for key in ("title", "prompt"):
         if record.get(key) is not None and not isinstance(record[key], str):
             return f"a {key} that is {json_type(record[key])}"
     if kind is not None and kind not in TYPES:
         return f"type {kind!r}, not one of {', '.join(TYPES)}"
     return ""
+
+
+def _problem_of_query(record: Mapping[str, Any]) -> str:
+    query = record.get("query")
+    if query is None:
+        return _ALONE if isinstance(record.get("text"), str) else "no query"
+    if not isinstance(query, str):
+        return f"{json_type(query)} as query"
+    return "" if query.strip() else "an empty query"
 
 
 def _problem_of_scores(record: Mapping[str, Any], key: str, count: int) -> str:

@@ -28,6 +28,7 @@ def development_sets(
             max_length=settings.max_length,
             measures=(MEASURE,),
             rows=rows,
+            unknown_documents=settings.unknown_documents,
         )
         for name in settings.sets
     )

@@ -99,7 +99,7 @@ class Teacher:
     """The encoder that is imitated; nothing of it is trained or saved."""
 
     def __init__(self, settings: Distillation, device: torch.device, *, half: bool) -> None:
-        folder = resolve(settings.teacher)[1]
+        folder = resolve(settings.teacher, "distillation.teacher")[1]
         self._pooling: Pooling = settings.pooling or read_info(folder).pooling
         self._tokenization = Tokenization(load_tokenizer(folder))
         self._backbone = load_backbone(folder).requires_grad_(False)

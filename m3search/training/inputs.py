@@ -7,10 +7,12 @@ from itertools import pairwise
 from pathlib import PurePath
 
 from m3search.model.modeling import Pooling
-from m3search.training.ranges import check_least, check_positive, check_share
+from m3search.training.ranges import check_least, check_most, check_positive, check_share
 
 SHORTEST = 3
 """tokens of a text of one piece: [CLS], the piece, [SEP]"""
+LONGEST = 131_072
+"""tokens; no encoder has learned positions for more, and a table for much more fills the memory"""
 BUCKETS = (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 
 
@@ -56,6 +58,7 @@ class Start:
     def __post_init__(self) -> None:
         check_least(self, 1, "multi_dim")
         check_least(self, SHORTEST, "max_length")
+        check_most(self, LONGEST, "max_length")
         check_share(self, "dropout", below=True)
         if self.lora and self.fix_encoder:
             raise ValueError("fix_encoder = true with lora: adapters would change the encoder")

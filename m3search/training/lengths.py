@@ -11,6 +11,7 @@ import numpy as np
 
 from m3search.model.tokenization import Tokenization
 from m3search.records import IntArray
+from m3search.stores.files import naming
 from m3search.training.recipe import Data
 from m3search.training.sources import Corpus, Passage
 
@@ -36,9 +37,12 @@ def passage_lengths(
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(f".{os.getpid()}.partial")
-        with partial.open("wb") as file:
-            np.save(file, lengths)
-        partial.replace(kept)
+        try:
+            with naming(kept), partial.open("wb") as file:
+                np.save(file, lengths)
+            partial.replace(kept)
+        finally:
+            partial.unlink(missing_ok=True)
     return lengths
 
 

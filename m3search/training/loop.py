@@ -14,7 +14,7 @@ from m3search.training.lengths import FOLDER as LENGTHS_FOLDER
 from m3search.training.recipe import Recipe
 from m3search.training.refreshing import FOLDER as MINED_FOLDER
 from m3search.training.run import Run
-from m3search.training.state import PARTIAL_FILE, STATE_FILE
+from m3search.training.state import PARTIAL_FILE, STATE_FILE, check_state
 from m3search.training.watching import METRICS_FILE, TENSORBOARD_FOLDER
 
 
@@ -64,13 +64,16 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def _check_out(folder: Path, recipe: Recipe, resume: bool) -> None:
     """Raises where a training would write over something that is not its own."""
-    if folder.is_dir() and resolve(recipe.start.checkpoint)[1].resolve() == folder.resolve():
+    start = resolve(recipe.start.checkpoint, "start.checkpoint")[1]
+    if folder.is_dir() and start.resolve() == folder.resolve():
         raise ConfigError(
             "out",
             expected="another folder than start.checkpoint",
             found=str(folder),
             remedy="Choose another folder; the start weights are not written over.",
         )
+    if resume:
+        check_state(folder)
     if resume or not folder.exists():
         return
     # of a run that ended before its first state

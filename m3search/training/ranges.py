@@ -16,6 +16,14 @@ def check_least(table: object, least: int, *names: str) -> None:
             raise ValueError(f"{name} = {value}, not at least {least}")
 
 
+def check_most(table: object, most: int, *names: str) -> None:
+    """Every named setting is None or a number up to `most`."""
+    for name in names:
+        value = getattr(table, name)
+        if value is not None and value > most:
+            raise ValueError(f"{name} = {value}, not at most {most}")
+
+
 def check_positive(table: object, *names: str) -> None:
     """Every named setting is a finite number above 0."""
     for name in names:

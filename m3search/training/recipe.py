@@ -122,18 +122,19 @@ class Development:
     """A quality measured while training runs: nDCG@10 of every mode that is trained."""
 
     sets: tuple[str, ...]
-    """folders with corpus.jsonl, queries.jsonl and qrels/<split>.tsv; relative to data.folder"""
+    """folders with corpus.jsonl, queries.jsonl and qrels/<split>.tsv; relative to data.folder; []
+    measures nothing"""
     every: int = 500
     """steps; 0 measures at the end only"""
     split: str = "test"
     max_length: int = 512
     """tokens of a document"""
+    unknown_documents: Literal["error", "keep"] = "error"
+    """judgements of documents that the corpus has not: "keep" counts them as never found"""
 
     def __post_init__(self) -> None:
         check_least(self, 0, "every")
         check_least(self, SHORTEST, "max_length")
-        if not self.sets:
-            raise ValueError("sets = [], not at least one")
 
 
 @dataclass(frozen=True)
@@ -199,10 +200,13 @@ class Recipe:
     distillation: Distillation | None = None
     """of distil alone"""
     development: Development | None = None
+    """None, also of a table without sets, measures nothing"""
     refresh: Refresh | None = None
     output: Output = field(default_factory=Output)
 
     def __post_init__(self) -> None:
+        if self.development is not None and not self.development.sets:
+            object.__setattr__(self, "development", None)
         self._check_tables()
         if self.stage not in ("contrastive", "finetune"):
             return

@@ -43,7 +43,7 @@ def start_model(start: Start) -> Started:
 
     A folder with only a part of an M3 checkpoint is an ArtifactError, never given new heads.
     """
-    _, folder = resolve(start.checkpoint)
+    _, folder = resolve(start.checkpoint, "start.checkpoint")
     info, heads = read_info(folder), stated_heads(folder)
     if len(heads) == len(HEAD_FILES):
         model, tokenizer, _ = load_checkpoint(folder)
@@ -99,6 +99,7 @@ def prepare(model: M3Model, recipe: Recipe) -> None:
         new, old = "activation_checkpointing_enable", "gradient_checkpointing_enable"
         enable = getattr(model.backbone, new if hasattr(model.backbone, new) else old)
         enable({"use_reentrant": False})  # transformers 5 has another name for it
+        model.backbone.config.use_cache = False  # an encoder has none, but its default asks for one
     if start.fix_encoder:
         model.backbone.requires_grad_(False).train(False)
     model.sparse_linear.requires_grad_("sparse" in recipe.heads)
@@ -114,7 +115,7 @@ def set_dropout(module: nn.Module, probability: float) -> None:
 
 def _with_adapters(backbone: PreTrainedModel, lora: Lora) -> PreTrainedModel:
     try:
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig, LoraModel
     except ImportError as error:
         raise ConfigError(
             "start.lora",
@@ -138,7 +139,8 @@ def _with_adapters(backbone: PreTrainedModel, lora: Lora) -> PreTrainedModel:
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets),
     )
-    return cast(PreTrainedModel, get_peft_model(backbone, config))
+    # the layers alone: what peft wraps around them asks transformers for a name it is to lose
+    return cast(PreTrainedModel, LoraModel(backbone, config, "default"))
 
 
 def average_backbone(model: M3Model, start: Start, start_weight: float) -> M3Model:
@@ -154,7 +156,7 @@ def average_backbone(model: M3Model, start: Start, start_weight: float) -> M3Mod
     if start.lora is not None:
         trained = cast(Any, deepcopy(trained)).merge_and_unload()
     if start_weight > 0:
-        backbone = load_backbone(resolve(start.checkpoint)[1])
+        backbone = load_backbone(resolve(start.checkpoint, "start.checkpoint")[1])
         positions = count_positions(trained.config.to_dict())
         if positions > count_positions(backbone.config.to_dict()):
             extend_positions(backbone, positions)

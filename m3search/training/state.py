@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from m3search.errors import ArtifactError, ConfigError
-from m3search.model.damage import reading
+from m3search.model.damage import reading, writing
 from m3search.training.recipe import Recipe
 from m3search.training.sources import Corpus
 
@@ -33,7 +33,8 @@ def save_state(
 ) -> None:
     """Replace the training state of `out` by the one after `step` optimiser steps.
 
-    A kill at any moment leaves the old state or the new one, whole.
+    A kill at any moment leaves the old state or the new one, whole. ArtifactError, and the old
+    one, where the disk does not take the new one.
     """
     state = {
         "format_version": FORMAT_VERSION,
@@ -43,11 +44,27 @@ def save_state(
         "recipe": json.dumps(_identity(recipe)),
         "data": [corpus.fingerprint for corpus in corpora],
     }
-    with (out / PARTIAL_FILE).open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    (out / PARTIAL_FILE).replace(out / STATE_FILE)
+    partial = out / PARTIAL_FILE
+    then = "go on with --resume" if (out / STATE_FILE).exists() else "start again"
+    with writing(partial, remedy=f"Free space on the disk, then {then}."):
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(out / STATE_FILE)
+
+
+def check_state(out: Path) -> None:
+    """ArtifactError where the folder has no state to go on from."""
+    if (out / STATE_FILE).is_file():
+        return
+    other = " into another folder" if (out / "config.json").exists() else " into the same folder"
+    raise ArtifactError(
+        str(out),
+        expected=f"the state of a training that was stopped ({STATE_FILE})",
+        found="none",
+        remedy=f"Start without --resume{other}.",
+    )
 
 
 def load_state(
@@ -66,6 +83,7 @@ def load_state(
     Raises ArtifactError without a sound state, ConfigError if it was made by another recipe or
     from other data. Where the data lie and what `output` says may change.
     """
+    check_state(out)
     path = out / STATE_FILE
     state = _read(path)
     difference = _difference(json.loads(state["recipe"]), json.loads(json.dumps(_identity(recipe))))
@@ -74,7 +92,7 @@ def load_state(
             str(path),
             expected=f"the recipe that this training started with ({difference[1]})",
             found=difference[2],
-            remedy=f"Set {difference[0]} back, or start without --resume into another folder.",
+            remedy=_way_on(difference[0]),
         )
     for corpus, fingerprint in zip(corpora, state["data"], strict=True):
         if corpus.fingerprint != fingerprint:
@@ -107,6 +125,16 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
             raise ValueError("not a training state of this version")
     return state
+
+
+def _way_on(setting: str) -> str:
+    """What to do where a setting is not that of the state."""
+    if setting != "optimiser.steps":
+        return f"Set {setting} back, or start without --resume into another folder."
+    return (
+        "Set it back: the learning rate of every step follows from it. For more steps let this run "
+        "end, then start a new one from its folder (start.checkpoint) into another."
+    )
 
 
 def _identity(recipe: Recipe) -> dict[str, Any]:

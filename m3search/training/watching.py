@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from m3search.errors import ConfigError, M3Error
+from m3search.stores.files import naming
 from m3search.training.finetuning import Metrics
 
 METRICS_FILE = "metrics.jsonl"
@@ -62,14 +63,16 @@ class Log:
         self, folder: Path, *, tensorboard: bool, report: Callable[[Metrics], None] | None
     ) -> None:
         self._board = _summary_writer(folder / TENSORBOARD_FOLDER) if tensorboard else None
-        self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
+        self._path = folder / METRICS_FILE
+        self._file = self._path.open("a", encoding="utf-8")
         self._report = report
 
     def write(self, metrics: Metrics) -> None:
         """One line of seven digits a number, on disk when this returns."""
         line = {name: float(f"{value:.7g}") for name, value in metrics.items()}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
         if self._board is not None:
             for name, value in metrics.items():
                 self._board.add_scalar(name, value, int(metrics["step"]))
@@ -79,7 +82,8 @@ class Log:
 
     def close(self) -> None:
         """Ends both."""
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
         if self._board is not None:
             self._board.close()
 
@@ -89,7 +93,9 @@ def cut_log(folder: Path, step: int) -> None:
     log = folder / METRICS_FILE
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
     kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
-    log.write_text("".join(kept), encoding="utf-8")
+    if kept != lines or not log.exists():
+        with naming(log):
+            log.write_text("".join(kept), encoding="utf-8")
 
 
 def _summary_writer(folder: Path) -> Any:

@@ -95,8 +95,8 @@ def check_reranker(settings: MiningSettings, given: bool) -> None:
     if settings.asks_reranker != given:
         raise ConfigError(
             "reranker",
-            expected="one where a threshold or teacher scores are asked" if not given else "none",
-            found="none" if not given else "one, but neither a threshold nor teacher scores",
+            expected="one where reranker_threshold or teacher_scores asks it, and only there",
+            found="one that neither asks" if given else "none",
             remedy="Give a reranker together with what it is to do.",
         )
 

@@ -65,7 +65,7 @@ class Reranker:
         pairs lose tokens of the longer text. device and dtype as for `Encoder.load`.
         Raises ArtifactError for a bad checkpoint, ConfigError for a bad setting.
         """
-        _, folder = resolve(name)
+        _, folder = resolve(name, "reranker")
         model = _load_classifier(folder)
         positions = count_positions(model.config.to_dict())
         length = min(MAX_LENGTH, positions) if max_length is None else max_length
