@@ -12,6 +12,7 @@ import torch
 
 from m3search.errors import ArtifactError
 from m3search.model.checkpoint import load_checkpoint
+from m3search.training.lengths import passage_lengths
 from m3search.training.loop import train
 from m3search.training.mining.rules import MiningSettings
 from m3search.training.recipe import Recipe, Refresh
@@ -62,6 +63,22 @@ def test_from_a_refresh_on_mined_negatives_are_drawn(
         assert not any(f"The {kind} of the {subject}:" in text for text in line["neg"])
     first, second = (mined_file(out, step).read_bytes() for step in (2, 4))
     assert first != second  # another model, other negatives
+
+
+def test_mined_negatives_count_in_the_lengths_of_their_passages(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    pairs = tmp_path / "data" / "pairs.jsonl"
+    longer = {"query": "what bread", "pos": ["bread use " * 12], "neg": ["Nothing."]}
+    pairs.write_text(pairs.read_text() + json.dumps(longer) + "\n")
+    out = train(recipe, tmp_path / "out")  # keeps the lengths with the negatives of the files
+    run = Run(recipe, out)
+    run.step = 4
+    before = run.sampler._lengths[0]
+    run._take_negatives(4)
+    (corpus,) = run.corpora
+    wanted = passage_lengths(corpus, run.tokenization, recipe.data)
+    assert run.sampler._lengths[0].tolist() == wanted.tolist() != before.tolist()
 
 
 def test_candidates_are_weighed_as_the_recipe_says(recipe: Recipe, tmp_path: Path) -> None:

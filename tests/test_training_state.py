@@ -42,6 +42,27 @@ def check_state(out: Path, step: int) -> None:
     assert all(bool((parameter == step).all()) for parameter in model.parameters())
 
 
+def test_a_state_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, int]] = []
+    sync, replace_file = os.fsync, Path.replace
+
+    def note_sync(number: int) -> None:
+        done.append(("sync", os.fstat(number).st_size))
+        sync(number)
+
+    def note_replace(path: Path, target: Path) -> Path:
+        done.append(("replace", path.stat().st_size))
+        return replace_file(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    save(tmp_path, 1)
+    size = (tmp_path / "training_state.pt").stat().st_size
+    assert done[:2] == [("sync", size), ("replace", size)]
+
+
 def test_a_kill_while_the_state_is_saved_leaves_the_one_before(tmp_path: Path) -> None:
     save(tmp_path, 1)
     child = os.fork()
