@@ -71,6 +71,8 @@ def test_mined_negatives_count_in_the_lengths_of_their_passages(
     pairs = tmp_path / "data" / "pairs.jsonl"
     longer = {"query": "what bread", "pos": ["bread use " * 12], "neg": ["Nothing."]}
     pairs.write_text(pairs.read_text() + json.dumps(longer) + "\n")
+    rules = MiningSettings(ranks=(0, 17), negatives=16)  # every other passage
+    recipe = replace(recipe, refresh=replace(recipe.refresh, rules=rules))
     out = train(recipe, tmp_path / "out")  # keeps the lengths with the negatives of the files
     run = Run(recipe, out)
     run.step = 4
