@@ -280,3 +280,14 @@ def test_the_ablation_trains_each_cell_once_and_reports(
     asked.steps = 2
     with pytest.raises(ConfigError, match="same settings"):
         ablation.Ablation(asked).run()
+
+
+def test_a_result_names_no_place_of_a_machine(tmp_path: Path) -> None:
+    asked = argparse.Namespace(
+        checkpoint=str(tmp_path), data=tmp_path / "train", sets=[tmp_path / "a", tmp_path / "b"],
+        cases=["equal", "mixed"], rounds=3, vocabulary=None, out=tmp_path / "x", trial=None,
+    )  # fmt: skip
+    assert measuring.settings_of(asked) == {
+        "checkpoint": tmp_path.name, "data": "train", "sets": ["a", "b"],
+        "cases": ["equal", "mixed"], "rounds": 3, "vocabulary": None,
+    }  # fmt: skip

@@ -39,7 +39,7 @@ from ablation_report import (
     to_markdown,
 )
 from ending import run
-from measuring import machine
+from measuring import machine, settings_of
 
 from m3search.encoder import Encoder
 from m3search.errors import ConfigError
@@ -182,7 +182,7 @@ def write_report(asked: argparse.Namespace) -> None:
     """Trains what is missing; writes and prints the report of all."""
     started = time.perf_counter()
     summary = summarise(results := Ablation(asked).run())
-    settings = {name: str(value) for name, value in (vars(asked) | machine()).items()}
+    settings = settings_of(asked) | machine()
     asked.out.mkdir(parents=True, exist_ok=True)
     shown = to_markdown(summary, settings)
     (asked.out / "report.md").write_text(shown, encoding="utf-8")

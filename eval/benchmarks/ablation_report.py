@@ -114,7 +114,7 @@ def summarise(results: Results) -> dict[str, Any]:
     return {"cells": cells, "differences": gains}
 
 
-def to_markdown(summary: Mapping[str, Any], settings: Mapping[str, str]) -> str:
+def to_markdown(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """The report: a table of cells, one of differences, what it was made with."""
     cells = [["trained with", "set", *ROWS]]
     for cell, sets in summary["cells"].items():

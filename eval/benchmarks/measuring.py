@@ -186,11 +186,25 @@ def machine() -> dict[str, Any]:
     return {"device": gpu or "cpu", "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
+def settings_of(asked: argparse.Namespace) -> dict[str, Any]:
+    """What a result was made with; of paths the names alone, as the rest says nothing elsewhere."""
+    return {
+        name: _name(value) for name, value in vars(asked).items() if name not in ("out", "trial")
+    }
+
+
+def _name(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_name(each) for each in value]
+    if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_dir()):
+        return Path(value).name
+    return value
+
+
 def publish(asked: argparse.Namespace, result: Mapping[str, Any], shown: str) -> None:
     """The table for people on stderr; the JSON in the file `asked.out` or on stdout."""
     print(shown, file=sys.stderr)
-    settings = {name: str(value) for name, value in vars(asked).items()}
-    text = json.dumps({"machine": machine(), "settings": settings, **result}, indent=2)
+    text = json.dumps({"machine": machine(), "settings": settings_of(asked), **result}, indent=2)
     if asked.out is None:
         print(text)
     else:
