@@ -57,8 +57,9 @@ def test_train_passes_its_options_on(
     assert (early.code, "before the first state was saved" in early.err) == (130, True)
     out.mkdir()
     (out / "training_state.pt").write_bytes(b"saved")
-    stopped = m3("train", "mini.toml", "--out", str(out))
+    stopped = m3("train", "mini.toml", "--set", 'a=["x y"]', "--out", str(out))
     assert stopped.code == 130
-    assert f"go on with: m3search train mini.toml --out {out} --resume" in stopped.err
+    told = f"go on with: m3search train mini.toml '--set=a=[\"x y\"]' --out={out} --resume"
+    assert told in stopped.err
     wrong = m3("train", "mini.toml", "--set", "stepz=1")
     assert (wrong.code, "Did you mean 'steps'?" in wrong.err) == (1, True)

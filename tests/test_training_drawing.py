@@ -4,59 +4,20 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from drawing_batches import asking, draw_from, masked_texts, settings
 
-from m3search.training.drawing import Batch, draw, written
-from m3search.training.inputs import Data, Source
+from m3search.training.drawing import Batch, written
 from m3search.training.keys import text_key
 from m3search.training.losses import Teacher, m3_loss
 from m3search.training.recipe import Objective
 from m3search.training.sources import Passage, Question
 
 LONG = " ".join(f"word{i:02}" for i in range(20))  # 139 characters
-
-
-def settings(**changes: Any) -> Data:
-    return Data((Source("*"),), **{"title_probability": 0.0} | changes)
-
-
-def asking(
-    *queries: str, text: str, negatives: Sequence[str] = (), scores: Sequence[float] = ()
-) -> Passage:
-    """A passage whose questions have the same negatives; the first score is that of the passage."""
-    score, rest = (scores[0], tuple(scores[1:])) if scores else (None, ())
-    return Passage(text, "", tuple(Question(q, tuple(negatives), score, rest) for q in queries))
-
-
-def draw_from(
-    passages: Sequence[Passage],
-    seed: int = 0,
-    known: Sequence[Passage] = (),
-    own_negatives_only: bool = False,
-    **changes: Any,
-) -> Batch:
-    """known: passages that the questions have elsewhere."""
-    positives: dict[str, set[bytes]] = {}
-    for passage in (*passages, *known):
-        for question in passage.questions:
-            positives.setdefault(question.text, set()).add(text_key(passage.text))
-    return draw(
-        passages,
-        settings(**changes),
-        random.Random(seed),
-        positives,
-        own_negatives_only=own_negatives_only,
-    )
-
-
-def masked_texts(batch: Batch, query: str) -> set[str]:
-    row = batch.masked[batch.queries.index(query)]
-    return {text for text, masked in zip(batch.passages, row, strict=True) if masked}
 
 
 def test_what_a_batch_is_made_of() -> None:
@@ -125,30 +86,6 @@ def test_other_positives_of_a_query_are_masked() -> None:
     assert masked_texts(batch, "other") == {"elsewhere"}
 
 
-def test_a_positive_by_another_name_is_masked() -> None:
-    """Other spaces or capitals, or a title before it: the text is the same."""
-    passages = [
-        Passage("a b\nc", "T", (Question("q", ("a  b c ", "a b", "A b c", "a b d")),)),
-        asking("r", text="other", negatives=[" a b c"]),
-    ]
-    batch = draw_from(passages, negatives=4, title_probability=1.0)
-    assert batch.passages[0] == "T\na b\nc"
-    assert masked_texts(batch, "q") == {"a  b c ", "A b c", " a b c"}
-    assert masked_texts(batch, "r") == set()
-    assert not batch.masked[[0, 1], batch.targets].any()
-
-
-def test_a_passage_twice_in_a_batch_is_no_negative_of_itself() -> None:
-    passage = Passage("text", "T", (Question("q1"), Question("q2")))
-    seen = set()
-    for seed in range(20):
-        batch = draw_from([passage, passage], seed, title_probability=0.5)
-        seen.add(tuple(batch.passages))
-        off = ~np.eye(len(batch.passages), dtype=bool)[batch.targets]
-        assert (batch.masked == off).all()
-    assert seen == {("text",), ("T\ntext",), ("text", "T\ntext"), ("T\ntext", "text")}
-
-
 def test_own_negatives_only_masks_exactly_all_others() -> None:
     passages = [
         asking("q", text="a", negatives=["x", "y", "both"]),
@@ -210,13 +147,13 @@ def test_behind_the_last_candidate_there_is_none() -> None:
 @pytest.mark.parametrize("teacher", ["kl", "listwise"])
 def test_what_is_masked_is_no_candidate_of_a_teacher(teacher: Any) -> None:
     """A negative that is a positive in another line; its masked score would be the whole loss."""
-    scored = asking("q", text="a", negatives=["x", "also", "a "], scores=[3, 1, 2, 3])
-    batch = draw_from([scored], known=[asking("q", text="also")], negatives=3)
-    places = [batch.passages.index(text) for text in ("a", "x")]
+    scored = asking("q", text="a", negatives=["x", "also", "a ", "X"], scores=[3, 1, 2, 3, 1])
+    batch = draw_from([scored], known=[asking("q", text="also")], negatives=4)
+    places = [batch.passages.index("a"), [text.lower() for text in batch.passages].index("x")]
     assert batch.candidates.tolist() == [places]
     assert batch.teacher_scores.tolist() == [[3, 1]]
     loss = m3_loss(
-        {"dense": torch.zeros(1, 4)},
+        {"dense": torch.zeros(1, len(batch.passages))},
         torch.from_numpy(batch.targets),
         torch.from_numpy(batch.masked),
         Objective(modes=("dense",), teacher=teacher),

@@ -54,7 +54,7 @@ def test_texts_alone_have_no_queries(recipe: Recipe, tmp_path: Path) -> None:
 def test_a_passage_alone_teaches_nothing(recipe: Recipe, tmp_path: Path) -> None:
     lines = [{"query": word, "pos": ["the only passage"]} for word in ("one", "two")]
     write_lines(tmp_path / "data" / "pairs.jsonl", lines)
-    with pytest.raises(ConfigError, match=r"two passages .*found 1 passage, one in a step"):
+    with pytest.raises(ConfigError, match=r"two passages .*1 passage in it, one in a step"):
         Run(recipe, tmp_path)
     lines[0]["neg"] = ["another"]
     write_lines(tmp_path / "data" / "pairs.jsonl", lines)
@@ -62,3 +62,19 @@ def test_a_passage_alone_teaches_nothing(recipe: Recipe, tmp_path: Path) -> None
     unused = replace(recipe, data=replace(recipe.data, negatives=0, sources=(Source("*"),)))
     with pytest.raises(ConfigError, match="two passages in a step"):
         Run(unused, tmp_path)
+
+
+def test_a_source_that_keeps_to_itself_needs_negatives(recipe: Recipe, tmp_path: Path) -> None:
+    lines = [{"query": f"q{n}", "pos": [f"passage {n}"]} for n in range(8)]
+    write_lines(tmp_path / "data" / "pairs.jsonl", lines)
+    own = replace(recipe.data, sources=(Source("*.jsonl", in_batch_negatives=False),))
+    with pytest.raises(ConfigError, match=r"lines with negatives .*none of either in \*\.jsonl"):
+        Run(replace(recipe, data=own), tmp_path)
+
+
+def test_steps_of_one_passage_are_told(recipe: Recipe, tmp_path: Path) -> None:
+    lines = [{"query": f"q{n}", "pos": [f"passage {n}"]} for n in range(5)]
+    write_lines(tmp_path / "data" / "pairs.jsonl", lines)
+    fewer = replace(recipe, batches=replace(recipe.batches, passages=2, neighbours=1))
+    last = Run(fewer, tmp_path).notes[-1]
+    assert last == "1 of 3 steps hold one passage: nothing to learn there"

@@ -185,7 +185,8 @@ def test_what_is_measured_and_mined_between_steps() -> None:
         (Development, {"sets": ("x",), "every": -1}, "every = -1, not at least 0"),
         (Development, {"sets": ("x",), "max_length": 2}, "max_length = 2, not at least 3"),
         (Refresh, {"every": 0}, "every = 0, not at least 1"),
-        (Refresh, {"every": 1, "modes": ()}, r"modes = \[\], not at least one"),
+        (Refresh, {"every": 1, "modes": ()}, r"modes = \[\], not one or more"),
+        (Refresh, {"every": 1, "modes": ("dense", "dense")}, "not one or more different ones"),
         (Refresh, {"every": 1, "weights": (1, -1, 1)}, r"weights = \(1, -1, 1\), not all at"),
         (
             Refresh,
@@ -198,6 +199,10 @@ def test_what_is_measured_and_mined_between_steps() -> None:
     assert make_recipe(development=Development(("x",), every=0, max_length=3)).development
     with pytest.raises(ValueError, match=r"refresh with data\.negatives = 0"):
         make_recipe(refresh=Refresh(5))
+    drawing = Data((Source("*"),), negatives=1)
+    assert make_recipe(refresh=Refresh(5), data=drawing).refresh
+    with pytest.raises(ValueError, match=r"refresh with objective\.teacher"):
+        make_recipe(refresh=Refresh(5), data=drawing, objective=Objective(teacher="kl"))
 
 
 def test_retromae_has_settings_of_its_own() -> None:

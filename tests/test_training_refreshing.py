@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_runs import write_lines
 
 from m3search.errors import ArtifactError
 from m3search.model.checkpoint import load_checkpoint
-from m3search.training.lengths import passage_lengths
 from m3search.training.loop import train
 from m3search.training.mining.rules import MiningSettings
 from m3search.training.recipe import Recipe, Refresh
@@ -65,22 +65,38 @@ def test_from_a_refresh_on_mined_negatives_are_drawn(
     assert first != second  # another model, other negatives
 
 
-def test_mined_negatives_count_in_the_lengths_of_their_passages(
-    recipe: Recipe, tmp_path: Path
-) -> None:
+def test_a_refresh_changes_no_plan_of_which_passages_meet(recipe: Recipe, tmp_path: Path) -> None:
     pairs = tmp_path / "data" / "pairs.jsonl"
     longer = {"query": "what bread", "pos": ["bread use " * 12], "neg": ["Nothing."]}
     pairs.write_text(pairs.read_text() + json.dumps(longer) + "\n")
-    rules = MiningSettings(ranks=(0, 17), negatives=16)  # every other passage
+    rules = MiningSettings(ranks=(0, 17), negatives=16)  # every other passage, the long one, too
     recipe = replace(recipe, refresh=replace(recipe.refresh, rules=rules))
-    out = train(recipe, tmp_path / "out")  # keeps the lengths with the negatives of the files
+    out = train(recipe, tmp_path / "out")
     run = Run(recipe, out)
-    run.step = 4
-    before = run.sampler._lengths[0]
+    before = [run.sampler.texts(step) for step in range(10)]
     run._take_negatives(4)
-    (corpus,) = run.corpora
-    wanted = passage_lengths(corpus, run.tokenization, recipe.data)
-    assert run.sampler._lengths[0].tolist() == wanted.tolist() != before.tolist()
+    assert [run.sampler.texts(step) for step in range(10)] == before
+    assert any(
+        text.startswith("bread use") and place not in batch.targets
+        for batch in map(run.sampler.batch, range(10))
+        for place, text in enumerate(batch.passages)
+    )
+
+
+def test_what_another_line_has_as_positive_is_not_mined(recipe: Recipe, tmp_path: Path) -> None:
+    pairs = tmp_path / "data" / "pairs.jsonl"
+    lines = [json.loads(line) for line in pairs.read_text().splitlines()]
+    same = [line | {"query": "of use"} for line in lines if " use " in line["pos"][0]]
+    write_lines(pairs, [*lines, *same])
+    rules = MiningSettings(ranks=(0, 16), negatives=16)
+    recipe = replace(recipe, refresh=replace(recipe.refresh, rules=rules))
+    run = Run(recipe, tmp_path / "none")
+    with run.as_encoder(32) as encoder:
+        mine_again(run.corpora, encoder, recipe.refresh, tmp_path / "mined.jsonl")
+    mined = map(json.loads, (tmp_path / "mined.jsonl").read_text().splitlines())
+    found = [text for line in mined if line["query"] == "of use" for text in line["neg"]]
+    assert found and not any(text.partition("\n")[2].startswith("The use") for text in found)
+    assert all("\n" in text for text in found)  # candidates are read with their titles
 
 
 def test_candidates_are_weighed_as_the_recipe_says(recipe: Recipe, tmp_path: Path) -> None:

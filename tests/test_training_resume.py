@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from m3search.errors import ArtifactError, ConfigError
 from m3search.training.finetuning import Metrics
 from m3search.training.inputs import Lora
 from m3search.training.loop import train
-from m3search.training.recipe import Objective, Recipe
+from m3search.training.recipe import Distillation, Objective, Recipe
 from m3search.training.run import Run
 
 CHILD = """
@@ -86,7 +88,8 @@ def assert_same_end(one: Path, two: Path) -> None:
     for name, value in moments[0].items():
         same = torch.equal(value, moments[1][name]) if isinstance(value, torch.Tensor) else None
         assert value == moments[1][name] if same is None else same, name
-    logs = [[line | {"seconds": 0} for line in read_log(folder)] for folder in (one, two)]
+    timed = {"seconds": 0, "tokens_per_second": 0}
+    logs = [[line | timed for line in read_log(folder)] for folder in (one, two)]
     assert logs[0] == logs[1]
     for path in one.glob("*.safetensors"):
         assert path.read_bytes() == (two / path.name).read_bytes()
@@ -113,7 +116,7 @@ def test_ten_stops_change_no_bit(
     assert [line["step"] for line in read_log(tmp_path / "stopped")] == list(range(1, 13))
 
 
-@pytest.mark.parametrize("kind", ["retromae", "contrastive", "cached", "lora", "bf16"])
+@pytest.mark.parametrize("kind", ["retromae", "distil", "contrastive", "cached", "lora", "bf16"])
 def test_every_kind_of_run_resumes_exactly(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -121,6 +124,11 @@ def test_every_kind_of_run_resumes_exactly(
     cached = replace(whole.batches, gradient_cache=True, activation_checkpointing=True)
     settings: dict[str, dict[str, Any]] = {
         "retromae": {"stage": "retromae", "objective": None},
+        "distil": {
+            "stage": "distil",
+            "objective": None,
+            "distillation": Distillation(whole.start.checkpoint, "cls", word_weight=1.0),
+        },
         "contrastive": {"stage": "contrastive", "objective": None},
         "cached": {"batches": cached},
         "lora": {"start": replace(whole.start, lora=Lora(rank=2, dropout=0.3))},
@@ -133,6 +141,35 @@ def test_every_kind_of_run_resumes_exactly(
     train(changed_recipe, tmp_path / "straight")
     train_with_stops(changed_recipe, tmp_path / "stopped", (3,), monkeypatch)
     assert_same_end(tmp_path / "straight", tmp_path / "stopped")
+
+
+def test_ten_kills_at_random_moments_change_no_bit(recipe: Recipe, memory_folder: Path) -> None:
+    """kill -9 some time behind the first step of each process: in a step, while a state is saved
+    or while the checkpoint is written."""
+    long = lengthened(recipe, 30)
+    long = replace(long, output=replace(long.output, save_every=1))
+    started = time.perf_counter()
+    train(long, memory_folder / "straight")
+    step_time = (time.perf_counter() - started) / 30
+    rng, out, killed = random.Random(11), memory_folder / "killed", 0
+    for _ in range(10):
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                resume = (out / "training_state.pt").exists()
+                train(long, out, resume=resume, report=lambda _, told=theirs: os.write(told, b"."))
+            finally:
+                os._exit(0)
+        os.close(theirs)
+        os.read(ours, 1)  # a step is done, or the process
+        time.sleep(rng.uniform(0, 3 * step_time))
+        os.kill(child, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        os.close(ours)
+    train(long, out, resume=True)
+    assert killed >= 8
+    assert_same_end(memory_folder / "straight", out)
 
 
 def test_a_killed_process_is_taken_up_where_it_was(

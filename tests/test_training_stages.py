@@ -125,7 +125,15 @@ def test_heads_of_an_m3_checkpoint_that_are_not_trained_stay_to_the_bit(
 def test_the_metrics_are_those_of_the_stage(
     recipe: Recipe, retromae: Path, contrastive: Path, sparse: Path, tmp_path: Path
 ) -> None:
-    always = {"step", "loss", "tokens", "gradient_norm", "learning_rate", "seconds"}
+    always = {
+        "step",
+        "loss",
+        "tokens",
+        "gradient_norm",
+        "learning_rate",
+        "seconds",
+        "tokens_per_second",
+    }
     dense = {"loss_dense", "accuracy_dense"}
     lexical = {"loss_sparse", "accuracy_sparse", "active_terms_query", "active_terms_passage"}
     joint = {"loss_ensemble", "accuracy_ensemble"}

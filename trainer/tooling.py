@@ -70,9 +70,9 @@ def ids_of(path: Path, line: Line, name: str) -> list[str]:
     """The document ids in a field such as `pos_id`: one, a list of them, or none."""
     value = line.fields.get(name)
     ids = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(each, str) for each in ids):
+    if not all(type(each) in (str, int, float) for each in ids):
         raise wrong_line(path, line, f"an id or a list of ids in {name}", json_type(value))
-    return ids
+    return list(map(str, ids))  # as the reader of documents does
 
 
 def read_documents(path: Path) -> dict[str, Document]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,7 +73,8 @@ def train_model(
             )
     except KeyboardInterrupt:
         if (folder / STATE_FILE).exists():
-            print_note(f"interrupted; go on with: m3search train {recipe} --out {folder} --resume")
+            again = [str(recipe), *(f"--set={each}" for each in settings or []), f"--out={folder}"]
+            print_note(f"interrupted; go on with: m3search train {shlex.join(again)} --resume")
         else:
             print_note("interrupted before the first state was saved (output.save_every)")
         raise

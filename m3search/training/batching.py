@@ -10,11 +10,10 @@ import random
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from m3search.records import IntArray
-from m3search.training.drawing import Batch, draw, written
-from m3search.training.keys import text_key
+from m3search.training.drawing import Batch, Known, draw, written
 from m3search.training.recipe import Batches, Data
 from m3search.training.sources import Corpus
 
@@ -38,12 +37,7 @@ class Sampler:
         self._seed = seed
         self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
         self._ends: list[int] = []  # steps up to the end of each epoch that was planned
-        self._positives: dict[str, set[bytes]] = {}
-        for corpus in corpora:
-            for passage in corpus.passages:
-                for question in passage.questions:
-                    keys = self._positives.setdefault(question.text, set())
-                    keys.add(text_key(passage.text))
+        self._known = Known.of(chain.from_iterable(corpus.passages for corpus in corpora))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -55,6 +49,11 @@ class Sampler:
         """Positive passages of the largest batch of the first epoch."""
         return max(map(len, self._epoch(0)))
 
+    @property
+    def steps_of_one(self) -> int:
+        """Batches of one positive passage in the first epoch."""
+        return sum(len(batch) == 1 for batch in self._epoch(0))
+
     def batch(self, step: int) -> Batch:
         """The batch of an optimiser step, counted from 0."""
         numbers = self._numbers(step)
@@ -63,7 +62,7 @@ class Sampler:
             [self._corpora[corpus].passages[number] for corpus, number in numbers],
             self._data,
             random.Random(f"{self._seed}:{step}"),
-            self._positives,
+            self._known,
             own_negatives_only=own_only,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -23,54 +23,79 @@ class Batch(NamedTuple):
 
     queries: list[str]
     passages: list[str]
-    """the distinct passages: positives first, then hard negatives"""
+    """the distinct passages as they are read: positives first, then hard negatives"""
     targets: IntArray
     """(Q,) for each query the place of its positive in `passages`"""
     masked: BoolArray
-    """(Q, P) what is no negative of a query: another positive of it, or its own by another name"""
+    """(Q, P) what is no negative of a query: another positive of it, or what says the same as it"""
     candidates: IntArray
     """(Q, G) places of the passages that a teacher has scored for each query, -1 behind the last"""
     teacher_scores: FloatArray
     """(Q, G) its scores of them, 0 where there is none"""
 
 
+class Known(NamedTuple):
+    """What the sources say of texts, wherever they stand in them, by `text_key`."""
+
+    positives: Mapping[bytes, AbstractSet[bytes]]
+    """of a query: all its passages, as they are and with their titles before them"""
+    passages: Mapping[bytes, Passage]
+    """of a passage, with or without its title before it: the passage"""
+
+    @classmethod
+    def of(cls, passages: Iterable[Passage]) -> Known:
+        """From all passages of all sources."""
+        positives: dict[bytes, set[bytes]] = {}
+        found: dict[bytes, Passage] = {}
+        for passage in passages:
+            forms = [text_key(passage.text)]
+            if passage.title:
+                forms.append(text_key(f"{passage.title}\n{passage.text}"))
+            for form in forms:
+                found.setdefault(form, passage)
+            for question in passage.questions:
+                positives.setdefault(text_key(question.text), set()).update(forms)
+        return cls(positives, found)
+
+
 class _Texts:
-    """The distinct texts of a batch, in order of appearance."""
+    """The distinct passages of a batch, in order of appearance, each as it is read this time."""
 
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-        self.keys: list[bytes] = []
-        self._places: dict[bytes, list[int]] = {}
+    def __init__(self, data: Data, rng: random.Random) -> None:
+        self.written: list[str] = []
+        self._data, self._rng = data, rng
+        self._places: dict[bytes, int] = {}
 
-    def place(self, written: str, text: str) -> int:
-        """The number of a text as it is written, known by the key of what it says."""
-        number = self.numbers.setdefault(written, len(self.numbers))
-        if number == len(self.keys):
-            self.keys.append(text_key(text))
-            self._places.setdefault(self.keys[-1], []).append(number)
-        return number
+    def place(self, passage: Passage) -> int:
+        """The number of a passage, which gets the next one where it is new."""
+        key = text_key(passage.text)
+        if key not in self._places:
+            self._places[key] = len(self.written)
+            self.written.append(written(passage, self._data, self._rng))
+        return self._places[key]
 
-    def places_of(self, key: bytes) -> list[int]:
-        """The numbers of all texts that say the same."""
-        return self._places.get(key, [])
+    def places_of(self, keys: Iterable[bytes]) -> list[int]:
+        """The numbers of the texts with these keys that are there."""
+        return [self._places[key] for key in keys if key in self._places]
 
 
 def draw(
     passages: Sequence[Passage],
     data: Data,
     rng: random.Random,
-    positives: Mapping[str, AbstractSet[bytes]],
+    known: Known,
     *,
     own_negatives_only: bool = False,
 ) -> Batch:
     """Up to `queries_per_passage` questions of each passage and `negatives` of their negatives.
 
-    A passage stands once in a batch, for all its questions. positives: for each query the keys of
-    all its passages, here or elsewhere, which are never its negatives. `own_negatives_only` masks
-    the passages and negatives of other questions.
+    A passage stands once in a batch, for all its questions; a negative that is a passage of the
+    sources is read as one, with its title or without. What `known` says to be a query's passage,
+    here or elsewhere, is never its negative, nor is a passage that says what the query says.
+    `own_negatives_only` masks the passages and negatives of other questions.
     """
-    texts = _Texts()
-    places = [texts.place(written(passage, data, rng), passage.text) for passage in passages]
+    texts = _Texts(data, rng)
+    places = [texts.place(passage) for passage in passages]
     asked: list[tuple[int, Question]] = []
     drawn: list[dict[str, int]] = []
     for number, passage in enumerate(passages):
@@ -78,21 +103,20 @@ def draw(
         questions = rng.sample(passage.questions, count)
         pool = list(dict.fromkeys(text for question in questions for text in question.negatives))
         chosen = rng.sample(pool, min(data.negatives, len(pool)))
-        drawn.append({text: texts.place(text, text) for text in chosen})
+        found = (known.passages.get(text_key(text), Passage(text)) for text in chosen)
+        drawn.append(dict(zip(chosen, map(texts.place, found), strict=True)))
         asked += [(number, question) for question in questions]
     targets = np.array([places[number] for number, _ in asked], np.int64)
-    masked = np.zeros((len(asked), len(texts.keys)), dtype=bool)
+    masked = np.zeros((len(asked), len(texts.written)), dtype=bool)
     for row, (number, question) in enumerate(asked):
-        for key in positives.get(question.text, frozenset()):
-            masked[row, texts.places_of(key)] = True
+        query = text_key(question.text)
+        masked[row, texts.places_of({query, *known.positives.get(query, ())})] = True
         if own_negatives_only:
             own = {drawn[number].get(text, -1) for text in question.negatives}
-            masked[row] |= ~np.isin(np.arange(len(texts.keys)), list(own))
+            masked[row] |= ~np.isin(np.arange(len(texts.written)), list(own))
         masked[row, targets[row]] = False
     queries = [question.text for _, question in asked]
-    return Batch(
-        queries, list(texts.numbers), targets, masked, *_taught(asked, places, drawn, masked)
-    )
+    return Batch(queries, texts.written, targets, masked, *_taught(asked, places, drawn, masked))
 
 
 def _taught(
@@ -111,8 +135,10 @@ def _taught(
         if question.score is not None:
             line.append((places[number], question.score))
             scored = zip(question.negatives, question.negative_scores, strict=True)
-            found = ((drawn[number].get(text, -1), score) for text, score in scored)
-            line += [(at, score) for at, score in found if at >= 0 and not masked[row, at]]
+            for text, score in scored:
+                place = drawn[number].get(text, -1)
+                if place >= 0 and not masked[row, place] and place not in dict(line):
+                    line.append((place, score))
         lines.append(line)
     width = max(map(len, lines), default=0)
     candidates = np.full((len(lines), width), -1, np.int64)

@@ -129,8 +129,7 @@ def _listwise(scores: Tensor, targets: Tensor, teacher: Teacher) -> Tensor:
         loss = functional.cross_entropy(scores, candidate.clamp(min=0), reduction="none")
         total = total + torch.where(candidate >= 0, share * loss, torch.zeros_like(loss))
         # behind the last candidate of a query no place counts any more
-        taken = functional.one_hot(candidate.clamp(min=0), scores.shape[1]).bool()
-        scores = scores.masked_fill(taken, _IMPOSSIBLE)
+        scores = scores.scatter(1, candidate.clamp(min=0)[:, None], _IMPOSSIBLE)
     return total.mean()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 
 BLOCK = {"cpu": 1 << 22, "cuda": 1 << 27}
@@ -45,6 +46,7 @@ class _BestMatches(torch.autograd.Function):
         return best
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         (gradient,) = gradients
         queries, passages, places = ctx.saved_tensors

@@ -29,21 +29,31 @@ def describe(
     questions = list(_questions(corpora))
     if recipe.heads and recipe.data.negatives and not any(q.negatives for q in questions):
         yield f"data.negatives = {recipe.data.negatives}, but no line has any: in-batch ones alone"
+    if recipe.heads and (alone := sampler.steps_of_one) and not any(q.negatives for q in questions):
+        yield f"{alone} of {sampler.steps_per_epoch} steps hold one passage: nothing to learn there"
     if recipe.heads and recipe.losses.teacher != "none" and not any(map(_is_taught, questions)):
         yield f"objective.teacher = {recipe.losses.teacher!r}, but no line has a teacher's scores"
 
 
 def check_contrast(recipe: Recipe, corpora: Sequence[Corpus], sampler: Sampler) -> None:
-    """ConfigError where a query never meets a passage that is not its own."""
-    negatives = recipe.data.negatives and any(q.negatives for q in _questions(corpora))
-    if not recipe.heads or negatives or sampler.most_passages > 1:
+    """ConfigError where the queries of a source meet no passage that is not their own."""
+    if not recipe.heads:
         return
-    raise ConfigError(
-        "data.sources",
-        expected="two passages in a step, or lines with negatives",
-        found=f"{_count(sum(len(c.passages) for c in corpora), 'passage')}, one in a step",
-        remedy="Give more lines, negatives (m3search mine) or larger steps (batches).",
-    )
+    for corpus in corpora:
+        if recipe.data.negatives and any(q.negatives for q in _questions([corpus])):
+            continue
+        if not corpus.source.in_batch_negatives:
+            found = "none of either in " + corpus.source.files
+        elif sampler.most_passages == 1:
+            found = f"{_count(len(corpus.passages), 'passage')} in it, one in a step"
+        else:
+            continue
+        raise ConfigError(
+            "data.sources",
+            expected="two passages in a step, or lines with negatives (data.negatives above 0)",
+            found=found,
+            remedy="Give more lines, negatives (m3search mine) or larger steps (batches).",
+        )
 
 
 def _source(corpus: Corpus) -> str:

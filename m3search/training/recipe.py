@@ -152,8 +152,8 @@ class Refresh:
 
     def __post_init__(self) -> None:
         check_least(self, 1, "every")
-        if not self.modes:
-            raise ValueError("modes = [], not at least one")
+        if not self.modes or len(set(self.modes)) < len(self.modes):
+            raise ValueError(f"modes = {list(self.modes)}, not one or more different ones")
         check_weights(self, "weights")
         by_mode = dict(zip(MODES, self.weights or (1.0,) * len(MODES), strict=True))
         if len(self.modes) > 1 and not any(by_mode[mode] for mode in self.modes):
@@ -214,6 +214,8 @@ class Recipe:
             raise ValueError("batches.passages = 1 and data.negatives = 0: nothing to tell apart")
         if self.refresh is not None and self.data.negatives == 0:
             raise ValueError("refresh with data.negatives = 0: none of the negatives would be used")
+        if self.refresh is not None and self.losses.teacher != "none":
+            raise ValueError("refresh with objective.teacher: mined negatives have no scores")
         if self.stage == "contrastive" and self.losses.modes != ("dense",):
             raise ValueError(f"objective.modes = {list(self.losses.modes)} in stage contrastive")
         if self.start.fix_encoder and self.losses.modes == ("dense",):

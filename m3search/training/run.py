@@ -18,6 +18,7 @@ from m3search.evaluation.collection import load_collection
 from m3search.model.checkpoint import CheckpointInfo, save_checkpoint
 from m3search.model.resolve import resolve
 from m3search.model.tokenization import Tokenization
+from m3search.records import IntArray
 from m3search.training.batching import Sampler
 from m3search.training.development import development_sets, measure
 from m3search.training.devices import Devices
@@ -60,6 +61,7 @@ class Run:
         check_lengths(recipe, self.model)
         self.tokenization = Tokenization(self.tokenizer)
         self.corpora = self._read()
+        self._lengths = self._read_lengths()
         self.sampler = self._sampler()
         check_contrast(recipe, self.corpora, self.sampler)
         self.model.to(self.devices.device)
@@ -81,12 +83,15 @@ class Run:
         folder, texts = Path(data.folder).expanduser(), self.recipe.stage == "retromae"
         return [read_source(folder, s, pairs=not (texts or s.texts)) for s in data.sources]
 
+    def _read_lengths(self) -> list[IntArray]:
+        """Of the files' texts: what is mined later changes no plan of which passages meet."""
+        place = self.folder if self.folder.is_dir() else None
+        data = self.recipe.data
+        return [passage_lengths(each, self.tokenization, data, place) for each in self.corpora]
+
     def _sampler(self) -> Sampler:
         data, batches = self.recipe.data, self.recipe.batches
-        mined = self._last_refresh() > 0  # other negatives, so other lengths, and only for now
-        place = self.folder if self.folder.is_dir() and not mined else None
-        lengths = [passage_lengths(c, self.tokenization, data, place) for c in self.corpora]
-        return Sampler(self.corpora, lengths, data, batches, self.recipe.optimiser.seed)
+        return Sampler(self.corpora, self._lengths, data, batches, self.recipe.optimiser.seed)
 
     def _retromae(self) -> RetroMAE:
         model = RetroMAE(self.model.backbone, pooling=self.model.pooling)
@@ -122,13 +127,15 @@ class Run:
         """Every remaining step, then the checkpoint."""
         output, total = self.recipe.output, self.recipe.optimiser.steps
         first = self.devices.is_first
-        log = Log(self.folder, tensorboard=output.tensorboard, report=report) if first else None
+        board, step = output.tensorboard, self.step
+        log = Log(self.folder, tensorboard=board, report=report, step=step) if first else None
         try:
             while self.step < total:
-                started = time.perf_counter()
                 self._refresh()
+                started = time.perf_counter()
                 metrics = self.train_step()
                 metrics["seconds"] = time.perf_counter() - started
+                metrics["tokens_per_second"] = metrics["tokens"] / metrics["seconds"]
                 metrics |= self._measure()
                 logged = self.step % output.log_every == 0 or self.step == total
                 if log and (logged or any(name.startswith("dev_") for name in metrics)):

@@ -76,7 +76,7 @@ def group_by_passage(pairs: Iterable[Pair]) -> list[Passage]:
     found: dict[str, dict[str, list[tuple[Pair, int]]]] = {}
     for pair in pairs:
         for place, text in enumerate(pair.positives):
-            titles.setdefault(text, pair.title)
+            titles[text] = titles.get(text) or pair.title
             found.setdefault(text, {}).setdefault(pair.query, []).append((pair, place))
     return [
         Passage(text, titles[text], tuple(_question(q, text, lines) for q, lines in asked.items()))

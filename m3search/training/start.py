@@ -107,10 +107,16 @@ def prepare(model: M3Model, recipe: Recipe) -> None:
 
 
 def set_dropout(module: nn.Module, probability: float) -> None:
-    """Gives all dropout layers inside the module but those of adapters this probability."""
+    """Gives all dropout inside the module but that of adapters this probability.
+
+    Some attention layers, by encoder and version of transformers, keep theirs as a number.
+    """
     for name, part in module.named_modules():
         if isinstance(part, nn.Dropout) and "lora_" not in name:
             part.p = probability
+        for number in ("dropout_prob", "attention_dropout"):
+            if isinstance(getattr(part, number, None), float):
+                setattr(part, number, probability)
 
 
 def _with_adapters(backbone: PreTrainedModel, lora: Lora) -> PreTrainedModel:

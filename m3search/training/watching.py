@@ -60,9 +60,15 @@ class Log:
     """The metrics of logged steps as JSON lines, and for TensorBoard where that is asked."""
 
     def __init__(
-        self, folder: Path, *, tensorboard: bool, report: Callable[[Metrics], None] | None
+        self,
+        folder: Path,
+        *,
+        tensorboard: bool,
+        report: Callable[[Metrics], None] | None,
+        step: int = 0,
     ) -> None:
-        self._board = _summary_writer(folder / TENSORBOARD_FOLDER) if tensorboard else None
+        """step: what was logged for TensorBoard after it is dropped, as `cut_log` drops it."""
+        self._board = _summary_writer(folder / TENSORBOARD_FOLDER, step) if tensorboard else None
         self._path = folder / METRICS_FILE
         self._file = self._path.open("a", encoding="utf-8")
         self._report = report
@@ -98,7 +104,7 @@ def cut_log(folder: Path, step: int) -> None:
             log.write_text("".join(kept), encoding="utf-8")
 
 
-def _summary_writer(folder: Path) -> Any:
+def _summary_writer(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -108,4 +114,4 @@ def _summary_writer(folder: Path) -> Any:
             found="none",
             remedy="Install it (pip install tensorboard), or set output.tensorboard = false.",
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
