@@ -77,8 +77,9 @@ def load_state(
     """Put model and optimiser back; the number of steps done is returned.
 
     The batches and random numbers that follow are those of a run without the stop: they are made
-    from seed and step. On the same CPU with as many threads and processes the weights are too, to the last bit;
-    on a GPU, whose sums have no fixed order, and on another machine they are so up to rounding.
+    from seed and step. On the same CPU with as many threads and processes the weights are too, to
+    the last bit; on a GPU, whose sums have no fixed order, and on another machine they are so up to
+    rounding.
 
     Raises ArtifactError without a sound state, ConfigError if it was made by another recipe or
     from other data. Where the data lie and what `output` says may change.
