@@ -241,7 +241,8 @@ def test_usage(tmp_path: Path, run: Runner, options: tuple[str, ...], said: str)
         ({"pos": ["p"]}, 'expected a text in "query", found none'),
         ({"query": "q"}, 'expected texts in "pos" or ids in "pos_id", found none'),
         ({"query": "q", "pos_id": "d9"}, "a document in a.docs.jsonl has, found 'd9'"),
-        ({"query": "q", "pos_id": 3}, "an id or a list of ids in pos_id, found a number"),
+        ({"query": "q", "pos_id": 3}, "a document in a.docs.jsonl has, found '3'"),
+        ({"query": "q", "pos_id": [{}]}, "an id or a list of ids in pos_id, found an array"),
         ({"query": "q", "pos": ["p"], "title": 3}, 'a text in "title", found a number'),
     ],
 )
