@@ -168,6 +168,17 @@ def open_output(path: Path) -> Iterator[io.BufferedIOBase]:
         unfinished.unlink(missing_ok=True)
 
 
+def check_new(folder: Path) -> None:
+    """ConfigError unless the folder is not there yet, or is empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(
+            "--out",
+            expected="a new folder, or an empty one",
+            found=f"{folder}, which holds something",
+            remedy="Choose another, or remove what is there.",
+        )
+
+
 def write_object(file: io.BufferedIOBase, fields: Mapping[str, Any]) -> None:
     """One line of JSON; characters stand as they are, in any script."""
     file.write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")

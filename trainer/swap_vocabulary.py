@@ -1,0 +1,253 @@
+"""Give an English encoder another vocabulary, and small embeddings for it, before any training.
+
+    python trainer/swap_vocabulary.py checkpoints/all-MiniLM-L6-v2 tokenizer/ --out swapped/ \\
+        --embedding-size 192 --texts DATA/*.en.jsonl.gz --lexicons DATA \\
+        --parallel DATA/*-en.jsonl.gz
+
+The layers of the old encoder (BERT) stay as they are. Every new piece is given a vector among the
+old ones: that of the old piece of the same text, else of its English translation, else of its parts
+(trainer/piece_vectors.py). Then the embeddings are factorised: those of ELECTRA, an architecture of
+transformers, have a width of their own (trainer/factorised_embeddings.py). English texts say how
+often words are met.
+
+The folder is an encoder without heads, as a training starts from. Position tables keep their
+length; start.max_length of a recipe extends them. The report tells where the vectors came from,
+what factorising cost, and how near the sentence vectors of English texts are to the old ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from electra_model import check_bert, count_parameters, make_electra, wide_embeddings, write_encoder
+from factorised_embeddings import Occurrences, Wide, factorise, refine, relative_error
+from piece_vectors import OldWords, PieceVectors, place_pieces
+from tooling import check_new, count, give_report, options, read_lines, run, texts_of
+from training_texts import read_parallel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from word_translations import (
+    English,
+    Translations,
+    from_lexicons,
+    from_parallel,
+    lexicon_files,
+    tokenise,
+)
+
+from m3search.errors import ConfigError, DataError
+from m3search.model.checkpoint import load_backbone, load_tokenizer
+from m3search.model.tokenization import Ids, Tokenization, pad
+
+STEPS, RATE = 600, 2e-3
+"""of the refinement, by default, and its learning rate"""
+TEXTS, COMPARED = 20_000, 500
+"""English texts to count in, and those to compare sentence vectors of, which are not counted"""
+BATCH = 32
+
+
+class Old(NamedTuple):
+    """The encoder that is given another vocabulary."""
+
+    folder: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    words: OldWords
+
+
+def load_old(folder: Path) -> Old:
+    """The encoder of a folder."""
+    model, tokenizer = load_backbone(folder), load_tokenizer(folder)
+    check_bert(folder, model)
+    vectors = model.get_input_embeddings().weight.detach().numpy()
+    return Old(folder, model.eval(), tokenizer, OldWords(tokenizer, vectors))
+
+
+def read_english(files: Iterable[Path], seed: int) -> list[str]:
+    """Some texts of the files, each once, in random order."""
+    found: dict[str, None] = {}
+    for path in files:
+        for line in read_lines(path):
+            found |= dict.fromkeys(text for _, text in texts_of(path, line) if text.strip())
+    texts = list(found)
+    if len(texts) < 2:
+        raise DataError(
+            ", ".join(map(str, files)),
+            expected="two English texts or more",
+            found=str(len(texts)),
+            remedy="Give training files in English (--texts).",
+        )
+    order = np.random.default_rng(seed).permutation(len(texts))[: TEXTS + COMPARED]
+    return [texts[place] for place in order]
+
+
+def find_translations(
+    args: argparse.Namespace, old: Old, new: PreTrainedTokenizerFast, english: Sequence[Ids]
+) -> dict[str, Translations]:
+    """The translations of each kind that the options ask for."""
+    found: dict[str, Translations] = {}
+    if args.lexicons is not None:
+        counts = np.bincount(np.concatenate(english), minlength=len(old.words.vectors))
+        phrases = English(old.words, counts / counts.sum())
+        found["lexicons"] = from_lexicons(lexicon_files(args.lexicons), new.get_vocab(), phrases)
+    if args.parallel:
+        pairs = list(read_parallel(args.parallel))
+        foreign = plain_ids(new, [pair.text for pair in pairs])
+        sides = tokenise(pairs, foreign, plain_ids(old.tokenizer, [pair.english for pair in pairs]))
+        found["parallel"] = from_parallel(sides)
+    return found
+
+
+def plain_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Ids]:
+    """The ids of texts without special tokens."""
+    encoded = Tokenization(tokenizer).encode(texts, 512).ids
+    return [ids[1:-1] for ids in encoded]
+
+
+def merge(found: Iterable[Translations]) -> Translations:
+    """All translations of a piece, each kind with as much weight."""
+    merged: Translations = {}
+    for translations in found:
+        for piece, weights in translations.items():
+            total, into = sum(weights.values()), merged.setdefault(piece, {})
+            for number, weight in weights.items():
+                into[number] = into.get(number, 0.0) + weight / total
+    return merged
+
+
+def occurrences(texts: Sequence[Ids], wide: Wide, seed: int) -> Occurrences:
+    """The tokens of texts at their positions."""
+    positions = np.concatenate([np.arange(len(ids)) for ids in texts])
+    words = np.concatenate(texts)
+    return Occurrences(torch.from_numpy(words), torch.from_numpy(positions), wide, seed)
+
+
+def sentence_vectors(
+    model: Any, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], length: int
+) -> torch.Tensor:
+    """(n, hidden) unit means of the last states."""
+    ids = Tokenization(tokenizer).encode(texts, length).ids
+    vectors = []
+    with torch.inference_mode():
+        for start in range(0, len(ids), BATCH):
+            padded, mask = map(torch.from_numpy, pad(ids[start : start + BATCH], 0))
+            states = model(input_ids=padded, attention_mask=mask.long())[0]
+            means = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+            vectors.append(torch.nn.functional.normalize(means, dim=-1))
+    return torch.cat(vectors)
+
+
+class Errors:
+    """How far narrow embeddings are from wide ones: on English pieces of both, and everywhere."""
+
+    def __init__(self, seen: Occurrences, placed: PieceVectors) -> None:
+        words, positions = zip(*seen.samples(everywhere=0.0), strict=True)
+        equal = torch.tensor([source == "equal" for source in placed.sources])
+        same = equal[torch.cat(words)]
+        self._english = torch.cat(words)[same], torch.cat(positions)[same]
+        words, positions = zip(*seen.samples(everywhere=1.0), strict=True)
+        self._all = torch.cat(words), torch.cat(positions)
+
+    def of(self, narrow: Any, wide: Wide) -> dict[str, float]:
+        """Relative errors."""
+        return {
+            "english": round(relative_error(narrow, wide, *self._english), 4),
+            "all_pieces": round(relative_error(narrow, wide, *self._all), 4),
+        }
+
+
+def swap(args: argparse.Namespace) -> dict[str, Any]:
+    """Makes and writes the encoder; the report."""
+    old, new = load_old(args.old), load_tokenizer(args.tokenizer)
+    check_size(args.embedding_size, old)
+    length = int(old.model.config.max_position_embeddings)
+    texts = read_english(args.texts, args.seed)
+    apart, counted = (
+        texts[: min(COMPARED, len(texts) // 2)],
+        texts[min(COMPARED, len(texts) // 2) :],
+    )
+    found = find_translations(args, old, new, plain_ids(old.tokenizer, counted))
+    pieces = [str(piece) for piece in new.convert_ids_to_tokens(list(range(len(new))))]
+    placed = place_pieces(pieces, old.words, merge(found.values()), args.seed)
+    wide = wide_embeddings(old.model, torch.from_numpy(placed.vectors))
+    seen = occurrences(Tokenization(new).encode(counted, length).ids, wide, args.seed)
+    torch.manual_seed(args.seed)
+    narrow = factorise(wide, args.embedding_size, seen)
+    errors = Errors(seen, placed)
+    before = errors.of(narrow, wide)
+    refine(narrow, wide, seen, args.steps, RATE)
+    electra = make_electra(old.model, narrow, int(new.pad_token_id or 0))
+    write_encoder(args.out, electra, args.tokenizer)
+    cosines = (
+        sentence_vectors(old.model, old.tokenizer, apart, length)
+        * sentence_vectors(electra, new, apart, length)
+    ).sum(dim=1)
+    return {
+        "pieces": placed.counts(),
+        "translated": {kind: len(translations) for kind, translations in found.items()},
+        "relative_error": {"factorised": before, "refined": errors.of(narrow, wide)},
+        "parameters": count_parameters(electra),
+        "english_cosine": {
+            "texts": len(apart),
+            "mean": round(float(cosines.mean()), 4),
+            "lowest": round(float(cosines.min()), 4),
+        },
+    }
+
+
+def check_size(size: int, old: Old) -> None:
+    """ConfigError unless the embeddings are narrower than the layers."""
+    hidden = int(old.model.config.hidden_size)
+    if not 2 <= size < hidden:
+        raise ConfigError(
+            "--embedding-size",
+            expected=f"2 to {hidden - 1}, below the hidden size of {old.folder}",
+            found=str(size),
+            remedy="Choose a smaller size, such as half the hidden size.",
+        )
+
+
+def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = options(__doc__)
+    parser.add_argument("old", type=Path, metavar="OLD", help="an English BERT encoder")
+    parser.add_argument("tokenizer", type=Path, metavar="TOKENIZER", help="the new one's folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the encoder")
+    parser.add_argument(
+        "--embedding-size", type=count, required=True, metavar="E", help="below the hidden size"
+    )
+    parser.add_argument(
+        "--texts", type=Path, nargs="+", required=True, metavar="FILE",
+        help="English training files",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lexicons", type=Path, metavar="DIR", help="a folder of word lists, lexicon.LANG-en.tsv"
+    )
+    parser.add_argument(
+        "--parallel", type=Path, nargs="+", default=[], metavar="FILE",
+        help="training files of texts with their English translations",
+    )  # fmt: skip
+    parser.add_argument(
+        "--steps", type=count, default=STEPS, metavar="N", help=f"of refinement; default {STEPS}"
+    )
+    parser.add_argument("--seed", type=int, default=42, metavar="N")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads the options, swaps the vocabulary and reports."""
+    args = read_options(arguments)
+    started = time.perf_counter()
+    check_new(args.out)
+    report: Mapping[str, Any] = swap(args)
+    seconds = round(time.perf_counter() - started, 1)
+    give_report({"encoder": str(args.out), "seconds": seconds, **report}, args.report)
+
+
+if __name__ == "__main__":
+    run(main)
