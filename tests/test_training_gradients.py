@@ -86,12 +86,14 @@ def plain_gradients(run: Run, batch: Batch) -> dict[str, Tensor]:
 
 
 def assert_same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """To 1e-5 of the longest gradient."""
+    """To 1e-5 of each weight's own gradient, or of a hundredth of the longest one's where that is
+    more: a gradient that is nearly 0, such as that of the keys' biases, is rounding."""
     assert found.keys() == wanted.keys()
     largest = max(float(gradient.norm()) for gradient in wanted.values())
     assert largest > 0
     for name, gradient in wanted.items():
-        assert float((found[name] - gradient).norm()) <= 1e-5 * largest, name
+        size = max(float(gradient.norm()), largest / 100)
+        assert float((found[name] - gradient).norm()) <= 1e-5 * size, name
 
 
 @pytest.mark.parametrize("modes", HEADS, ids="+".join)
