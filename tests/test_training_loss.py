@@ -175,7 +175,11 @@ def test_the_loss_is_the_published_formula(distil: bool) -> None:
     named = found.named()
     assert named["loss_ensemble"] == pytest.approx(info_nce(ensemble), rel=1e-9)
     assert [named[f"loss_{mode}"] for mode in MODES] == pytest.approx(losses, rel=1e-9)
-    assert ("loss_distillation" in named) == distil
+    distilled = [value for name, value in named.items() if "distillation_" in name]
+    assert ("loss_distillation" in named) == distil == bool(distilled)
+    if distil:
+        assert distilled == pytest.approx(kl, rel=1e-9)
+        assert named["loss_distillation_multi"] == distilled[2]
 
 
 @pytest.mark.parametrize("distil", [False, True])

@@ -14,7 +14,7 @@ from training_runs import changed, copy_weights, make_recipe, read_log, write_li
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError
 from m3search.model.checkpoint import load_checkpoint, read_info
-from m3search.records import Mode
+from m3search.records import MODES, Mode
 from m3search.training.inputs import Source, Start
 from m3search.training.loop import train
 from m3search.training.recipe import Objective, Recipe
@@ -147,8 +147,9 @@ def test_the_metrics_are_those_of_the_stage(
         first, second = read_log(folder)
         assert (first["step"], second["step"]) == (1, 2)
         assert first.keys() == always | names
-        taught = {"loss_distillation"} if "loss_ensemble" in names else set()
-        assert second.keys() - first.keys() == taught
+        modes = [mode for mode in MODES if f"loss_{mode}" in names]
+        taught = {"loss_distillation"} | {f"loss_distillation_{mode}" for mode in modes}
+        assert second.keys() - first.keys() == (taught if "loss_ensemble" in names else set())
         assert all(value >= 0 for value in [*first.values(), *second.values()])
 
 

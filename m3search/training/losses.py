@@ -7,7 +7,7 @@ mean over queries: parts of a batch can be summed by their share of its queries.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -54,11 +54,14 @@ class Losses:
     """contrastive loss of the weighted sum of all modes; None where one mode is trained"""
     distillation: Tensor | None
     """weighted mean of the self-distillation losses; None while there is none"""
+    distilled: Mapping[Mode, Tensor] = field(default_factory=dict)
+    """self-distillation loss of each mode, before its weight; empty while there is none"""
 
     def named(self) -> dict[str, float]:
-        """For the log: loss, loss_dense, ..."""
+        """For the log: loss, loss_dense, ..., loss_distillation_dense, ..."""
         parts: dict[str, Tensor | None] = dict(self.modes.items())
         parts |= {"ensemble": self.ensemble, "distillation": self.distillation}
+        parts |= {f"distillation_{mode}": part for mode, part in self.distilled.items()}
         named = {f"loss_{name}": float(part) for name, part in parts.items() if part is not None}
         return {"loss": float(self.total)} | named
 
@@ -98,9 +101,9 @@ def m3_loss(
     if not distil:
         return Losses(total, losses, joint, None)
     shares = ensemble.detach().softmax(dim=-1)
-    parts = {mode: _cross_entropy(shares, head) for mode, head in heads.items()}
-    distillation = _weigh(parts, weights) / len(heads)
-    return Losses((total + distillation) / 2, losses, joint, distillation)
+    distilled = {mode: _cross_entropy(shares, head) for mode, head in heads.items()}
+    distillation = _weigh(distilled, weights) / len(heads)
+    return Losses((total + distillation) / 2, losses, joint, distillation, distilled)
 
 
 def _contrast(scores: Tensor, targets: Tensor, kind: str, teacher: Teacher | None) -> Tensor:
