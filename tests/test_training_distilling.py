@@ -11,7 +11,14 @@ import pytest
 import torch
 from test_training_gradients import assert_same, gradients_of, run_processes
 from tiny_models import sentencepiece_tokenizer, write_bert
-from training_runs import SUBJECTS, make_recipe, read_log, write_backbone, write_lines
+from training_runs import (
+    SUBJECTS,
+    make_recipe,
+    read_log,
+    starting,
+    write_backbone,
+    write_lines,
+)
 
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError, ConfigError
@@ -156,6 +163,19 @@ def test_parts_and_processes_change_no_gradient(recipe: Recipe, tmp_path: Path) 
     for gradients, told in of_processes:
         assert_same(gradients, wanted)
         assert told == pytest.approx(metrics, rel=1e-5)
+
+
+def test_dropout_is_another_at_every_step(recipe: Recipe, tmp_path: Path) -> None:
+    run = Run(starting(recipe, dropout=0.3), tmp_path)
+    batch = run.sampler.batch(0)
+    found = []
+    for step in (0, 0, 1):
+        run.model.zero_grad()
+        loss = run.distilling.accumulate(step, batch)["loss"]
+        found.append((loss, gradients_of(run)))
+    (first, gradients), (same, same_gradients), (other, _) = found
+    assert first == same != other
+    assert_same(same_gradients, gradients)
 
 
 def test_the_loss_is_of_sentences_and_words(recipe: Recipe, tmp_path: Path) -> None:
