@@ -225,10 +225,13 @@ def test_draws_are_different_live_documents(tmp_path: Path) -> None:
     index = Index.build(tmp_path / "index", documents, WordEncoder())
     index.delete([f"d{row}" for row in range(10)])
     source = IndexSource(Searcher(index, WordEncoder()), ("dense",))  # type: ignore[arg-type]
-    rng, seen = np.random.default_rng(0), Counter[str]()
-    for _ in range(200):
+    rng, seen, first = np.random.default_rng(0), Counter[str](), Counter[str]()
+    for _ in range(400):
         drawn = [passage.text for passage in source.draw(4, rng)]
         assert len(set(drawn)) == len(drawn) <= 4
         seen.update(drawn)
+        first.update(drawn[:1])
     assert set(seen) == set(texts[10:])
     assert max(seen.values()) < 2 * min(seen.values())
+    # who takes only some of a draw takes no more of the beginning of the index
+    assert max(first.values()) < 2 * min(first[text] for text in texts[10:])
