@@ -125,9 +125,30 @@ def test_a_run_stopped_around_a_refresh_ends_in_the_same_weights(
         stop_before(stop, patch)
         train(recipe, tmp_path / "stopped")
     train(recipe, tmp_path / "stopped", resume=True)
-    one, two = (
-        load_checkpoint(tmp_path / name)[0].state_dict() for name in ("straight", "stopped")
-    )
+    assert_same_weights(tmp_path / "straight", tmp_path / "stopped")
+
+
+def test_a_run_stopped_while_it_mines_mines_again(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state stands at the step of a refresh, whose negatives were never written."""
+    train(recipe, tmp_path / "straight")
+    out = tmp_path / "stopped"
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("m3search.training.run.mine_again", stop)
+        train(recipe, out)
+    assert torch.load(out / "training_state.pt", weights_only=True)["step"] == 2
+    assert not mined_file(out, 2).exists()
+    train(recipe, out, resume=True)
+    assert_same_weights(tmp_path / "straight", out)
+
+
+def assert_same_weights(*folders: Path) -> None:
+    one, two = (load_checkpoint(folder)[0].state_dict() for folder in folders)
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
