@@ -70,8 +70,12 @@ def test_a_head_is_dead_after_so_many_steps_in_a_row(side: str) -> None:
         health.check_terms(step, alive | {side: 0.49})
     with pytest.raises(DivergenceError, match=f"step {DEAD_STEPS}.*found 0.49 over the last"):
         health.check_terms(DEAD_STEPS, alive | {side: 0.49})
+
+
+def test_a_stage_without_a_lexical_head_has_none_that_dies() -> None:
+    health = Health()
     for step in range(2 * DEAD_STEPS):
-        Health().check_terms(step, {"loss": 0.0})  # a stage without a lexical head
+        health.check_terms(step, {"loss": 0.0})
 
 
 def test_a_line_is_on_disk_when_it_is_told(tmp_path: Path) -> None:
