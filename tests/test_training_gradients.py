@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, multiprocessing
+from torch import Tensor
+from training_processes import run_together
 
 from m3search.model.tokenization import pad
 from m3search.records import MODES, Mode
@@ -183,22 +182,14 @@ Found = tuple[dict[str, Tensor], dict[str, float]]
 
 def run_processes(count: int, recipes: list[Recipe], folder: Path) -> list[list[Found]]:
     """For each recipe the gradients and metrics of each of `count` processes after one step."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    arguments = (count, port, recipes, folder)
-    multiprocessing.spawn(step_of_process, arguments, nprocs=count)  # type: ignore[no-untyped-call]
+    run_together(count, accumulate_each, recipes, folder, count)
     return [
         [torch.load(folder / f"{i}.{rank}.pt", weights_only=True) for rank in range(count)]
         for i in range(len(recipes))
     ]
 
 
-def step_of_process(rank: int, count: int, port: int, recipes: list[Recipe], folder: Path) -> None:
-    torch.set_num_threads(1)
-    launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in launched.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+def accumulate_each(rank: int, recipes: list[Recipe], folder: Path, count: int) -> None:
     for number, recipe in enumerate(recipes):
         run = Run(recipe, folder)
         assert run.devices.count == count
