@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from training_runs import SUBJECTS, read_log, starting, write_lines
+from training_runs import measured, read_log, starting, write_development
 
 from m3search.encoder import Encoder
 from m3search.errors import M3Error
@@ -22,19 +22,8 @@ from m3search.training.run import Run
 @pytest.fixture
 def recipe(recipe: Recipe, tmp_path: Path) -> Recipe:
     """Six steps, and beside the pairs a set of eight documents with a question on each."""
-    folder = tmp_path / "data" / "dev"
-    texts = [{"_id": s, "text": f"Of the {s}, its use and history."} for s in SUBJECTS]
-    queries = [{"_id": f"q-{s}", "text": f"what {s} history"} for s in SUBJECTS]
-    write_lines(folder / "corpus.jsonl", texts)
-    write_lines(folder / "queries.jsonl", queries)
-    (folder / "qrels").mkdir()
-    judged = "".join(f"q-{s}\t{s}\t1\n" for s in SUBJECTS)
-    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    write_development(tmp_path / "data" / "dev")
     return replace(recipe, development=Development(("dev",), every=4, max_length=64))
-
-
-def measured(line: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in line.items() if name.startswith("dev_")}
 
 
 def test_every_mode_is_measured_when_it_is_due_and_at_the_end(

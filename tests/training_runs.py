@@ -38,6 +38,17 @@ def write_pairs(path: Path, negatives: bool = False) -> Path:
     return write_lines(path, lines)
 
 
+def write_development(folder: Path) -> None:
+    """A development set of eight documents with a question on each."""
+    texts = [{"_id": s, "text": f"Of the {s}, its use and history."} for s in SUBJECTS]
+    queries = [{"_id": f"q-{s}", "text": f"what {s} history"} for s in SUBJECTS]
+    write_lines(folder / "corpus.jsonl", texts)
+    write_lines(folder / "queries.jsonl", queries)
+    (folder / "qrels").mkdir()
+    judged = "".join(f"q-{s}\t{s}\t1\n" for s in SUBJECTS)
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+
+
 def write_backbone(folder: Path, sample_texts: list[str]) -> Path:
     """A plain BERT encoder of 128 positions."""
     data = write_pairs(folder / "pairs.jsonl")
@@ -68,6 +79,11 @@ def read_log(folder: Path) -> list[dict[str, float]]:
     """The lines of metrics.jsonl."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def measured(line: dict[str, float]) -> dict[str, float]:
+    """What a line of the log says of the development sets."""
+    return {name: value for name, value in line.items() if name.startswith("dev_")}
 
 
 def copy_weights(model: torch.nn.Module) -> dict[str, Tensor]:
