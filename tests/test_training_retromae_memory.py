@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
+from largest_tensor import LargestTensor
 from retromae_reference import (
     FIRST,
     LAST,
@@ -18,8 +17,6 @@ from retromae_reference import (
     vocabulary,
 )
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import (
     DebertaV2Config,
     DebertaV2Model,
@@ -48,20 +45,6 @@ def test_long_texts_are_masked_in_full() -> None:
     counts = batch.masks.sum(dim=-1)
     assert counts.shape == (1, 8)
     assert (counts - 0.5 * 8190).abs().max() <= 8
-
-
-class LargestTensor(TorchDispatchMode):
-    """Elements of the largest tensor that any operation makes, forwards and backwards."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                size = tensor.untyped_storage().nbytes() // tensor.element_size()
-                self.elements = max(self.elements, size)
-        return made
 
 
 @pytest.mark.parametrize("lengths", [(2048,), (2048, 100)])
