@@ -69,7 +69,7 @@ def test_training_and_search_give_the_same_scores(recipe: Recipe, tmp_path: Path
     run.model.eval()
     batch = run.sampler.batch(0)
     with torch.no_grad():
-        scored = run.finetuning.score(0, batch)
+        scored = run.finetuning.score(0, run.finetuning.read(batch))
     save_checkpoint(tmp_path / "out", run.model, run.tokenizer, CheckpointInfo("mean", 128))
     encoder = Encoder.load(tmp_path / "out", device="cpu", dtype=torch.float32)
     asked = [batch.queries[row] for row in scored.rows.tolist()]

@@ -35,17 +35,21 @@ class RetroMAETraining:
         self._vocabulary = vocabulary
         self._devices = devices
 
-    def accumulate(self, step: int, texts: Sequence[str]) -> Metrics:
+    def read(self, step: int, texts: Sequence[str]) -> list[Masked]:
+        """This process's part of a step's texts, in its forward passes; the model is not needed."""
+        own = texts[self._devices.own(len(texts))]
+        return self._mask(
+            step, self._tokenization.encode(own, self._recipe.data.passage_max_length).ids
+        )
+
+    def accumulate(self, step: int, parts: Sequence[Masked]) -> Metrics:
         """Adds the gradients of the losses of a step's texts to those of the model.
 
         Both losses are means over the predicted tokens of all texts, whatever the number of
         processes and forward passes.
         """
-        own = texts[self._devices.own(len(texts))]
-        ids = self._tokenization.encode(own, self._recipe.data.passage_max_length).ids
-        parts = self._mask(step, ids)
         counts = [(int((p.labels >= 0).sum()), int((decoder_labels(p) >= 0).sum())) for p in parts]
-        tokens = float(sum(map(len, ids)))
+        tokens = float(sum(int(part.attention_mask.sum()) for part in parts))
         encoder_count, decoder_count, tokens = self._devices.sum(
             [float(sum(e for e, _ in counts)), float(sum(d for _, d in counts)), tokens]
         )
