@@ -106,7 +106,7 @@ def test_parts_give_the_gradients_of_the_whole(
     batch = run.sampler.batch(0)
     wanted = plain_gradients(run, batch)
     run.model.zero_grad()
-    metrics = run.finetuning.accumulate(0, batch)
+    metrics = run.finetuning.accumulate(0, run.finetuning.read(batch))
     assert_same(gradients_of(run), wanted)
     assert metrics["tokens"] > 0
     heads = {"sparse": run.model.sparse_linear, "multi": run.model.colbert_linear}
@@ -122,7 +122,7 @@ def test_with_dropout_the_second_pass_drops_what_the_first_did(
     for cached in (False, True):
         batches = replace(recipe.batches, sub_batch_tokens=64, gradient_cache=cached)
         run = Run(replace(dropping, batches=batches), tmp_path)
-        run.finetuning.accumulate(3, run.sampler.batch(3))
+        run.finetuning.accumulate(3, run.finetuning.read(run.sampler.batch(3)))
         found.append(gradients_of(run))
     assert_same(found[1], found[0])
 
@@ -135,7 +135,7 @@ def test_activation_checkpointing_changes_no_gradient(recipe: Recipe, tmp_path: 
         counted: list[int] = []
         layer = run.model.get_submodule("backbone.encoder.layer.0.intermediate")
         layer.register_forward_hook(lambda *_, counted=counted: counted.append(1))
-        run.finetuning.accumulate(0, run.sampler.batch(0))
+        run.finetuning.accumulate(0, run.finetuning.read(run.sampler.batch(0)))
         found.append(gradients_of(run))
         passes.append(len(counted))
     assert_same(found[1], found[0])

@@ -24,7 +24,7 @@ def scores_of(recipe: Recipe, folder: Path) -> Scores:
     found: Scores = {}
     for step in range(3 * run.sampler.steps_per_epoch):
         batch = run.sampler.batch(step)
-        scored = run.finetuning.score(step, batch)
+        scored = run.finetuning.score(step, run.finetuning.read(batch))
         for mode in MODES:
             for row, number in enumerate(scored.rows.tolist()):
                 query, line = batch.queries[number], scored.scores[mode][row].tolist()

@@ -19,60 +19,8 @@ from m3search.scoring import dense_scores, maxsim, sparse_scores
 from m3search.training.losses import Teacher, m3_loss
 from m3search.training.maxsim import best_matches
 from m3search.training.recipe import Objective, Recipe
-from m3search.training.representations import Layout, active_terms, lexical_scores
+from m3search.training.representations import active_terms
 from m3search.training.run import Run
-
-
-def layout_of(texts: list[list[int]]) -> Layout:
-    """Terms alone; the special ids are 0 and 1."""
-    ids = [np.array([0, *text, 1], np.int64) for text in texts]
-    return Layout.of(ids, np.array([0, 1], np.int64), torch.device("cpu"))
-
-
-def test_lexical_scores_equal_those_over_the_whole_vocabulary() -> None:
-    torch.manual_seed(0)
-    texts = [
-        [torch.randint(2, 14, (n,)).tolist() for n in lengths]
-        for lengths in ((5, 0, 3), (7, 2, 9, 4))
-    ]
-    layouts = [layout_of(part) for part in texts]
-    weights = [
-        (torch.rand(len(part.terms)) * (torch.rand(len(part.terms)) > 0.3)).requires_grad_()
-        for part in layouts
-    ]
-
-    def whole(part: list[list[int]], flat: torch.Tensor) -> torch.Tensor:
-        table = torch.zeros(len(part), 14)
-        for row, (terms, own) in enumerate(
-            zip(part, flat.split(list(map(len, part))), strict=True)
-        ):
-            for term in set(terms):
-                same = [w for t, w in zip(terms, own, strict=True) if t == term]
-                table[row, term] = torch.stack(same).amax()
-        return table
-
-    expected = whole(texts[0], weights[0]) @ whole(texts[1], weights[1]).T
-    wanted = torch.autograd.grad(expected.square().sum(), weights)
-    found = lexical_scores(layouts[0], weights[0], layouts[1], weights[1])
-    assert found.shape == (3, 4) and float(found.detach().sum()) > 0
-    torch.testing.assert_close(found, expected)
-    gradients = torch.autograd.grad(found.square().sum(), weights)
-    for gradient, other, weight in zip(gradients, wanted, weights, strict=True):
-        counted = weight > 0  # what is 0 came through a relu or a mask, which pass no gradient
-        torch.testing.assert_close(gradient[counted], other[counted])
-
-
-def test_texts_without_a_term_match_nothing() -> None:
-    nothing, some = layout_of([[]]), layout_of([[5, 6]])
-    for left, right in ((nothing, some), (some, nothing), (nothing, nothing)):
-        sizes = (len(left.terms), len(right.terms))
-        scores = lexical_scores(left, torch.ones(sizes[0]), right, torch.ones(sizes[1]))
-        assert scores.tolist() == [[0.0]]
-
-
-def test_active_terms_are_those_with_a_weight() -> None:
-    weights = torch.tensor([0.2, 0.0, 0.1, 0.0, 0.0])
-    assert active_terms(layout_of([[5, 6, 7], [], [8, 9]]), weights).tolist() == [2, 0, 0]
 
 
 @pytest.mark.parametrize("block", [1, 40, 500, 1 << 22])
@@ -121,7 +69,7 @@ def test_training_and_search_give_the_same_scores(recipe: Recipe, tmp_path: Path
     run.model.eval()
     batch = run.sampler.batch(0)
     with torch.no_grad():
-        scored = run.finetuning.score(0, batch)
+        scored = run.finetuning.score(0, run.finetuning.read(batch))
     save_checkpoint(tmp_path / "out", run.model, run.tokenizer, CheckpointInfo("mean", 128))
     encoder = Encoder.load(tmp_path / "out", device="cpu", dtype=torch.float32)
     asked = [batch.queries[row] for row in scored.rows.tolist()]

@@ -38,8 +38,9 @@ def test_accuracies_are_those_of_the_scores_without_what_is_masked(
         masked = rng.random(batch.masked.shape) < 0.5
         masked[np.arange(len(targets)), targets] = False
         batch = batch._replace(targets=targets, masked=masked)
-        scored = run.finetuning.score(step, batch)
-        metrics = run.finetuning.accumulate(step, batch)
+        texts = run.finetuning.read(batch)
+        scored = run.finetuning.score(step, texts)
+        metrics = run.finetuning.accumulate(step, texts)
         order = scored.rows.argsort()
         scores = {mode: scored.scores[mode][order].detach().numpy() for mode in MODES}
         weighed = 0.1 * scores["dense"] + 5.0 * scores["sparse"] + 0.2 * scores["multi"]
@@ -57,11 +58,12 @@ def test_tokens_are_those_read_and_queries_have_a_limit_of_their_own(
     data = replace(recipe.data, query_max_length=4, passage_max_length=7)
     run = Run(replace(recipe, data=data), tmp_path)
     batch = run.sampler.batch(0)
-    scored = run.finetuning.score(0, batch)
+    texts = run.finetuning.read(batch)
+    scored = run.finetuning.score(0, texts)
     assert {len(ids) for ids in scored.queries.ids} == {4}
     assert {len(ids) for ids in scored.passages.ids} == {7}
     tokens = 4 * len(batch.queries) + 7 * len(batch.passages)
-    assert run.finetuning.accumulate(0, batch)["tokens"] == tokens
+    assert run.finetuning.accumulate(0, texts)["tokens"] == tokens
 
 
 def test_every_part_of_a_step_has_random_numbers_of_its_own() -> None:
@@ -145,13 +147,14 @@ def test_retromae_masks_anew_at_every_step_as_its_settings_say(
     masking = replace(masking, stage="retromae", objective=None, pretraining=own, batches=batches)
     run = Run(masking, tmp_path)
     texts = run.sampler.texts(0)
-    losses = [run.pretraining.accumulate(step, texts)["loss"] for step in (0, 0, 1)]
+    losses = [
+        run.pretraining.accumulate(step, run.pretraining.read(step, texts))["loss"]
+        for step in (0, 0, 1)
+    ]
     wanted = {"encoder_share": 0.25, "decoder_share": 0.6, "masks": 3}
     assert all(settings == wanted for settings in asked)
     assert losses[0] == losses[1] != losses[2]
     assert torch.equal(made[0].masks, made[1].masks)
     assert not torch.equal(made[0].masks, made[2].masks)
-    fixed = [made[0]] * 2
-    monkeypatch.setattr(run.pretraining, "_mask", lambda step, ids: [fixed[step]])
-    one, other = (run.pretraining.accumulate(step, texts)["loss"] for step in (0, 1))
+    one, other = (run.pretraining.accumulate(step, [made[0]])["loss"] for step in (0, 1))
     assert one != other  # dropout, too, is another at every step

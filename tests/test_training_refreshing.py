@@ -13,11 +13,13 @@ from training_runs import write_lines
 
 from m3search.errors import ArtifactError
 from m3search.model.checkpoint import load_checkpoint
+from m3search.training.drawing import Batch
+from m3search.training.finetuning import Finetuning, Texts
 from m3search.training.loop import train
 from m3search.training.mining.rules import MiningSettings
 from m3search.training.recipe import Recipe, Refresh
 from m3search.training.refreshing import mine_again, mined_file, with_negatives
-from m3search.training.run import Run
+from m3search.training.run import Prepared, Run
 
 
 @pytest.fixture
@@ -29,10 +31,10 @@ def recipe(recipe: Recipe) -> Recipe:
 def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     step_of = Run.train_step
 
-    def stop(run: Run) -> dict[str, float]:
+    def stop(run: Run, prepared: Prepared) -> dict[str, float]:
         if run.step == step:
             raise KeyboardInterrupt
-        return step_of(run)
+        return step_of(run, prepared)
 
     monkeypatch.setattr(Run, "train_step", stop)
 
@@ -41,14 +43,13 @@ def test_from_a_refresh_on_mined_negatives_are_drawn(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
-    draw = Run.accumulate
+    read = Finetuning.read
 
-    def note(run: Run) -> dict[str, float]:
-        batch = run.sampler.batch(run.step)
+    def note(stage: Finetuning, batch: Batch) -> Texts:
         seen.append([text for i, text in enumerate(batch.passages) if i not in batch.targets])
-        return draw(run)
+        return read(stage, batch)
 
-    monkeypatch.setattr(Run, "accumulate", note)
+    monkeypatch.setattr(Finetuning, "read", note)
     out = train(recipe, tmp_path / "out")
     assert sorted(path.name for path in (out / "mined").iterdir()) == ["2.jsonl.gz", "4.jsonl.gz"]
     assert all(text.startswith("Nothing about") for texts in seen[:2] for text in texts)

@@ -24,7 +24,7 @@ from m3search.training.finetuning import Metrics
 from m3search.training.inputs import Lora
 from m3search.training.loop import train
 from m3search.training.recipe import Distillation, Objective, Recipe
-from m3search.training.run import Run
+from m3search.training.run import Prepared, Run
 
 CHILD = """
 import sys, time
@@ -60,14 +60,14 @@ def train_with_stops(
     recipe: Recipe, out: Path, stops: Sequence[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted before each of these steps, and taken up again each time."""
-    step_of: Callable[[Run], Metrics] = Run.train_step
+    step_of: Callable[[Run, Prepared], Metrics] = Run.train_step
     left = list(stops)
 
-    def stop_at_next(run: Run) -> Metrics:
+    def stop_at_next(run: Run, prepared: Prepared) -> Metrics:
         if left and run.step == left[0]:
             torch.manual_seed(left.pop(0))  # what the process had drawn is lost with it
             raise KeyboardInterrupt
-        return step_of(run)
+        return step_of(run, prepared)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "train_step", stop_at_next)

@@ -36,10 +36,11 @@ def test_losses_and_gradients_equal_those_of_whole_matrices(kind: str, pooling: 
     torch.testing.assert_close(found.encoder, encoder)
     torch.testing.assert_close(found.decoder, decoder)
     torch.testing.assert_close(found.total, encoder + decoder)
-    wanted, got = (
-        gradients(model, encoder + 2 * decoder),
-        gradients(model, found.encoder + 2 * found.decoder),
-    )
+    predicted = [int((labels >= 0).sum()) for labels in (batch.labels, slow_labels(batch))]
+    part = model(batch, (3 * predicted[0], predicted[1] / 2))  # of a step of other sizes
+    torch.testing.assert_close((part.encoder, part.decoder), (encoder / 3, 2 * decoder))
+    torch.testing.assert_close(part.total, encoder / 3 + 2 * decoder)
+    wanted, got = gradients(model, encoder / 3 + 2 * decoder), gradients(model, part.total)
     assert wanted.keys() == got.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(got[name], gradient, atol=1e-5, rtol=1e-4, msg=name)

@@ -83,8 +83,8 @@ def test_dropout_is_that_of_the_recipe(recipe: Recipe, tmp_path: Path, dropout: 
     layers = [module for module in run.model.modules() if isinstance(module, nn.Dropout)]
     assert layers
     assert all(layer.training and layer.p == dropout for layer in layers)
-    batch = run.sampler.batch(0)
-    one, again, other = (run.finetuning.accumulate(step, batch)["loss"] for step in (2, 2, 3))
+    texts = run.finetuning.read(run.sampler.batch(0))
+    one, again, other = (run.finetuning.accumulate(step, texts)["loss"] for step in (2, 2, 3))
     assert one == again  # of one step it is always the same
     assert (one == other) == (dropout == 0)
 
@@ -99,9 +99,10 @@ def test_masked_passages_and_a_teacher_reach_the_loss(recipe: Recipe, tmp_path: 
         "teacher_scores": np.array([[1.0, 2.0], [0.0, 0.0]], np.float32),
     }
     batch = make_batch(queries, passages, targets=np.array([0, 1]), masked=masked, **teacher)
+    texts = run.finetuning.read(batch)
     found = []
     for step, distil in ((1, False), (2, True)):
-        scored = run.finetuning.score(step, batch)
+        scored = run.finetuning.score(step, texts)
         order = scored.rows.argsort()
         expected = m3_loss(
             {mode: scores[order] for mode, scores in scored.scores.items()},
@@ -113,13 +114,15 @@ def test_masked_passages_and_a_teacher_reach_the_loss(recipe: Recipe, tmp_path: 
                 torch.from_numpy(batch.candidates), torch.from_numpy(batch.teacher_scores)
             ),
         )
-        metrics = run.finetuning.accumulate(step, batch)
+        metrics = run.finetuning.accumulate(step, texts)
         assert metrics["loss"] == pytest.approx(float(expected.total.detach()), rel=1e-5)
         assert ("loss_distillation" in metrics) == distil
         found.append(metrics["loss"])
-    unmasked = run.finetuning.accumulate(2, batch._replace(masked=np.zeros((2, 3), bool)))
+    free = batch._replace(masked=np.zeros((2, 3), bool))
+    unmasked = run.finetuning.accumulate(2, texts._replace(batch=free))
     nobody = {"candidates": batch.candidates[:, :0], "teacher_scores": batch.teacher_scores[:, :0]}
-    untaught = run.finetuning.accumulate(2, batch._replace(**nobody))
+    alone = batch._replace(**nobody)
+    untaught = run.finetuning.accumulate(2, texts._replace(batch=alone))
     assert len({found[1], unmasked["loss"], untaught["loss"]}) == 3
 
 
@@ -144,7 +147,7 @@ def scores_of(run: Run, batches: Iterable[Batch]) -> dict[tuple[str, str, str], 
     """The scores of every mode, query and passage in every batch that has both."""
     found: dict[tuple[str, str, str], list[float]] = {}
     for batch in batches:
-        scored = run.finetuning.score(0, batch)
+        scored = run.finetuning.score(0, run.finetuning.read(batch))
         for mode, scores in scored.scores.items():
             assert scores.shape == (len(batch.queries), len(batch.passages))
             for row, query in enumerate(scored.rows.tolist()):
@@ -217,8 +220,8 @@ def test_bf16_runs_the_encoder_in_half_and_the_heads_in_full(
 def test_a_fixed_encoder_stays_and_its_heads_learn(recipe: Recipe, tmp_path: Path) -> None:
     run = Run(starting(recipe, fix_encoder=True, dropout=0.5), tmp_path)
     assert not run.model.backbone.training
-    batch = run.sampler.batch(0)
-    one, two = (run.finetuning.accumulate(step, batch)["loss"] for step in (0, 1))
+    texts = run.finetuning.read(run.sampler.batch(0))
+    one, two = (run.finetuning.accumulate(step, texts)["loss"] for step in (0, 1))
     assert one == two
     before = copy_weights(run.model)
     for _ in range(2):

@@ -66,7 +66,7 @@ class TrainingStep:
         names = [f"query {n}" for n in range(len(queries))], [str(n) for n in range(len(passages))]
         known = dict(zip((*names[0], *names[1]), (*queries, *passages), strict=True))
         nobody = np.empty((len(queries), 0))
-        self._batch = Batch(
+        batch = Batch(
             *names,
             np.arange(len(queries)) * (len(passages) // len(queries)),
             np.zeros((len(queries), len(passages)), dtype=bool),
@@ -74,13 +74,14 @@ class TrainingStep:
             nobody.astype(np.float32),
         )
         self._finetuning = Finetuning(recipe, model, GivenIds(tokenizer, known), devices)
+        self._texts = self._finetuning.read(batch)
         self._optimiser = make_optimiser(model, recipe)
         self._recipe, self._step = recipe, 0
 
     def __call__(self) -> float:
         """Forward, backward, clipping and AdamW; the loss."""
         self._optimiser.zero_grad()
-        metrics = self._finetuning.accumulate(self._step, self._batch)
+        metrics = self._finetuning.accumulate(self._step, self._texts)
         parameters = [each for each in self.model.parameters() if each.requires_grad]
         nn.utils.clip_grad_norm_(parameters, self._recipe.optimiser.max_gradient_norm)
         self._optimiser.step()

@@ -28,6 +28,16 @@ from m3search.training.imitation import (
 from m3search.training.recipe import Distillation, Recipe
 
 
+class Texts(NamedTuple):
+    """A batch, and this process's part of it as both encoders read it."""
+
+    batch: Batch
+    taught: list[Reading]
+    """the passages, as the teacher reads them"""
+    passages: list[Reading]
+    translations: list[Reading]
+
+
 class Lesson(NamedTuple):
     """A text, and what the student is to make of it."""
 
@@ -60,14 +70,27 @@ class Distilling:
                 remedy="Take a teacher and a start checkpoint of the same hidden size.",
             )
 
-    def accumulate(self, step: int, batch: Batch) -> Metrics:
+    def read(self, batch: Batch) -> Texts:
+        """The texts that this process encodes; no model is needed."""
+        data, own = self._recipe.data, self._devices.own
+        passages = batch.passages[own(len(batch.passages))]
+        translations = batch.queries[own(len(batch.queries))]
+        return Texts(
+            batch,
+            self._teacher.read(passages, data.passage_max_length),
+            read(self._tokenization, passages, data.passage_max_length),
+            read(self._tokenization, translations, data.query_max_length),
+        )
+
+    def accumulate(self, step: int, texts: Texts) -> Metrics:
         """Adds the gradients of the loss of a batch to those of the model; metrics come back.
 
         Passages are the teacher's own texts, queries their translations. The loss is the mean over
         all texts of 1 - cosine of the sentence vectors, plus `word_weight` times the mean over the
         passages of the error of their words, whatever the number of processes and passes.
         """
-        lessons = sorted(self._lessons(batch), key=lambda each: -len(each.text.ids))
+        lessons = sorted(self._lessons(texts), key=lambda each: -len(each.text.ids))
+        batch = texts.batch
         counts = {"passages": len(batch.passages), "translations": len(batch.queries)}
         sums = dict.fromkeys(("passages", "translations", "words"), 0.0)
         parts = Parts.on(self._devices.device, self._recipe.batches.sub_batch_tokens)
@@ -87,17 +110,13 @@ class Distilling:
         passages, translations, words, tokens = self._devices.sum([*sums.values(), tokens])
         return self._metrics(passages, translations, words, counts) | {"tokens": tokens}
 
-    def _lessons(self, batch: Batch) -> list[Lesson]:
+    def _lessons(self, texts: Texts) -> list[Lesson]:
         """This process's texts, each with what it is to become."""
-        data = self._recipe.data
-        passages = batch.passages[self._devices.own(len(batch.passages))]
-        understood = self._teacher.understand(passages, data.passage_max_length)
-        texts = read(self._tokenization, passages, data.passage_max_length)
-        lessons = [Lesson(*pair, False) for pair in zip(texts, understood, strict=True)]
-        own = self._devices.own(len(batch.queries))
-        translations = read(self._tokenization, batch.queries[own], data.query_max_length)
+        understood = self._teacher.understand(texts.taught)
+        lessons = [Lesson(*pair, False) for pair in zip(texts.passages, understood, strict=True)]
         vectors = self._vectors_of_all(understood)
-        for text, target in zip(translations, batch.targets[own].tolist(), strict=True):
+        targets = texts.batch.targets[self._devices.own(len(texts.batch.queries))].tolist()
+        for text, target in zip(texts.translations, targets, strict=True):
             lessons.append(Lesson(text, sentence_alone(vectors[target], text.size), True))
         return lessons
 

@@ -22,6 +22,14 @@ from m3search.training.representations import Layout, Representations, active_te
 Metrics = dict[str, float]
 
 
+class Texts(NamedTuple):
+    """A batch, and this process's part of it as token ids."""
+
+    batch: Batch
+    queries: list[Ids]
+    passages: list[Ids]
+
+
 class Scored(NamedTuple):
     """This process's queries with all passages of the step."""
 
@@ -50,13 +58,24 @@ class Finetuning:
         self._devices = devices
         self._modes = recipe.losses.modes
 
-    def accumulate(self, step: int, batch: Batch) -> Metrics:
+    def read(self, batch: Batch) -> Texts:
+        """The texts that this process encodes; nothing else of the step is touched."""
+        data, own = self._recipe.data, self._devices.own
+        queries = batch.queries[own(len(batch.queries))]
+        passages = batch.passages[own(len(batch.passages))]
+        return Texts(
+            batch,
+            self._tokenization.encode(queries, data.query_max_length).ids,
+            self._tokenization.encode(passages, data.passage_max_length).ids,
+        )
+
+    def accumulate(self, step: int, texts: Texts) -> Metrics:
         """Adds the gradients of the loss of a batch to those of the model; metrics come back.
 
         The gradients are those of the whole batch's loss, whatever the number of processes and
         forward passes.
         """
-        scored = self.score(step, batch)
+        batch, scored = texts.batch, self.score(step, texts)
         losses, share = self._losses(step, batch, scored)
         if len(scored.rows):
             (losses.total * share).backward()  # type: ignore[no-untyped-call]
@@ -69,15 +88,13 @@ class Finetuning:
         with torch.no_grad():
             return self._metrics(batch, scored, losses, share)
 
-    def score(self, step: int, batch: Batch) -> Scored:
+    def score(self, step: int, texts: Texts) -> Scored:
         """Scores of this process's queries with the passages of all processes."""
-        data, device = self._recipe.data, self._devices.device
+        batch, device = texts.batch, self._devices.device
         own_queries = self._devices.own(len(batch.queries))
         own_passages = self._devices.own(len(batch.passages))
-        queries = self._encode(batch.queries[own_queries], data.query_max_length, step, "queries")
-        passages = self._encode(
-            batch.passages[own_passages], data.passage_max_length, step, "passages"
-        )
+        queries = self._encode(texts.queries, step, "queries")
+        passages = self._encode(texts.passages, step, "passages")
         gather, special = self._devices.gather, self._tokenization.special_ids
         query_layout = Layout.of(queries.ids, special, device)
         passage_layout = Layout(*map(gather, Layout.of(passages.ids, special, device)))
@@ -103,9 +120,8 @@ class Finetuning:
             passage_layout,
         )
 
-    def _encode(self, texts: Sequence[str], length: int, step: int, what: str) -> Encoding:
+    def _encode(self, ids: Sequence[Ids], step: int, what: str) -> Encoding:
         batches = self._recipe.batches
-        ids = self._tokenization.encode(texts, length).ids
         seed = step_seed(self._recipe.optimiser.seed, step, self._devices.rank, what)
         parts = Parts.on(self._devices.device, batches.sub_batch_tokens)
         return Encoding(self._forward, ids, parts, cached=batches.gradient_cache, seed=seed)

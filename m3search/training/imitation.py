@@ -113,15 +113,18 @@ class Teacher:
         """Length of its vectors."""
         return int(self._backbone.config.hidden_size)
 
+    def read(self, texts: Sequence[str], max_length: int) -> list[Reading]:
+        """The texts as it reads them, at most `max_length` tokens of each."""
+        return read(self._tokenization, texts, min(max_length, self._positions))
+
     @torch.no_grad()
-    def understand(self, texts: Sequence[str], max_length: int) -> list[Understood]:
-        """What it makes of each text, of whose tokens it reads `max_length` at most."""
-        texts_read = read(self._tokenization, texts, min(max_length, self._positions))
-        order = sorted(range(len(texts)), key=lambda n: -len(texts_read[n].ids))
+    def understand(self, texts: Sequence[Reading]) -> list[Understood]:
+        """What it makes of each text."""
+        order = sorted(range(len(texts)), key=lambda n: -len(texts[n].ids))
         found: dict[int, Understood] = {}
-        cut = Parts.on(self._device, TEACHER_TOKENS).cut([texts_read[n].ids for n in order])
+        cut = Parts.on(self._device, TEACHER_TOKENS).cut([texts[n].ids for n in order])
         for start, end in cut:
-            some = [texts_read[n] for n in order[start:end]]
+            some = [texts[n] for n in order[start:end]]
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):
                 part = understand(self._backbone, self._pooling, some, self._tokenization.pad_id)
             sizes = [text.size for text in some]

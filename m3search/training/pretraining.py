@@ -35,30 +35,31 @@ class RetroMAETraining:
         self._vocabulary = vocabulary
         self._devices = devices
 
-    def accumulate(self, step: int, texts: Sequence[str]) -> Metrics:
+    def read(self, step: int, texts: Sequence[str]) -> list[Masked]:
+        """This process's part of a step's texts, in its forward passes; the model is not needed."""
+        own = texts[self._devices.own(len(texts))]
+        return self._mask(
+            step, self._tokenization.encode(own, self._recipe.data.passage_max_length).ids
+        )
+
+    def accumulate(self, step: int, parts: Sequence[Masked]) -> Metrics:
         """Adds the gradients of the losses of a step's texts to those of the model.
 
         Both losses are means over the predicted tokens of all texts, whatever the number of
         processes and forward passes.
         """
-        own = texts[self._devices.own(len(texts))]
-        ids = self._tokenization.encode(own, self._recipe.data.passage_max_length).ids
-        parts = self._mask(step, ids)
-        counts = [(int((p.labels >= 0).sum()), int((decoder_labels(p) >= 0).sum())) for p in parts]
-        tokens = float(sum(map(len, ids)))
-        encoder_count, decoder_count, tokens = self._devices.sum(
-            [float(sum(e for e, _ in counts)), float(sum(d for _, d in counts)), tokens]
-        )
+        encoder = sum(int((part.labels >= 0).sum()) for part in parts)
+        decoder = sum(int((decoder_labels(part) >= 0).sum()) for part in parts)
+        read = sum(int(part.attention_mask.sum()) for part in parts)
+        *predicted, tokens = self._devices.sum([encoder, decoder, read])
         sums = [0.0, 0.0]
         half = self._recipe.optimiser.precision == "bf16"
-        for number, (part, (encoder, decoder)) in enumerate(zip(parts, counts, strict=True)):
+        for number, part in enumerate(parts):
             torch.manual_seed(self._seed(step, "dropout") + number)
             with torch.autocast(self._devices.device.type, dtype=torch.bfloat16, enabled=half):
-                losses = self._model(part.to(self._devices.device))
-            shares = (encoder / max(encoder_count, 1), decoder / max(decoder_count, 1))
-            weighed = [shares[0] * losses.encoder, shares[1] * losses.decoder]
-            (weighed[0] + weighed[1]).backward()
-            sums = [total + float(loss.detach()) for total, loss in zip(sums, weighed, strict=True)]
+                losses = self._model(part.to(self._devices.device), predicted)
+            losses.total.backward()
+            sums = [sums[0] + float(losses.encoder), sums[1] + float(losses.decoder)]
         self._devices.sum_gradients(self._model)
         encoder_loss, decoder_loss = self._devices.sum(sums)
         return {

@@ -11,10 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from m3search.model.tokenization import Ids
 from m3search.records import Mode
 from m3search.training.maxsim import best_matches
+
+BLOCK = {"cpu": 1 << 22, "cuda": 1 << 25}
+"""lexical weights of texts, with the zeros between them, held at a time"""
 
 
 class Layout(NamedTuple):
@@ -82,9 +86,27 @@ def lexical_scores(
     """s_lex (Q, P): sum over the terms of both texts of the products of their weights.
 
     The weight of a term is the largest of its positions. Only the terms of the queries get
-    columns, never the vocabulary: a term that no query has matches nothing.
+    columns, never the vocabulary: a term that no query has matches nothing. Where the columns of
+    all texts are more than `BLOCK` cells, they are made in blocks, and again for the gradient.
     """
-    columns = torch.unique(query_layout.terms)
+    texts = ((query_layout, query_weights), (passage_layout, passage_weights))
+    rows = sum(len(layout.term_counts) for layout, _ in texts)
+    limit = BLOCK.get(query_weights.device.type, BLOCK["cpu"])
+    first, *others = torch.unique(query_layout.terms).split(max(1, limit // max(1, rows)))
+    if not others:
+        return _scores_by(first, *texts)
+    scores = query_weights.new_zeros([len(layout.term_counts) for layout, _ in texts])
+    for terms in (first, *others):
+        scores = scores + checkpoint(
+            _scores_by, terms, *texts, use_reentrant=False, preserve_rng_state=False
+        )
+    return scores
+
+
+def _scores_by(
+    columns: Tensor, queries: tuple[Layout, Tensor], passages: tuple[Layout, Tensor]
+) -> Tensor:
+    """(Q, P) what the terms `columns`, sorted, add to the lexical scores."""
 
     def spread(layout: Layout, weights: Tensor) -> Tensor:
         rows, width = len(layout.term_counts), len(columns)
@@ -94,7 +116,7 @@ def lexical_scores(
         table = weights.new_zeros(rows * width)
         return table.scatter_reduce(0, index, weights[known], reduce="amax").view(rows, width)
 
-    return spread(query_layout, query_weights) @ spread(passage_layout, passage_weights).T
+    return spread(*queries) @ spread(*passages).T
 
 
 def active_terms(layout: Layout, weights: Tensor) -> Tensor:

@@ -55,11 +55,13 @@ class Masked(NamedTuple):
 
 
 class RetroMAELosses(NamedTuple):
-    """Mean cross-entropies in nats a token, scalars in float32; total is the sum of both."""
+    """Scalars in float32."""
 
     total: Tensor
+    """the sum of both others, with their gradients"""
     encoder: Tensor
     decoder: Tensor
+    """mean cross-entropies in nats a token, without gradients"""
 
 
 def make_masked(
@@ -190,14 +192,31 @@ class RetroMAE(nn.Module):
                 nn.init.normal_(module.weight, std=config.initializer_range)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, batch: Masked) -> RetroMAELosses:
-        """The losses of encoder and decoder, their gradients meeting in the backbone."""
+    def forward(self, batch: Masked, tokens: Sequence[float] | None = None) -> RetroMAELosses:
+        """The losses of encoder and decoder, their gradients meeting in the backbone.
+
+        tokens: what the sums of each are divided by, the tokens that are predicted where the batch
+        is a part of more; without, those of the batch. All tokens are predicted in one call, as
+        each call holds a gradient of the word embeddings.
+        """
         output = self.backbone(input_ids=batch.encoder_ids, attention_mask=batch.attention_mask)
         states = output[0]
-        encoder = self._cross_entropy(states, batch.labels)
         decoded = self.decode(pool(states, batch.attention_mask, self.pooling), batch)
-        decoder = self._cross_entropy(decoded, decoder_labels(batch))
-        return RetroMAELosses(encoder + decoder, encoder, decoder)
+        labels = torch.stack([batch.labels, decoder_labels(batch)])
+        counted = labels != _UNCOUNTED
+        counts = counted.sum(dim=(1, 2))
+        of_all = counts if tokens is None else torch.tensor(tokens, device=counts.device)
+        shares = torch.repeat_interleave(1 / of_all.clamp(min=1), counts)
+        total, losses = linear_cross_entropy(
+            self.head(torch.stack([states, decoded])[counted]),
+            self._words.weight,
+            self.head.bias,
+            labels[counted],
+            shares,
+            self.token_block,
+        )
+        encoder, decoder = torch.split(losses * shares, counts.tolist())
+        return RetroMAELosses(total, encoder.sum(), decoder.sum())
 
     def decode(self, sentence: Tensor, batch: Masked) -> Tensor:
         """(B, L, hidden) states from which the head predicts each token; sentence (B, hidden).
@@ -241,16 +260,6 @@ class RetroMAE(nn.Module):
             return self._embed(inputs_embeds=everywhere)
         nothing = sentence.new_zeros(len(sentence), length, width)
         return everywhere + self._embed(inputs_embeds=nothing)
-
-    def _cross_entropy(self, states: Tensor, labels: Tensor) -> Tensor:
-        counted = labels != _UNCOUNTED
-        return linear_cross_entropy(
-            self.head(states[counted]),
-            self._words.weight,
-            self.head.bias,
-            labels[counted],
-            self.token_block,
-        )
 
 
 def _check_family(backbone: PreTrainedModel) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from m3search.model.checkpoint import CheckpointInfo, save_checkpoint
 from m3search.model.resolve import resolve
 from m3search.model.tokenization import Tokenization
 from m3search.records import IntArray
+from m3search.training.ahead import ahead
 from m3search.training.batching import Sampler
 from m3search.training.development import development_sets, measure
 from m3search.training.devices import Devices
@@ -44,6 +46,9 @@ from m3search.training.start import (
 )
 from m3search.training.state import load_state, save_state
 from m3search.training.watching import Health, Log, cut_log
+
+Prepared = Callable[[], Metrics]
+"""a step whose texts are read: adds its gradients to the model's"""
 
 
 class Run:
@@ -125,29 +130,35 @@ class Run:
 
     def train(self, report: Callable[[Metrics], None] | None = None) -> None:
         """Every remaining step, then the checkpoint."""
-        output, total = self.recipe.output, self.recipe.optimiser.steps
-        first = self.devices.is_first
-        board, step = output.tensorboard, self.step
+        first, step, board = self.devices.is_first, self.step, self.recipe.output.tensorboard
         log = Log(self.folder, tensorboard=board, report=report, step=step) if first else None
         try:
-            while self.step < total:
+            while self.step < self.recipe.optimiser.steps:
                 self._refresh()
-                started = time.perf_counter()
-                metrics = self.train_step()
-                metrics["seconds"] = time.perf_counter() - started
-                metrics["tokens_per_second"] = metrics["tokens"] / metrics["seconds"]
-                metrics |= self._measure()
-                logged = self.step % output.log_every == 0 or self.step == total
-                if log and (logged or any(name.startswith("dev_") for name in metrics)):
-                    log.write(metrics)
-                if first and (self.step % output.save_every == 0 or self.step == total):
-                    self.save_state()
+                self._train_until(self._next_refresh(), log)
         finally:
             if log:
                 log.close()
         if first:
             self.save()
         self.devices.wait()
+
+    def _train_until(self, end: int, log: Log | None) -> None:
+        """The steps before `end`, all with the negatives of now, the texts of each read ahead."""
+        output, total = self.recipe.output, self.recipe.optimiser.steps
+        with closing(ahead(self.prepare_step, range(self.step, end))) as steps:
+            started = time.perf_counter()
+            for prepared in steps:
+                metrics = self.train_step(prepared)
+                metrics["seconds"] = time.perf_counter() - started
+                metrics["tokens_per_second"] = metrics["tokens"] / metrics["seconds"]
+                metrics |= self._measure()
+                logged = self.step % output.log_every == 0 or self.step == total
+                if log and (logged or any(name.startswith("dev_") for name in metrics)):
+                    log.write(metrics)
+                if log and (self.step % output.save_every == 0 or self.step == total):
+                    self.save_state()
+                started = time.perf_counter()
 
     def _measure(self) -> Metrics:
         """Quality on the development sets where it is due, by the first process for all."""
@@ -178,6 +189,12 @@ class Run:
         every = self.recipe.refresh.every if self.recipe.refresh else 0
         return self.step // every * every if every else 0
 
+    def _next_refresh(self) -> int:
+        """The step up to which the negatives of now are used."""
+        total = self.recipe.optimiser.steps
+        every = self.recipe.refresh.every if self.recipe.refresh else 0
+        return min(total, (self.step // every + 1) * every) if every else total
+
     def _refresh(self) -> None:
         """Mines the negatives anew where it is due, by the first process for all."""
         settings = self.recipe.refresh
@@ -197,13 +214,16 @@ class Run:
         """Replace the training state of the folder by this one."""
         save_state(self.folder, self.step, self.trained, self.optimiser, self.recipe, self.corpora)
 
-    def train_step(self) -> Metrics:
-        """One optimiser step on the batch of this step number."""
+    def train_step(self, prepared: Prepared | None = None) -> Metrics:
+        """One optimiser step on the batch of this step number.
+
+        prepared: what `prepare_step` gives for it; without, that is done here.
+        """
         rate = learning_rate_factor(self.step, self.recipe)
         for group in self.optimiser.param_groups:
             group["lr"] = group["base_lr"] * rate
         self.optimiser.zero_grad()
-        metrics = self.accumulate()
+        metrics = self.accumulate(prepared)
         self._health.check_finite(self.step, "loss", metrics["loss"])
         norm = nn.utils.clip_grad_norm_(
             [parameter for parameter in self.trained.parameters() if parameter.requires_grad],
@@ -217,37 +237,51 @@ class Run:
         rates = {"learning_rate": self.optimiser.param_groups[0]["lr"]}
         return {"step": float(self.step)} | metrics | {"gradient_norm": float(norm)} | rates
 
-    def accumulate(self) -> Metrics:
-        """Adds the gradients of this step's loss to those of the model, summed over processes."""
+    def prepare_step(self, step: int) -> Prepared:
+        """Draws and reads the texts of a step, which needs no device."""
         if self.recipe.stage == "retromae":
-            return self.pretraining.accumulate(self.step, self.sampler.texts(self.step))
-        stage = self.distilling if self.recipe.stage == "distil" else self.finetuning
-        return stage.accumulate(self.step, self.sampler.batch(self.step))
+            masked = self.pretraining.read(step, self.sampler.texts(step))
+            return partial(self.pretraining.accumulate, step, masked)
+        batch = self.sampler.batch(step)
+        if self.recipe.stage == "distil":
+            return partial(self.distilling.accumulate, step, self.distilling.read(batch))
+        return partial(self.finetuning.accumulate, step, self.finetuning.read(batch))
+
+    def accumulate(self, prepared: Prepared | None = None) -> Metrics:
+        """Adds the gradients of this step's loss to those of the model, summed over processes."""
+        return (prepared or self.prepare_step(self.step))()
 
     def save(self) -> None:
         """Write the finished checkpoint with where it came from.
 
         Of the heads it has those that were trained and those that the start had.
         """
-        training: dict[str, Any] = {
-            "recipe": asdict(self.recipe),
-            "data": [
-                {
-                    "files": list(corpus.files),
-                    "passages": len(corpus.passages),
-                    "queries": corpus.questions,
-                    "sha256": corpus.fingerprint,
-                }
-                for corpus in self.corpora
-            ],
-        }
-        training["recipe"]["data"].pop("folder")  # a path of one machine says nothing elsewhere
         start, half = self.recipe.start, self.recipe.output.weights == "fp16"
         save_checkpoint(
             self.folder,
             average_backbone(self.model, start, self.recipe.output.start_weight),
             self.tokenizer,
-            CheckpointInfo(self.model.pooling, self.max_length, self.step, training),
+            CheckpointInfo(
+                self.model.pooling, self.max_length, self.step, _origin(self.recipe, self.corpora)
+            ),
             dtype=torch.float16 if half else torch.float32,
             heads={*self._heads, *self.recipe.heads} - {"dense"},
         )
+
+
+def _origin(recipe: Recipe, corpora: Sequence[Corpus]) -> dict[str, Any]:
+    """What a checkpoint says of the training that it comes from."""
+    origin: dict[str, Any] = {
+        "recipe": asdict(recipe),
+        "data": [
+            {
+                "files": list(corpus.files),
+                "passages": len(corpus.passages),
+                "queries": corpus.questions,
+                "sha256": corpus.fingerprint,
+            }
+            for corpus in corpora
+        ],
+    }
+    origin["recipe"]["data"].pop("folder")  # a path of one machine says nothing elsewhere
+    return origin

@@ -1,0 +1,119 @@
+"""What the next step needs is made while one trains: order, errors, refreshes, the thread's end."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from m3search.training.ahead import ahead
+from m3search.training.loop import train
+from m3search.training.mining.rules import MiningSettings
+from m3search.training.recipe import Recipe, Refresh
+from m3search.training.run import Prepared, Run
+
+
+def threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each is not threading.main_thread()]
+
+
+@pytest.mark.parametrize("numbers", [range(0), range(3, 4), range(3, 5), range(2, 9)])
+def test_every_number_comes_once_and_in_order(numbers: range) -> None:
+    before = threads()
+    assert list(ahead(lambda number: 10 * number, numbers)) == [10 * n for n in numbers]
+    assert threads() == before
+
+
+def test_one_number_is_made_while_the_one_before_is_used() -> None:
+    begun = [threading.Event() for _ in range(4)]
+    allowed = [threading.Event() for _ in range(4)]
+
+    def make(number: int) -> threading.Thread:
+        begun[number].set()
+        assert allowed[number].wait(30)
+        return threading.current_thread()
+
+    allowed[0].set()
+    makers = set()
+    for number, maker in enumerate(ahead(make, range(4))):
+        makers.add(maker)
+        if number < 3:
+            assert begun[number + 1].wait(30)
+            allowed[number + 1].set()
+        assert not any(each.is_set() for each in begun[number + 2 :])
+    assert len(makers) == 1 and threading.current_thread() not in makers
+
+
+def test_an_error_comes_where_its_value_would_have_come() -> None:
+    def make(number: int) -> int:
+        if number == 2:
+            raise ValueError("no text")
+        return number
+
+    before, values = threads(), ahead(make, range(5))
+    assert [next(values), next(values)] == [0, 1]
+    with pytest.raises(ValueError, match="no text"):
+        next(values)
+    assert threads() == before
+
+
+def test_what_is_closed_early_leaves_no_thread() -> None:
+    before, made = threads(), []
+    with pytest.raises(KeyboardInterrupt), closing(ahead(made.append, range(9))) as values:
+        for _ in values:
+            raise KeyboardInterrupt
+    assert threads() == before
+    assert made in ([0], [0, 1])
+
+
+def test_a_training_reads_one_step_ahead_and_ends_its_thread(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, step_of = Run.prepare_step, Run.train_step
+    read = [threading.Event() for _ in range(recipe.optimiser.steps)]
+    before = threads()
+
+    def note(run: Run, step: int) -> Prepared:
+        if step == 4:
+            raise ValueError("no text")
+        read[step].set()
+        return prepare(run, step)
+
+    def wait(run: Run, prepared: Prepared) -> dict[str, float]:
+        assert run.step == 3 or read[run.step + 1].wait(30)
+        return step_of(run, prepared)
+
+    monkeypatch.setattr(Run, "prepare_step", note)
+    monkeypatch.setattr(Run, "train_step", wait)
+    recipe = replace(recipe, output=replace(recipe.output, log_every=1))
+    logged: list[float] = []
+    with pytest.raises(ValueError, match="no text"):
+        train(recipe, tmp_path / "out", report=lambda metrics: logged.append(metrics["step"]))
+    assert logged == [1, 2, 3, 4]
+    assert threads() == before
+
+
+def test_nothing_is_drawn_for_after_a_refresh_before_it(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[tuple[str, int]] = []
+    prepare, take = Run.prepare_step, Run._take_negatives
+
+    def note_step(run: Run, step: int) -> Prepared:
+        events.append(("step", step))
+        return prepare(run, step)
+
+    def note_refresh(run: Run, step: int) -> None:
+        events.append(("refresh", step))
+        take(run, step)
+
+    monkeypatch.setattr(Run, "prepare_step", note_step)
+    monkeypatch.setattr(Run, "_take_negatives", note_refresh)
+    rules = MiningSettings(ranks=(0, 8), negatives=3)
+    recipe = replace(recipe, refresh=Refresh(every=2, modes=("dense",), rules=rules))
+    train(replace(recipe, optimiser=replace(recipe.optimiser, steps=5)), tmp_path / "out")
+    expected = [("step", 0), ("step", 1), ("refresh", 2), ("step", 2), ("step", 3)]
+    assert events == [*expected, ("refresh", 4), ("step", 4)]
