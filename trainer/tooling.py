@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import gzip
 import io
 import json
-import os
-import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +17,7 @@ from m3search.corpus import document_text, read_corpus
 from m3search.errors import ConfigError, DataError, M3Error
 from m3search.lines import display_name, json_type, parse_object, read_records
 from m3search.records import Document
-from m3search.stores.files import naming, sync
+from m3search.stores.files import naming, write_whole
 from m3search.training.data import DOCUMENTS, documents_beside
 
 INTERRUPTED = 130
@@ -149,23 +146,10 @@ def open_output(path: Path) -> Iterator[io.BufferedIOBase]:
             found=f"{path}: zstd is read here, but not written",
             remedy="Choose a name that ends in .gz.",
         )
-    place = path.resolve()  # a link stays a link
-    unfinished = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
-    try:
-        with naming(place):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("xb") as file:
-                if place.suffix == ".gz":
-                    with gzip.GzipFile("", "wb", 6, fileobj=file, mtime=0) as packed:
-                        yield packed
-                else:
-                    yield file
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(place)
-        sync(place.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with naming(path):
+        path.resolve().parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as file:
+        yield file
 
 
 def check_new(folder: Path) -> None:

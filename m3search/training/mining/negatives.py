@@ -26,7 +26,7 @@ from m3search.training.mining.candidates import (
     CandidateSource,
     Example,
     Found,
-    Passage,
+    KeyedText,
 )
 from m3search.training.mining.records import KnownPositives, Record, positive_names, positives_of
 from m3search.training.mining.rules import (
@@ -112,7 +112,7 @@ class _Draft:
     order: Iterator[Candidate]
     """candidates that break no rule, as they are drawn"""
     chosen: list[Candidate] = field(default_factory=list)
-    filled: list[Passage] = field(default_factory=list)
+    filled: list[KeyedText] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
