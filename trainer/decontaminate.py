@@ -36,11 +36,11 @@ from tooling import (
     options,
     plan_outputs,
     read_lines,
-    run,
     showing,
     texts_of,
 )
 
+from m3search.cli.ending import run_script
 from m3search.corpus import read_corpus, read_queries
 from m3search.errors import ConfigError
 from m3search.lines import find_file
@@ -287,4 +287,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

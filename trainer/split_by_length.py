@@ -33,11 +33,11 @@ from tooling import (
     query_of,
     read_documents,
     read_lines,
-    run,
     showing,
     texts_of,
 )
 
+from m3search.cli.ending import run_script
 from m3search.corpus import document_text
 from m3search.errors import ConfigError
 from m3search.records import Document
@@ -235,4 +235,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -14,14 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 from tqdm import tqdm
 
 from m3search.corpus import document_text, read_corpus
-from m3search.errors import ConfigError, DataError, M3Error
+from m3search.errors import ConfigError, DataError
 from m3search.lines import display_name, json_type, parse_object, read_records
 from m3search.records import Document
 from m3search.stores.files import naming, write_whole
 from m3search.training.data import DOCUMENTS, documents_beside
 
-INTERRUPTED = 130
-"""exit status after Ctrl-C: 128 + SIGINT, as shells count"""
 TEXT_FIELDS = ("query", "pos", "neg", "text")
 T = TypeVar("T")
 
@@ -206,17 +203,3 @@ def give_report(report: Mapping[str, Any], path: Path | None) -> None:
     if path is not None:
         with open_output(path) as file:
             file.write(json.dumps(report, ensure_ascii=False, indent=2).encode() + b"\n")
-
-
-def run(main: Callable[[], None]) -> None:
-    """Runs a script; what its user can cause becomes a line on stderr and an exit status."""
-    try:
-        main()
-    except M3Error as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        sys.exit(f"error: {error.filename}: {error.strerror}")

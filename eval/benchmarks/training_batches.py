@@ -33,9 +33,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ending import run
 from measuring import publish
 
+from m3search.cli.ending import run_script
 from m3search.errors import ConfigError
 from m3search.evaluation.measures import markdown_table
 from m3search.lines import read_records
@@ -285,4 +285,4 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)
