@@ -102,6 +102,15 @@ def positives_of(path: Path, line: Line, documents: Mapping[str, Document]) -> l
     return [document_text(document) for document in found]
 
 
+def negatives_of(path: Path, line: Line) -> list[str]:
+    """The negatives of a pair, each with its title in front."""
+    texts = [text for _, text in texts_of(path, line, ("neg",))]
+    titles = [title for _, title in texts_of(path, line, ("neg_titles",))] or [""] * len(texts)
+    if len(titles) != len(texts):
+        raise wrong_line(path, line, f"{len(texts)} texts in neg_titles", str(len(titles)))
+    return [document_text(Document("", *pair)) for pair in zip(texts, titles, strict=True)]
+
+
 def wrong_line(path: Path, line: Line, expected: str, found: str) -> DataError:
     """The error for a line that says something else than it should."""
     remedy = "Repair or remove the line."

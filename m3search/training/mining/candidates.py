@@ -30,6 +30,9 @@ class KeyedText(NamedTuple):
     """`text_key` of the text"""
     names: frozenset[bytes]
     """all that it may be known by: the key, the key of the text without its title, its id's key"""
+    body: str
+    """the text without the title, as a line of training files has it"""
+    title: str = ""
 
     @classmethod
     def of(cls, document: Document, template: str = TITLE_TEMPLATE) -> KeyedText:
@@ -37,7 +40,10 @@ class KeyedText(NamedTuple):
         text = document_text(document, template)
         key = text_key(text)
         names = {key, text_key(document.text)} if document.text else {key}
-        return cls(text, key, frozenset(names | ({id_key(document.id)} if document.id else set())))
+        if document.id:
+            names.add(id_key(document.id))
+        body, title = (document.text, document.title) if document.text else (text, "")
+        return cls(text, key, frozenset(names), body, title)
 
 
 class Candidate(NamedTuple):

@@ -72,6 +72,13 @@ def positives_of(record: Record) -> tuple[Document, ...]:
     return tuple(Document("", text, title) for text in record.get("pos") or ())
 
 
+def negatives_of(record: Record) -> tuple[Document, ...]:
+    """The negatives of a line, each with its own title."""
+    texts = record.get("neg") or ()
+    titles = record.get("neg_titles") or [""] * len(texts)
+    return tuple(Document("", *pair) for pair in zip(texts, titles, strict=True))
+
+
 def positive_names(record: Record) -> frozenset[bytes]:
     """All that the positives of a line may be known by: texts with and without title, ids."""
     names = {id_key(name) for name in _ids_of(record)}
@@ -82,8 +89,7 @@ def gather_texts(records: Iterable[Record]) -> Iterator[Document]:
     """All positives and negatives of training files as a corpus, each text once."""
     seen: set[bytes] = set()
     for record in records:
-        negatives = (Document("", text) for text in record.get("neg") or ())
-        for document in (*positives_of(record), *negatives):
+        for document in (*positives_of(record), *negatives_of(record)):
             key = KeyedText.of(document).key
             if key not in seen:
                 seen.add(key)
