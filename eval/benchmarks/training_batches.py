@@ -164,7 +164,8 @@ class Passes:
 
     def __init__(self, checkpoint: str, length: int, tokens: int, precision: str) -> None:
         start = Start(checkpoint, max_length=length)
-        recipe = Recipe("finetune", start, Data((Source("*"),)), Optimiser(steps=1))
+        data = Data((Source("*"),), query_max_length=length, passage_max_length=length)
+        recipe = Recipe("finetune", start, data, Optimiser(steps=1))
         self._model, tokenizer, _, _ = start_model(start)
         prepare(self._model, recipe)
         self._device = Devices().device

@@ -93,7 +93,7 @@ def measure_here(checkpoint: str, trial: Mapping[str, Any]) -> dict[str, float]:
     length, method = trial["length"], trial["method"]
     recipe = Recipe(
         stage="finetune",
-        start=Start(checkpoint, max_length=length, dropout=0.0),
+        start=Start(checkpoint, max_length=max(length, trial["query_length"]), dropout=0.0),
         data=Data((Source("*"),), ".", trial["query_length"], length),
         optimiser=Optimiser(steps=1, precision=trial["precision"]),
         batches=Batches(
