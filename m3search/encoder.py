@@ -5,34 +5,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from scipy import sparse as sp
 from transformers import PreTrainedTokenizerFast
 
-from m3search.errors import ConfigError
-from m3search.model.checkpoint import CheckpointInfo, load_checkpoint
+from m3search.errors import ArtifactError, ConfigError
+from m3search.model.checkpoint import CheckpointInfo, check_folder, load_checkpoint
 from m3search.model.device import best_device, best_dtype, parse_dtype
 from m3search.model.fingerprints import remembered_fingerprint
 from m3search.model.modeling import M3Model
 from m3search.model.resolve import resolve
 from m3search.model.terms import lexical_matrix
-from m3search.model.tokenization import Tokenization, Tokenized, pad
-from m3search.records import Encoded, FloatArray, Kind, ModelIdentity, Token
+from m3search.model.tokenization import Tokenization, pad
+from m3search.model.windows import count_characters, cut, windows
+from m3search.records import MODES, Encoded, FloatArray, Kind, Mode, ModelIdentity, Token
 from m3search.scoring import check_pair_weights, pair_scores
 
 QUERY_MAX_LENGTH = 512
 """Queries are cut here even by models that read longer documents, as in the reference."""
-WINDOW = 2048
-"""Texts that are sorted by length together, at most; memory beside the result is bounded by it."""
-WINDOW_CHARACTERS = 1 << 20
-"""characters of such texts, at most: of long documents, a window holds few"""
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
-_MAX_BATCH_TEXTS = 512
 
-Item = TypeVar("Item")
 Progress = Callable[[int], None]
 """Called with the number of texts done since the last call."""
 
@@ -48,8 +43,11 @@ class Encoder:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        modes: Sequence[Mode] = MODES,
     ) -> None:
         self.identity = identity
+        self.modes = tuple(modes)
+        """what it encodes for; the others stay empty: no terms, no token vectors"""
         self.device = device
         self.dtype = dtype
         self.model = model.eval().to(device)
@@ -65,6 +63,8 @@ class Encoder:
         dtype: torch.dtype | str | None = None,
         max_length: int | None = None,
         mcls: bool = False,
+        modes: Sequence[Mode] = MODES,
+        pooling: str | None = None,
     ) -> Encoder:
         """The encoder of a checkpoint.
 
@@ -76,10 +76,15 @@ class Encoder:
         max_length: tokens per text, at most what the model was made for (the default). mcls: a CLS
         every 256 tokens, their mean state as dense vector (arXiv 2402.03216v4, appendix B.2); for
         models with CLS pooling.
+        modes: those that the checkpoint must have the heads of; ("dense",) takes any encoder, for
+        an evaluation. Others may be missing, and are left out of what it encodes for. An index
+        needs all. pooling: "cls" or "mean" in place of what the checkpoint says, and needed where
+        it says nothing.
         Raises ArtifactError for a bad checkpoint, ConfigError for a bad setting.
         """
         canonical, folder = resolve(name)
-        model, tokenizer, info = load_checkpoint(folder)
+        model, tokenizer, info = load_checkpoint(folder, modes, pooling)
+        heads = check_folder(folder, modes)
         length = info.max_length if max_length is None else max_length
         _check_settings(canonical, info, length, mcls)
         place = torch.device(device) if device is not None else best_device()
@@ -94,7 +99,12 @@ class Encoder:
             mcls=mcls,
         )
         precision = best_dtype(place) if dtype is None else parse_dtype(dtype)
-        return cls(model, tokenizer, identity, device=place, dtype=precision)
+        there = [mode for mode in MODES if mode == "dense" or mode in heads]
+        return cls(model, tokenizer, identity, device=place, dtype=precision, modes=there)
+
+    def require(self, modes: Iterable[str]) -> None:
+        """ArtifactError unless it encodes for all of these modes."""
+        _check_modes(self, list(modes))
 
     def encode(
         self,
@@ -134,7 +144,7 @@ class Encoder:
         if kind not in get_args(Kind):
             raise ConfigError.unknown("kind", str(kind), get_args(Kind))
         budget = batch_tokens or _BATCH_TOKENS.get(self.device.type, _BATCH_TOKENS["cpu"])
-        for window in _windows(texts, _characters):
+        for window in windows(texts, count_characters):
             yield self._encode_window(window, kind, budget, progress)
 
     def tokens(self, text: str, kind: Kind = "document") -> list[Token]:
@@ -169,10 +179,11 @@ class Encoder:
         sparse+dense, colbert+sparse+dense; each of the two sums is divided by the sum of its
         weights, and is 0 where these are 0. The vectors of a window of pairs are held at a time.
         """
+        self.require(MODES)
         check_pair_weights(weights)
         scores: dict[str, list[float]] = {}
-        windows = _windows(pairs, lambda pair: len(pair[0]) + len(pair[1])) if pairs else [[]]
-        for window in windows:
+        together = windows(pairs, lambda pair: len(pair[0]) + len(pair[1])) if pairs else [[]]
+        for window in together:
             queries = self.encode([query for query, _ in window], "query")
             documents = self.encode([document for _, document in window], "document")
             for name, values in pair_scores(queries, documents, weights).items():
@@ -193,7 +204,7 @@ class Encoder:
         empty = sp.csr_array((0, self.identity.vocabulary), dtype=np.float32)
         dense: list[FloatArray] = [np.zeros((0, self.identity.dim), np.float32)]
         sparse, multi = [empty], []
-        for rows in _cut(order, tokenized, budget):
+        for rows in cut(order, tokenized, budget):
             batch = self._encode_fitting([tokenized.ids[row] for row in rows], kind)
             dense.append(batch.dense)
             sparse.append(batch.sparse)
@@ -233,9 +244,10 @@ class Encoder:
                 cls_mask,
             )
         dense, weights, vectors = (tensor.cpu().numpy() for tensor in outputs)
-        kept = (mask & ~cls)[:, 1:]
+        kept = (mask & ~cls)[:, 1:] & ("multi" in self.modes)
         multi = np.split(vectors[kept], np.cumsum(kept.sum(axis=1))[:-1])
         words = mask & ~np.isin(input_ids, self._tokenization.special_ids)
+        words &= "sparse" in self.modes
         sparse = lexical_matrix(input_ids, weights, words, self.identity.vocabulary)
         return Encoded(dense, sparse, multi)
 
@@ -257,35 +269,13 @@ def _check_settings(name: str, info: CheckpointInfo, length: int, mcls: bool) ->
         )
 
 
-def _characters(text: str) -> int:
-    if not isinstance(text, str):
-        raise ConfigError(
-            "texts",
-            expected="strings",
-            found=f"{type(text).__name__}: {text!r}"[:60],
-            remedy="Encode texts; of a document, document_text(document).",
+def _check_modes(encoder: Encoder, wanted: Sequence[str]) -> None:
+    missing = [mode for mode in wanted if mode not in encoder.modes]
+    if missing:
+        raise ArtifactError(
+            f"encoder {encoder.identity.name}",
+            expected=f"the modes {', '.join(wanted)}",
+            found=f"{', '.join(encoder.modes)} alone",
+            remedy=f"Ask for these, or train the heads of {' and '.join(missing)} "
+            "(m3search train).",
         )
-    return len(text)
-
-
-def _windows(items: Iterable[Item], characters_of: Callable[[Item], int]) -> Iterator[list[Item]]:
-    window: list[Item] = []
-    characters = 0
-    for item in items:
-        window.append(item)
-        characters += characters_of(item)
-        if len(window) == WINDOW or characters >= WINDOW_CHARACTERS:
-            yield window
-            window, characters = [], 0
-    if window:
-        yield window
-
-
-def _cut(order: np.ndarray, tokenized: Tokenized, budget: int) -> Iterator[np.ndarray]:
-    """Runs of `order` (longest first) whose padded size fits the budget; at least one text each."""
-    start = 0
-    while start < len(order):
-        longest = len(tokenized.ids[order[start]])
-        size = max(1, min(budget // longest, _MAX_BATCH_TEXTS))
-        yield order[start : start + size]
-        start += size

@@ -79,6 +79,11 @@ class Searcher:
                 self._encoder = load_encoder(self.index.manifest.model)
             return self._encoder
 
+    def _require(self, modes: Sequence[Mode]) -> None:
+        """ArtifactError where the encoder given lacks a mode; one that is found here has all."""
+        if self._encoder is not None:
+            self._encoder.require(modes)
+
     def search(
         self,
         text: str,
@@ -106,6 +111,7 @@ class Searcher:
                 remedy="For several queries: run([Query(id, text), ...]).",
             )
         plan = Plan.check(k, depth, modes, weights, missing, candidates)
+        self._require(MODES)  # a hit has its score in each
         index = self.index.pinned()  # one commit from the candidates to the texts
         allowed = _allowed(index, filter)
         if not len(index):
@@ -134,6 +140,7 @@ class Searcher:
         `progress` is called with the number of queries done since its last call.
         """
         plan = Plan.check(k, depth, modes, weights, missing, candidates)
+        self._require(plan.modes)
         index = self.index.pinned()
         allowed = _allowed(index, filter)
         encoded = queries if isinstance(queries, EncodedQueries) else self.encode(queries)

@@ -163,6 +163,9 @@ class WordEncoder:
         size = len(self.words) + 1
         return ModelIdentity("words", "w" * 64, size, size, size, 512, "cls")
 
+    def require(self, modes) -> None:
+        """It has them all."""
+
     def encode(self, texts, kind="document", *, progress=None, **_: object) -> Encoded:
         size = len(self.words) + 1
         multi, dense = [], np.zeros((len(texts), size), dtype=np.float32)

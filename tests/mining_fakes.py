@@ -19,7 +19,7 @@ from m3search.training.mining.candidates import (
     Example,
     Found,
     IndexSource,
-    Passage,
+    KeyedText,
 )
 from m3search.training.mining.rules import (
     MiningSettings,
@@ -58,7 +58,7 @@ class ListedSource:
     """Every query finds the same passages, best first, and its positives' scores are given."""
 
     def __init__(self, ranked: dict[str, float], positive: float = math.nan) -> None:
-        self.passages = [Passage.of(Document(f"d{i}", text)) for i, text in enumerate(ranked)]
+        self.passages = [KeyedText.of(Document(f"d{i}", text)) for i, text in enumerate(ranked)]
         self.scores = list(ranked.values())
         self.positive = positive
         self.asked: list[int] = []
@@ -72,7 +72,7 @@ class ListedSource:
             for example in examples
         ]
 
-    def draw(self, count: int, rng: np.random.Generator) -> list[Passage]:
+    def draw(self, count: int, rng: np.random.Generator) -> list[KeyedText]:
         rows = rng.choice(len(self.passages), size=min(count, len(self.passages)), replace=False)
         return [self.passages[row] for row in rows]
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse as sp
 
 from m3search.corpus import document_text
-from m3search.records import Document, Encoded, Hits, Kind, Mode, ModelIdentity, Token
+from m3search.records import MODES, Document, Encoded, Hits, Kind, Mode, ModelIdentity, Token
 from m3search.search import Searcher
 from m3search.stores.filter import Filter
 
@@ -78,6 +78,9 @@ class WordEncoder:
         longer = [len(vectors) >= self.identity.max_length for vectors in multi]
         return Encoded(dense, sp.csr_array(sparse), multi, np.array(longer, dtype=bool))
 
+    def require(self, modes: Sequence[str]) -> None:
+        assert set(modes) <= set(MODES)
+
     def knows(self, text: str) -> bool:
         return any(word.group() != "unknown" for word in WORD.finditer(text))
 
@@ -97,7 +100,13 @@ class LoadedEncoder(WordEncoder):
 
     @classmethod
     def load(
-        cls, name: str | None = None, *, max_length: int | None = None, mcls: bool = False
+        cls,
+        name: str | None = None,
+        *,
+        max_length: int | None = None,
+        mcls: bool = False,
+        modes: Sequence[str] = MODES,
+        pooling: str | None = None,
     ) -> LoadedEncoder:
         cls.loads.append(str(name))
         known = {None: IDENTITY, "word-hash": IDENTITY}

@@ -260,22 +260,34 @@ def test_a_head_that_the_disk_does_not_take_leaves_no_part_of_it(
 
 
 @pytest.mark.parametrize(
-    ("heads", "found", "modes"),
+    ("heads", "lost", "found", "modes"),
     [
-        (("sparse",), "dense and sparse, and none of multi", '["multi"]'),
-        (("multi",), "dense and multi, and none of sparse", '["sparse"]'),
-        ((), "dense, and none of sparse and multi", '["sparse", "multi"]'),
+        (
+            ("sparse",),
+            "colbert_linear.pt",
+            "dense and sparse, and none of multi",
+            '["multi"]',
+        ),
+        (("multi",), "sparse_linear.pt", "dense and multi, and none of sparse", '["sparse"]'),
+        (
+            (),
+            "sparse_linear.pt and colbert_linear.pt",
+            "dense, and none of sparse and multi",
+            '["sparse", "multi"]',
+        ),
     ],
 )
 def test_a_checkpoint_of_some_modes_says_which(
-    tiny_checkpoint: Path, tmp_path: Path, heads: tuple[str, ...], found: str, modes: str
+    tiny_checkpoint: Path, tmp_path: Path, heads: tuple[str, ...], lost: str, found: str, modes: str
 ) -> None:
     model, tokenizer, info = load_checkpoint(tiny_checkpoint)
     save_checkpoint(tmp_path, model, tokenizer, info, heads=heads)
     with pytest.raises(ArtifactError) as caught:
         load_checkpoint(tmp_path)
     assert caught.value.found == found
+    assert caught.value.expected == f"an M3 checkpoint with {lost}"
     assert f"objective.modes = {modes}" in caught.value.remedy
+    assert f"--rows {','.join(('dense', *heads))}." in caught.value.remedy
 
 
 def test_a_tokenizer_that_frames_texts_otherwise_is_refused(

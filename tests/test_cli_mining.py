@@ -67,12 +67,13 @@ def test_negatives_come_from_an_index_or_a_corpus(
     assert (result.code, result.out) == (0, "")
     assert result.err.startswith("1 queries in out/x.jsonl, ")
     (record,) = read("out/x.jsonl")
-    assert list(record) == ["query", "pos", "lang", "neg"]
-    others = {written(each) for each in DOCUMENTS[1:]}
+    assert list(record) == ["query", "pos", "lang", "neg", "neg_titles"]
+    others = {(each.title, each.text) for each in DOCUMENTS[1:]}
     if kind == "index":
-        others.remove(written(DOCUMENTS[2]))
-    sharing = {text for text in others if "ant" in text}
-    assert set(record["neg"]) == (sharing if mode in ("sparse", "bm25") else others)
+        others.remove((DOCUMENTS[2].title, DOCUMENTS[2].text))
+    sharing = {(title, text) for title, text in others if "ant" in text}
+    found = set(zip(record["neg_titles"], record["neg"], strict=True))
+    assert found == (sharing if mode in ("sparse", "bm25") else others)
     assert not list(Path().glob("**/*.part"))
 
 
@@ -105,7 +106,7 @@ def test_a_folder_takes_a_file_for_each_and_a_positive_in_one_file_is_none_in_al
     assert all(len(record["neg"]) == 3 for record in parts)
     assert mine("a.jsonl", "c.jsonl", "--out", "made", "--corpus", "corpus.jsonl", *WIDE).code == 0
     for record in read("made/a.jsonl") + read("made/c.jsonl"):
-        assert not {written(DOCUMENTS[0]), written(DOCUMENTS[3])} & set(record["neg"])
+        assert not {DOCUMENTS[0].text, DOCUMENTS[3].text} & set(record["neg"])
         assert len(record["neg"]) == 6
 
 

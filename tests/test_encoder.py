@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from scipy import sparse as sp
 
-import m3search.encoder as encoder_module
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError, ConfigError
 from m3search.model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
@@ -59,7 +58,7 @@ def test_batching_order_and_windows_change_nothing(
     assert_close(encoder.encode(texts, batch_tokens=100_000), expected)
     backwards = encoder.encode(texts[::-1])
     assert_close(backwards[::-1], expected)
-    monkeypatch.setattr(encoder_module, "WINDOW", 4)
+    monkeypatch.setattr("m3search.model.windows.WINDOW", 4)
     assert_close(encoder.encode(texts), expected)
     assert [len(part) for part in encoder.stream(iter(texts))] == [4, 4, 4, 4, 4, 3]
 
@@ -231,7 +230,7 @@ def test_lexical_weights_are_named_by_their_pieces(encoder: Encoder) -> None:
 def test_windows_are_bounded_by_characters_too(
     encoder: Encoder, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder_module, "WINDOW_CHARACTERS", 1000)
+    monkeypatch.setattr("m3search.model.windows.WINDOW_CHARACTERS", 1000)
     parts = list(encoder.stream(texts))
     assert sum(map(len, parts)) == len(texts)
     assert len(parts) > 5

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-import m3search.encoder as encoder_module
 from m3search.encoder import Encoder
 from m3search.errors import ConfigError
 from m3search.records import Encoded
@@ -38,10 +37,10 @@ def test_scores_of_pairs_hold_a_window_at_a_time(
         return encode(some, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(encoder, "encode", counted)
-    monkeypatch.setattr(encoder_module, "WINDOW", 4)
+    monkeypatch.setattr("m3search.model.windows.WINDOW", 4)
     parts = encoder.compute_score(pairs, weights)
     assert max(sizes) == 4 and sum(sizes) == 2 * len(pairs)
-    monkeypatch.setattr(encoder_module, "WINDOW_CHARACTERS", 1)
+    monkeypatch.setattr("m3search.model.windows.WINDOW_CHARACTERS", 1)
     single = encoder.compute_score(pairs, weights)
     assert max(sizes[-len(pairs) :]) == 1
     for name, scores in whole.items():

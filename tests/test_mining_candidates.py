@@ -21,7 +21,7 @@ from m3search.training.mining.candidates import (
     Candidate,
     Example,
     IndexSource,
-    Passage,
+    KeyedText,
     listed_scores,
 )
 from m3search.training.mining.negatives import mine
@@ -194,7 +194,9 @@ def test_titles_are_read_as_the_index_reads_them(tmp_path: Path) -> None:
 
 def test_listed_scores_prefer_the_whole_text() -> None:
     ranked = [Document("1", "same", "other"), Document("2", "same", "title"), Document("3", "same")]
-    candidates = [Candidate(i + 1, 0.9 - i / 10, Passage.of(each)) for i, each in enumerate(ranked)]
+    candidates = [
+        Candidate(i + 1, 0.9 - i / 10, KeyedText.of(each)) for i, each in enumerate(ranked)
+    ]
     asked = [Document("", "same", "title"), Document("", "same"), Document("", "none")]
     found = listed_scores(candidates, asked)
     assert found[:2] == [0.8, 0.9] and math.isnan(found[2])

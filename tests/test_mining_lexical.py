@@ -9,7 +9,7 @@ import pytest
 
 from m3search.evaluation.bm25 import BM25, Language
 from m3search.records import Document, Query
-from m3search.training.mining.candidates import Example, Passage
+from m3search.training.mining.candidates import Example, KeyedText
 from m3search.training.mining.lexical import LexicalSource
 
 ANIMALS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen")
@@ -20,7 +20,7 @@ DOCUMENTS = [
 
 
 def test_bm25_scores_are_those_of_the_baseline() -> None:
-    passages = {each.id: Passage.of(each) for each in DOCUMENTS}
+    passages = {each.id: KeyedText.of(each) for each in DOCUMENTS}
     source = LexicalSource(passages)
     asked = (DOCUMENTS[2], DOCUMENTS[7], Document("", "nowhere"))
     deep, short = (source.find([Example("cat dog", asked, "hen ")], depth)[0] for depth in (8, 2))
@@ -42,7 +42,7 @@ def test_bm25_scores_are_those_of_the_baseline() -> None:
 def test_lucene_takes_the_place_of_bm25s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("m3search.evaluation.lucene.LuceneBM25", StandIn)
     documents = [Document(name, f"{name} bird") for name in ("ant", "bee")]
-    source = LexicalSource({each.id: Passage.of(each) for each in documents}, "lucene")
+    source = LexicalSource({each.id: KeyedText.of(each) for each in documents}, "lucene")
     (found,) = source.find([Example("bee", (documents[0],))], 5)
     assert isinstance(source._bm25, StandIn)
     assert [each.passage.text for each in found.candidates] == ["bee bird"]

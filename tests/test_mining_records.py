@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mining_fakes import ALL, ListedSource, Record, open_source
 
 from m3search.errors import DataError
+from m3search.records import Document
 from m3search.training.mining.candidates import (
     id_key,
 )
@@ -51,17 +53,34 @@ def test_kept_negatives_come_first_and_are_not_mined_again() -> None:
     assert same == old
 
 
+def test_a_title_stays_apart_from_the_text_of_a_negative(tmp_path: Path) -> None:
+    documents = [Document("1", "b", "T"), Document("2", "c"), Document("3", "", "U")]
+    source = open_source(tmp_path, documents)
+    (mined,) = mine(
+        [{"query": "q", "pos": ["p"], "neg_titles": ["old"], "neg": ["o"]}], source, ALL
+    )
+    titles = dict(zip(mined["neg"], mined["neg_titles"], strict=True))
+    assert titles == {"b": "T", "c": "", "U": ""}
+    keep = replace(ALL, keep=True)
+    kept = {"query": "q", "pos": ["p"], "neg": ["o", "b"], "neg_titles": ["V", "t"]}
+    (more,) = mine([kept], source, keep)
+    assert more["neg"][:2] == ["o", "b"] and more["neg_titles"][:2] == ["V", "t"]
+    assert sorted(more["neg"][2:]) == ["U", "c"]  # "t b" is there already
+    (untitled,) = mine([kept], ListedSource({"x": 0.1}), ALL)
+    assert untitled == {"query": "q", "pos": ["p"], "neg": ["x"]}
+
+
 def test_the_pool_holds_every_text_once() -> None:
     records = [
         {"query": "q", "pos": ["a", "b"], "neg": ["A", "c"], "title": "t"},
         {"query": "r", "pos": ["b"], "title": "t"},
-        {"query": "s", "pos": ["t b"]},
+        {"query": "s", "pos": ["t b"], "neg": ["b", "d"], "neg_titles": ["t", "u"]},
     ]
     pool = list(gather_texts(records))
     assert [(each.title, each.text) for each in pool] == [
-        ("t", "a"), ("t", "b"), ("", "A"), ("", "c"),
+        ("t", "a"), ("t", "b"), ("", "A"), ("", "c"), ("u", "d"),
     ]  # fmt: skip
-    assert len({each.id for each in pool}) == 4
+    assert len({each.id for each in pool}) == 5
 
 
 @pytest.mark.parametrize(

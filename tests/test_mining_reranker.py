@@ -17,9 +17,11 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from m3search.errors import ArtifactError, ConfigError
+from m3search.records import Document
 from m3search.training.mining import reranker
 from m3search.training.mining.candidates import (
     Example,
+    KeyedText,
     text_key,
 )
 from m3search.training.mining.negatives import Tally, mine
@@ -109,6 +111,16 @@ def test_teacher_scores_are_logits_of_all_that_is_written() -> None:
     assert mined["pos_scores"] == [9.0, 9.0]  # read with their title
     assert list(mined) == list(record)
     assert ("q", "t\np") in judge.asked and len(judge.asked) == len(set(judge.asked))
+
+
+def test_a_teacher_reads_negatives_with_their_titles_too() -> None:
+    source, judge = ListedSource({}), Judge()
+    source.passages = [KeyedText.of(Document("d", "text 1", "T"))]
+    source.scores = [0.5]
+    settings = MiningSettings((0, 3), 3, relative_margin=None, teacher_scores=True)
+    (mined,) = mine([{"query": "q", "pos": ["text 2"]}], source, settings, reranker=judge)
+    assert (mined["neg"], mined["neg_titles"]) == (["text 1"], ["T"])
+    assert ("q", "T\ntext 1") in judge.asked
 
 
 @pytest.fixture(scope="module")

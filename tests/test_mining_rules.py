@@ -14,7 +14,7 @@ from m3search.records import Document
 from m3search.training.mining import negatives as mining
 from m3search.training.mining.candidates import (
     Example,
-    Passage,
+    KeyedText,
     id_key,
     text_key,
 )
@@ -94,7 +94,7 @@ def test_the_first_rule_that_is_broken_is_named() -> None:
         ("y", 0.1, None),
     ]
     for text, score, rule in cases:
-        assert rules.broken_by(Passage.of(Document("", text)), score) == rule, text
+        assert rules.broken_by(KeyedText.of(Document("", text)), score) == rule, text
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_a_positive_is_known_by_its_text_with_and_without_title_and_by_id(
     positive: Record, document: Document, same: bool
 ) -> None:
     record = {"query": "q", **positive}
-    assert bool(positive_names(record) & Passage.of(document).names) is same
+    assert bool(positive_names(record) & KeyedText.of(document).names) is same
     known = KnownPositives([record])
-    assert known.answers(text_key("Q"), Passage.of(document).names) is same
-    assert not known.answers(text_key("other"), Passage.of(document).names)
+    assert known.answers(text_key("Q"), KeyedText.of(document).names) is same
+    assert not known.answers(text_key("other"), KeyedText.of(document).names)
 
 
 def test_dropped_candidates_are_counted_by_rule() -> None:

@@ -32,13 +32,18 @@ def test_every_line_lies_in_its_range(
     lines += [
         {"text": texts[3], "title": texts[4]},
         {"query": "q", "title": texts[5], "pos": ["p"]},
+        {"query": "q", "pos": ["p"], "neg": ["n", "o"], "neg_titles": ["", texts[6]]},
     ]
 
     def length(line: Record) -> int:
         titled = line.get("pos", []) + ([line["text"]] if "text" in line else [])
         if line.get("title"):
             titled = [f"{line['title']}\n{text}" for text in titled]
-        all_texts = [*titled, *line.get("neg", []), *([line["query"]] if "query" in line else [])]
+        titles = line.get("neg_titles") or [""] * len(line.get("neg", []))
+        titled += [
+            f"{t}\n{n}" if t else n for t, n in zip(titles, line.get("neg", []), strict=True)
+        ]
+        all_texts = [*titled, *([line["query"]] if "query" in line else [])]
         return max(len(tokenizer(text)["input_ids"]) for text in all_texts)
 
     lengths = sorted(map(length, lines))
@@ -56,10 +61,10 @@ def test_every_line_lies_in_its_range(
         file = out / f"a.en_len-{name}.jsonl.gz"
         assert (read(file) if file.exists() else []) == found
     assert report["by_length"] == {name: len(found) for name, found in expected.items()}
-    assert report["lines"] == 51 and report["model"] == str(tiny_checkpoint)
+    assert report["lines"] == 52 and report["model"] == str(tiny_checkpoint)
     of_file = report["files"][str(path)]
     assert of_file["longest"] == max(map(length, lines))
-    assert of_file["mean"] == pytest.approx(sum(map(length, lines)) / 51, abs=0.06)
+    assert of_file["mean"] == pytest.approx(sum(map(length, lines)) / 52, abs=0.06)
     assert of_file["by_length"] == {n: len(found) for n, found in expected.items() if found}
 
 

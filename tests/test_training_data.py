@@ -53,6 +53,14 @@ def read_line(folder: Path, **line: Any) -> Pair:
             "1 neg_scores for 2 texts in neg",
         ),
         (b'{"query": "q", "pos": ["a"], "neg_scores": [1]}', "1 neg_scores for 0 texts in neg"),
+        (
+            b'{"query": "q", "pos": ["a"], "neg": ["b", "c"], "neg_titles": ["T"]}',
+            "1 neg_titles for 2 texts in neg",
+        ),
+        (
+            b'{"query": "q", "pos": ["a"], "neg": ["b"], "neg_titles": [null]}',
+            "neg_titles that is not a list of texts",
+        ),
         (b'{"query": "q", "pos": ["a"], "pos_scores": 1}', "pos_scores that is not a list of n"),
         (b'{"query": "q", "pos": ["a"], "pos_scores": ["1"]}', "pos_scores that is not a list"),
         (b'{"query": "q", "pos": ["a"], "pos_scores": [true]}', "pos_scores that is not a list"),
@@ -92,7 +100,16 @@ def test_a_line_gives_all_that_it_says(tmp_path: Path) -> None:
     found = read_line(tmp_path, **line, **scores, unknown=1)
     assert found == Pair("q", ("a", "b"), ("x", "y"), "T", (2.0, 1.5), (-1.0, 0.0))
     assert all(type(score) is float for score in found.positive_scores + found.negative_scores)
-    nothing = {"neg": None, "title": None, "prompt": None, "type": None, "pos_scores": None}
+    titled = read_line(tmp_path, **line, neg_titles=["X", ""], type="only_1neg")
+    assert titled == Pair("q", ("a", "b"), ("x",), "T", negative_titles=("X",))
+    nothing = {
+        "neg": None,
+        "neg_titles": None,
+        "title": None,
+        "prompt": None,
+        "type": None,
+        "pos_scores": None,
+    }
     assert read_line(tmp_path, query="q", pos=["a"], **nothing) == Pair("q", ("a",))
 
 
@@ -170,6 +187,7 @@ def test_texts_are_those_of_texts_and_of_pairs(tmp_path: Path) -> None:
         {"text": "alone"},
         {"text": "titled", "title": "T", "_id": "d1"},
         {"query": "q1", "pos": ["a", "b"], "neg": ["x"], "title": "P"},
+        {"query": "q3", "pos": ["a"], "neg": ["y", "z"], "neg_titles": ["N", ""]},
         {"query": "q2", "pos_id": "d1"},
     ]
     texts = list(read_texts(write_lines(tmp_path / "texts.jsonl", lines)))
@@ -180,6 +198,10 @@ def test_texts_are_those_of_texts_and_of_pairs(tmp_path: Path) -> None:
         ("P", "a"),
         ("P", "b"),
         ("", "x"),  # the title is that of the positives
+        ("", "q3"),
+        ("", "a"),
+        ("N", "y"),
+        ("", "z"),
         ("", "q2"),
     ]
 

@@ -13,7 +13,7 @@ from drawing_batches import asking, draw_from, masked_texts, settings
 
 from m3search.training.drawing import Batch, written
 from m3search.training.keys import text_key
-from m3search.training.losses import Teacher, m3_loss
+from m3search.training.losses import TeacherShares, m3_loss
 from m3search.training.recipe import Objective
 from m3search.training.sources import Passage, Question
 
@@ -158,7 +158,7 @@ def test_what_is_masked_is_no_candidate_of_a_teacher(teacher: Any) -> None:
         torch.from_numpy(batch.masked),
         Objective(modes=("dense",), teacher=teacher),
         distil=False,
-        teacher=Teacher.of(torch.from_numpy(batch.candidates), torch.tensor([[3.0, 1.0]])),
+        teacher=TeacherShares.of(torch.from_numpy(batch.candidates), torch.tensor([[3.0, 1.0]])),
     )
     assert float(loss.total) < 2
 

@@ -15,7 +15,7 @@ from training_processes import run_together
 from m3search.model.tokenization import pad
 from m3search.records import MODES, Mode
 from m3search.training.drawing import Batch
-from m3search.training.losses import Teacher, m3_loss
+from m3search.training.losses import TeacherShares, m3_loss
 from m3search.training.recipe import Objective, Recipe
 from m3search.training.run import Run
 
@@ -77,7 +77,7 @@ def plain_gradients(run: Run, batch: Batch) -> dict[str, Tensor]:
         torch.from_numpy(batch.masked),
         run.recipe.losses,
         distil=True,
-        teacher=Teacher.of(*map(torch.from_numpy, (batch.candidates, batch.teacher_scores))),
+        teacher=TeacherShares.of(*map(torch.from_numpy, (batch.candidates, batch.teacher_scores))),
     )
     model.zero_grad()
     losses.total.backward()  # type: ignore[no-untyped-call]

@@ -30,7 +30,10 @@ def corpus(sample_texts: list[str]) -> Corpus:
         Passage(
             text,
             "A title" if number % 3 == 0 else "",
-            (Question("q", (texts[number - 1],)), Question("r", (texts[number - 2], text[:9]))),
+            (
+                Question("q", (texts[number - 1],), negative_titles=("Its own title",)),
+                Question("r", (texts[number - 2], text[:9])),
+            ),
         )
         for number, text in enumerate(texts)
     ]
@@ -62,7 +65,9 @@ def test_a_length_is_that_of_the_longest_text_of_a_passage(
         titled = titles > 0 and passage.title
         texts = [f"{passage.title}\n{passage.text}" if titled else passage.text]
         if negatives:
-            texts += [text for question in passage.questions for text in question.negatives]
+            first, second = passage.questions
+            [own] = first.negatives
+            texts += [f"Its own title\n{own}" if titles else own, *second.negatives]
         wanted.append(slow_length(tokenization, texts, limit))
     data = settings(passage_max_length=limit, negatives=negatives, title_probability=titles)
     found = passage_lengths(corpus, tokenization, data)

@@ -16,7 +16,7 @@ from m3search.encoder import Encoder
 from m3search.model.checkpoint import CheckpointInfo, save_checkpoint
 from m3search.records import MODES, Encoded, Mode
 from m3search.scoring import dense_scores, maxsim, sparse_scores
-from m3search.training.losses import Teacher, m3_loss
+from m3search.training.losses import TeacherShares, m3_loss
 from m3search.training.maxsim import best_matches
 from m3search.training.recipe import Objective, Recipe
 from m3search.training.representations import active_terms
@@ -190,7 +190,7 @@ TAUGHT = torch.tensor([[2.0, 0.5, 3.0], [1.0, -1.0, 0.0], [5.0, 0.0, 0.0]])
 
 
 def test_a_teacher_s_candidates_come_in_its_order() -> None:
-    teacher = Teacher.of(CANDIDATES, TAUGHT)
+    teacher = TeacherShares.of(CANDIDATES, TAUGHT)
     assert teacher.candidates.tolist() == [[2, 0, 4], [1, 3, -1], [-1, -1, -1]]
     torch.testing.assert_close(teacher.shares[0], torch.tensor([3.0, 2.0, 0.5]).softmax(0))
     torch.testing.assert_close(teacher.shares[1, :2], torch.tensor([1.0, -1.0]).softmax(0))
@@ -204,7 +204,7 @@ def test_a_teacher_guides_each_mode(kind: str) -> None:
     targets, masked = torch.tensor([0, 1, 4]), torch.zeros(3, 5, dtype=torch.bool)
     masked[0, 1] = True
     objective = Objective(modes=("dense",), teacher=kind)  # type: ignore[arg-type]
-    teacher = Teacher.of(CANDIDATES, TAUGHT)
+    teacher = TeacherShares.of(CANDIDATES, TAUGHT)
     found = m3_loss({"dense": scores}, targets, masked, objective, distil=False, teacher=teacher)
     total = 0.0
     for row, (candidates, shares) in enumerate(zip(*teacher, strict=True)):

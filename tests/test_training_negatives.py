@@ -51,6 +51,28 @@ def test_passages_of_the_sources_have_their_titles_as_negatives_too() -> None:
     assert 15 <= seen.count("b") <= 45
 
 
+def test_a_title_tells_no_negative_from_a_positive() -> None:
+    """Also where the negative is in no source, and brings its title."""
+    question = Question("q", ("b", "c"), negative_titles=("U", ""))
+    seen = [
+        draw_from([Passage("a", "T", (question,))], seed, negatives=2, title_probability=0.5)
+        for seed in range(120)
+    ]
+    texts = [text for batch in seen for text in batch.passages]
+    assert set(texts) == {"a", "T\na", "b", "U\nb", "c"}
+    assert 40 <= texts.count("T\na") <= 80 and 40 <= texts.count("U\nb") <= 80
+    titled = draw_from([Passage("a", "T", (question,))], negatives=2, title_probability=1.0)
+    assert set(titled.passages) == {"T\na", "U\nb", "c"}
+
+
+def test_the_title_of_a_passage_goes_before_what_a_negative_says() -> None:
+    known = Passage("b", "T", (Question("other"),))
+    question = Question("q", ("b",), negative_titles=("another",))
+    passages = [Passage("a", "", (question,))]
+    batch = draw_from(passages, known=[known], negatives=1, title_probability=1.0)
+    assert batch.passages == ["a", "T\nb"]
+
+
 def test_a_passage_twice_in_a_batch_is_no_negative_of_itself() -> None:
     passage = Passage("text", "T", (Question("q1"), Question("q2")))
     seen = set()

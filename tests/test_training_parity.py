@@ -19,7 +19,7 @@ from m3search.model.modeling import M3Model
 from m3search.model.tokenization import Tokenization, pad
 from m3search.records import MODES, Mode
 from m3search.training.encoding import represent
-from m3search.training.losses import Losses, Teacher, m3_loss
+from m3search.training.losses import Losses, TeacherShares, m3_loss
 from m3search.training.recipe import Objective
 from m3search.training.representations import Layout, score_mode
 
@@ -158,7 +158,7 @@ def test_a_teacher_s_scores_do_what_they_do_in_flagembedding(
     total, _, _ = reference_losses(model, tokenizer, ids, True, kind, taught)
     candidates = torch.arange(len(ids[1])).view(-1, GROUP)
     shuffled = torch.tensor([1, 2, 0])  # ours may come in any order
-    teacher = Teacher.of(candidates[:, shuffled], torch.tensor(taught)[:, shuffled])
+    teacher = TeacherShares.of(candidates[:, shuffled], torch.tensor(taught)[:, shuffled])
     objective = Objective(teacher=kind)  # type: ignore[arg-type]
     found = own_losses(model, tokenizer, ids, objective, True, teacher)
     torch.testing.assert_close(found.total, total, **close())
@@ -171,7 +171,7 @@ def own_losses(
     ids: list[list[np.ndarray]],
     objective: Objective,
     distil: bool,
-    teacher: Teacher | None = None,
+    teacher: TeacherShares | None = None,
 ) -> Losses:
     tokenization = Tokenization(tokenizer)
     queries, passages = (represent(model, tokenization, rows, MODES) for rows in ids)

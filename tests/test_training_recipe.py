@@ -180,6 +180,22 @@ def test_what_just_lies_in_range_is_taken() -> None:
     assert Data((apart,), negatives=1).sources == (apart,)
 
 
+@pytest.mark.parametrize("name", ["query_max_length", "passage_max_length"])
+def test_no_text_is_read_further_than_the_encoder_is_to_read(name: str) -> None:
+    settings = [f"data.{name}=300", "start.max_length=299"]
+    with pytest.raises(ConfigError) as caught:
+        read_recipe(MINI, settings)
+    assert f"data.{name} = 300, above start.max_length = 299" in caught.value.found
+    assert read_recipe(MINI, [settings[0], "start.max_length=300"]).start.max_length == 300
+
+
+def test_a_stage_without_queries_has_no_length_of_them() -> None:
+    start, data = Start("x", max_length=32), Data((Source("*"),), passage_max_length=32)
+    assert make_recipe("retromae", start=start, data=data).start.max_length == 32
+    with pytest.raises(ValueError, match=r"data\.query_max_length = 64, above"):
+        make_recipe(start=start, data=data)
+
+
 def test_what_is_measured_and_mined_between_steps() -> None:
     for table, settings, found in (
         (Development, {"sets": ("x",), "every": -1}, "every = -1, not at least 0"),

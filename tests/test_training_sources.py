@@ -47,6 +47,20 @@ def test_pairs_of_a_gzip_file_are_grouped(tmp_path: Path) -> None:
     assert b == Passage("b", "T", (Question("q1", ("x",)),))
 
 
+def test_titles_of_negatives_stay_with_them(tmp_path: Path) -> None:
+    lines = [
+        {"query": "q", "pos": ["a"], "neg": ["a", "x", "y"], "neg_titles": ["A", "X", ""]},
+        {"query": "q", "pos": ["a"], "neg": ["z"]},
+        {"query": "r", "pos": ["a"], "neg": ["z"]},
+    ]
+    write_lines(tmp_path / "pairs.jsonl", lines)
+    (passage,) = read_source(tmp_path, Source("*.jsonl")).passages
+    assert passage.questions == (
+        Question("q", ("x", "y", "z"), negative_titles=("X", "", "")),
+        Question("r", ("z",)),
+    )
+
+
 def test_a_glob_finds_files_and_folders_of_training_files(tmp_path: Path) -> None:
     for name in ("one.jsonl", "set/two.jsonl", "set/three.json", "set/deep/four.jsonl"):
         write_query(tmp_path / name, Path(name).stem)

@@ -59,7 +59,8 @@ def test_a_start_that_is_nowhere_is_named_by_its_setting(
 def test_no_text_is_longer_than_the_encoder_has_positions(
     recipe: Recipe, tmp_path: Path, name: str
 ) -> None:
-    longer = replace(recipe, data=replace(recipe.data, **{name: 129}))
+    opened = starting(recipe, max_length=None)
+    longer = replace(opened, data=replace(recipe.data, **{name: 129}))
     message = rf"data\.{name}: expected at most 128.*found 129.*start\.max_length to 129"
     with pytest.raises(ConfigError, match=message):
         Run(longer, tmp_path)

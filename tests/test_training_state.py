@@ -155,7 +155,8 @@ def test_a_state_is_plain_tensors_and_no_random_numbers(tmp_path: Path) -> None:
     """Every step makes its own from seed and number."""
     save(tmp_path, 1)
     state = torch.load(tmp_path / "training_state.pt", weights_only=True)
-    assert state.keys() == {"format_version", "step", "model", "optimiser", "recipe", "data"}
+    parts = {"format_version", "step", "model", "optimiser", "recipe", "data", "processes"}
+    assert state.keys() == parts
 
 
 def test_where_the_data_lie_and_what_is_written_may_change(tmp_path: Path) -> None:
@@ -187,6 +188,49 @@ def test_other_data_are_named(tmp_path: Path) -> None:
     assert load_state(tmp_path, model, optimiser, recipe, corpora[:2]) == 1
     with pytest.raises(ConfigError, match=r"SHA-256 b{16}, found c{16} in c\.jsonl"):
         load_state(tmp_path, model, optimiser, recipe, [corpora[0], corpora[2]])
+
+
+def test_with_dropout_a_run_goes_on_with_as_many_processes(tmp_path: Path) -> None:
+    model, optimiser, recipe = make_parts()
+    save_state(tmp_path, 1, model, optimiser, recipe, [], processes=2)
+    assert load_state(tmp_path, model, optimiser, recipe, [], processes=2) == 1
+    message = r"started with \(2\).*start\.dropout.*found 1\. Go on with torchrun .*node 2,"
+    with pytest.raises(ConfigError, match=message):
+        load_state(tmp_path, model, optimiser, recipe, [], processes=1)
+    save_state(tmp_path, 1, model, optimiser, recipe, [])
+    with pytest.raises(ConfigError, match=r"found 4\. Go on with one process, without a launcher"):
+        load_state(tmp_path, model, optimiser, recipe, [], processes=4)
+
+
+@pytest.mark.parametrize(
+    ("start", "accepted"),
+    [
+        (Start("x", dropout=0.0), True),
+        (Start("x", dropout=0.0, lora=Lora(dropout=0.0)), True),
+        (Start("x", dropout=0.0, lora=Lora(dropout=0.1)), False),
+    ],
+)
+def test_without_dropout_any_number_of_processes_goes_on(
+    tmp_path: Path, start: Start, accepted: bool
+) -> None:
+    model, optimiser, recipe = make_parts()
+    recipe = replace(recipe, start=start)
+    save_state(tmp_path, 1, model, optimiser, recipe, [], processes=8)
+    if accepted:
+        assert load_state(tmp_path, model, optimiser, recipe, []) == 1
+        return
+    with pytest.raises(ConfigError, match="as many processes"):
+        load_state(tmp_path, model, optimiser, recipe, [])
+
+
+def test_a_state_that_does_not_say_how_many_processes_made_it_is_taken(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    path = tmp_path / "training_state.pt"
+    state = torch.load(path, weights_only=True)
+    del state["processes"]
+    torch.save(state, path)
+    model, optimiser, recipe = make_parts()
+    assert load_state(tmp_path, model, optimiser, recipe, [], processes=4) == 1
 
 
 @pytest.mark.parametrize("version", [1, 3, None])

@@ -16,7 +16,7 @@ from training_runs import changed, copy_weights, starting
 
 from m3search.records import MODES
 from m3search.training.drawing import Batch
-from m3search.training.losses import Teacher, m3_loss
+from m3search.training.losses import TeacherShares, m3_loss
 from m3search.training.optimiser import learning_rate_factor, make_optimiser
 from m3search.training.recipe import Objective, Recipe
 from m3search.training.run import Run
@@ -110,7 +110,7 @@ def test_masked_passages_and_a_teacher_reach_the_loss(recipe: Recipe, tmp_path: 
             torch.from_numpy(batch.masked),
             objective,
             distil=distil,
-            teacher=Teacher.of(
+            teacher=TeacherShares.of(
                 torch.from_numpy(batch.candidates), torch.from_numpy(batch.teacher_scores)
             ),
         )

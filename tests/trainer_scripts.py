@@ -6,12 +6,14 @@ import gzip
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from m3search.cli.ending import run_script
 
 TRAINER = Path(__file__).parent.parent / "trainer"
 if str(TRAINER) not in sys.path:
@@ -51,9 +53,7 @@ class Runner:
     def fail(self, *arguments: object) -> str:
         """What a failing run says: the error that the script exits with, or of its usage."""
         self._capsys.readouterr()
-        run: Callable[[Callable[[], None]], None] = script("tooling").run
         with pytest.raises(SystemExit) as ended:
-            run(lambda: self.module.main([str(each) for each in arguments]))
-        if ended.value.code == 2:
-            return self._capsys.readouterr().err
-        return str(ended.value.code)
+            run_script(lambda: self.module.main([str(each) for each in arguments]))
+        assert ended.value.code in (1, 2)
+        return self._capsys.readouterr().err

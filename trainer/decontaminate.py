@@ -8,10 +8,11 @@ A line goes where one of its texts
   document    or where it names, by pos_id or neg_id, a document that one of these rules took out
               of the file beside it (NAME.docs.jsonl of NAME.jsonl).
 
-The texts of a line are its query, pos, neg, title and text. A title alone never equals anything:
-many good texts share one. An evaluation set is a folder with corpus.jsonl or queries.jsonl, or
-both, in the layout of BEIR. Files keep their names; lines that stay are not changed. The report
-counts the lines by rule and set, and names some by a hash of the text, not by the text.
+The texts of a line are its query, pos, neg, title, neg_titles and text. A title alone never equals
+anything: many good texts share one. An evaluation set is a folder with corpus.jsonl or
+queries.jsonl, or both, in the layout of BEIR. Files keep their names; lines that stay are not
+changed. The report counts the lines by rule and set, and names some by a hash of the text, not by
+the text.
 
     python trainer/decontaminate.py train/*.jsonl.gz --evaluation eval/sets --out clean/
 """
@@ -36,11 +37,11 @@ from tooling import (
     options,
     plan_outputs,
     read_lines,
-    run,
     showing,
     texts_of,
 )
 
+from m3search.cli.ending import run_script
 from m3search.corpus import read_corpus, read_queries
 from m3search.errors import ConfigError
 from m3search.lines import find_file
@@ -50,7 +51,8 @@ from m3search.training.data import DOCUMENTS, documents_beside
 WORDS, LETTERS = 13, 32
 RULES = ("equal", "words", "letters")
 """in the order in which they are asked; the first that holds is reported"""
-FIELDS = ("query", "pos", "neg", "title", "text")
+TITLES = ("title", "neg_titles")
+FIELDS = ("query", "pos", "neg", *TITLES, "text")
 
 
 class Hit(NamedTuple):
@@ -205,7 +207,7 @@ class Cleaner:
         judged: dict[int, tuple[str, str, Hit]] = {}
         for place in sorted(hits):
             row, field, text = found[place]
-            if not (field == "title" and hits[place].rule == "equal"):
+            if not (field.startswith(TITLES) and hits[place].rule == "equal"):
                 judged.setdefault(row, (field, text, hits[place]))
         return judged
 
@@ -287,4 +289,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

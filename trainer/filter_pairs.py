@@ -39,11 +39,11 @@ from tooling import (
     query_of,
     read_documents,
     read_lines,
-    run,
     share,
     showing,
 )
 
+from m3search.cli.ending import run_script
 from m3search.records import FloatArray
 from m3search.training.data import DOCUMENTS, documents_beside
 
@@ -243,4 +243,4 @@ def _load_judge(args: argparse.Namespace, files: Sequence[Path]) -> Judge:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -1,8 +1,8 @@
 """Split training files by length, so that batches of a file need little padding.
 
 The length of a line is that of its longest text in tokens of the model, the special tokens
-included: of its query, pos and neg, or of its text; a title counts with each pos and text, as the
-trainer may put it in front. A line goes to NAME_len-L-R.jsonl where L <= length < R, the last R
+included: of its query, pos and neg, or of its text; a title counts with its text, as the trainer
+may put it in front. A line goes to NAME_len-L-R.jsonl where L <= length < R, the last R
 being inf, as split_data_by_length.py of FlagEmbedding names them; .gz stays .gz. Lines are not
 changed. The documents that pairs name by pos_id go along, to NAME_len-L-R.docs.jsonl.
 
@@ -27,17 +27,18 @@ from tooling import (
     Line,
     give_report,
     ids_of,
+    negatives_of,
     open_output,
     options,
     positives_of,
     query_of,
     read_documents,
     read_lines,
-    run,
     showing,
     texts_of,
 )
 
+from m3search.cli.ending import run_script
 from m3search.corpus import document_text
 from m3search.errors import ConfigError
 from m3search.records import Document
@@ -78,7 +79,7 @@ def line_texts(path: Path, line: Line, documents: dict[str, Document]) -> list[s
         title = line.fields.get("title") or ""
         texts = [document_text(Document("", t, str(title))) for _, t in texts_of(path, line)]
     else:
-        texts = [query_of(path, line), *(text for _, text in texts_of(path, line, ("neg",)))]
+        texts = [query_of(path, line), *negatives_of(path, line)]
         texts += positives_of(path, line, documents)
     return texts
 
@@ -235,4 +236,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

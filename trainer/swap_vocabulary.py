@@ -28,7 +28,7 @@ import torch
 from electra_model import check_bert, count_parameters, make_electra, wide_embeddings, write_encoder
 from factorised_embeddings import Occurrences, Wide, factorise, refine, relative_error
 from piece_vectors import OldWords, PieceVectors, place_pieces
-from tooling import check_new, count, give_report, options, read_lines, run, texts_of
+from tooling import check_new, count, give_report, options, read_lines, texts_of
 from training_texts import read_parallel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from word_translations import (
@@ -40,6 +40,7 @@ from word_translations import (
     tokenise,
 )
 
+from m3search.cli.ending import run_script
 from m3search.errors import ConfigError, DataError
 from m3search.model.checkpoint import load_backbone, load_tokenizer
 from m3search.model.tokenization import Ids, Tokenization, pad
@@ -250,4 +251,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -32,8 +32,9 @@ from typing import Any, NamedTuple
 from chat_endpoint import Endpoint, NoAnswerError, Settings
 from paragraphs import Drawing
 from question_checks import clean_answer, problem_of
-from tooling import count, give_report, options, read_lines, run, showing, wrong_line
+from tooling import count, give_report, options, read_lines, showing, wrong_line
 
+from m3search.cli.ending import run_script
 from m3search.corpus import read_corpus
 from m3search.errors import ConfigError
 from m3search.lines import COMPRESSED_SUFFIXES
@@ -286,4 +287,4 @@ def _report(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

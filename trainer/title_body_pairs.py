@@ -31,12 +31,12 @@ from tooling import (
     open_output,
     options,
     read_lines,
-    run,
     showing,
     write_object,
     wrong_line,
 )
 
+from m3search.cli.ending import run_script
 from m3search.errors import DataError
 from m3search.lines import check_file, json_type
 
@@ -294,4 +294,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

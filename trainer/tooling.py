@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import gzip
 import io
 import json
-import os
-import secrets
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -17,14 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 from tqdm import tqdm
 
 from m3search.corpus import document_text, read_corpus
-from m3search.errors import ConfigError, DataError, M3Error
+from m3search.errors import ConfigError, DataError
 from m3search.lines import display_name, json_type, parse_object, read_records
 from m3search.records import Document
-from m3search.stores.files import naming, sync
+from m3search.stores.files import naming, write_whole
 from m3search.training.data import DOCUMENTS, documents_beside
 
-INTERRUPTED = 130
-"""exit status after Ctrl-C: 128 + SIGINT, as shells count"""
 TEXT_FIELDS = ("query", "pos", "neg", "text")
 T = TypeVar("T")
 
@@ -108,6 +102,15 @@ def positives_of(path: Path, line: Line, documents: Mapping[str, Document]) -> l
     return [document_text(document) for document in found]
 
 
+def negatives_of(path: Path, line: Line) -> list[str]:
+    """The negatives of a pair, each with its title in front."""
+    texts = [text for _, text in texts_of(path, line, ("neg",))]
+    titles = [title for _, title in texts_of(path, line, ("neg_titles",))] or [""] * len(texts)
+    if len(titles) != len(texts):
+        raise wrong_line(path, line, f"{len(texts)} texts in neg_titles", str(len(titles)))
+    return [document_text(Document("", *pair)) for pair in zip(texts, titles, strict=True)]
+
+
 def wrong_line(path: Path, line: Line, expected: str, found: str) -> DataError:
     """The error for a line that says something else than it should."""
     remedy = "Repair or remove the line."
@@ -149,23 +152,10 @@ def open_output(path: Path) -> Iterator[io.BufferedIOBase]:
             found=f"{path}: zstd is read here, but not written",
             remedy="Choose a name that ends in .gz.",
         )
-    place = path.resolve()  # a link stays a link
-    unfinished = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
-    try:
-        with naming(place):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("xb") as file:
-                if place.suffix == ".gz":
-                    with gzip.GzipFile("", "wb", 6, fileobj=file, mtime=0) as packed:
-                        yield packed
-                else:
-                    yield file
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(place)
-        sync(place.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with naming(path):
+        path.resolve().parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as file:
+        yield file
 
 
 def check_new(folder: Path) -> None:
@@ -222,17 +212,3 @@ def give_report(report: Mapping[str, Any], path: Path | None) -> None:
     if path is not None:
         with open_output(path) as file:
             file.write(json.dumps(report, ensure_ascii=False, indent=2).encode() + b"\n")
-
-
-def run(main: Callable[[], None]) -> None:
-    """Runs a script; what its user can cause becomes a line on stderr and an exit status."""
-    try:
-        main()
-    except M3Error as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        sys.exit(f"error: {error.filename}: {error.strerror}")

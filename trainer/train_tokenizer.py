@@ -27,11 +27,12 @@ from piece_rules import is_symbol, may_be_piece
 from text_splitting import SPACE
 from tokenizer_folder import BYTES, SPECIAL, make_tokenizer, write_tokenizer
 from tokenizer_report import measure
-from tooling import check_new, count, give_report, options, run, share
+from tooling import check_new, count, give_report, options, share
 from training_texts import read_texts
 from unigram import UnigramLearner
 from word_weights import choose, count_words, old_words, weigh
 
+from m3search.cli.ending import run_script
 from m3search.errors import ConfigError
 from m3search.model.checkpoint import load_tokenizer
 
@@ -147,4 +148,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -13,7 +13,7 @@ from m3search.errors import DataError
 from m3search.lines import json_type
 
 LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-FIRST, SECOND = ("query", "text"), ("title", "pos", "neg")
+FIRST, SECOND = ("query", "text"), ("title", "pos", "neg", "neg_titles")
 """fields in the language of the query, and in that of the passages"""
 _SUBTAG = re.compile(r"[A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3}")
 

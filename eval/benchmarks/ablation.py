@@ -38,9 +38,9 @@ from ablation_report import (
     summarise,
     to_markdown,
 )
-from ending import run
 from measuring import machine, settings_of
 
+from m3search.cli.ending import run_script
 from m3search.encoder import Encoder
 from m3search.errors import ConfigError
 from m3search.evaluation import EvaluationSet, evaluate_sets
@@ -227,4 +227,4 @@ def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

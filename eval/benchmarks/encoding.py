@@ -17,8 +17,8 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from ending import run
 
+from m3search.cli.ending import run_script
 from m3search.corpus import document_text, read_corpus
 from m3search.encoder import Encoder
 
@@ -74,4 +74,4 @@ def compare(seconds: dict[str, float], documents: int, tokens: int) -> dict[str,
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

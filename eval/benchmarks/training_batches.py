@@ -33,9 +33,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ending import run
 from measuring import publish
 
+from m3search.cli.ending import run_script
 from m3search.errors import ConfigError
 from m3search.evaluation.measures import markdown_table
 from m3search.lines import read_records
@@ -164,7 +164,8 @@ class Passes:
 
     def __init__(self, checkpoint: str, length: int, tokens: int, precision: str) -> None:
         start = Start(checkpoint, max_length=length)
-        recipe = Recipe("finetune", start, Data((Source("*"),)), Optimiser(steps=1))
+        data = Data((Source("*"),), query_max_length=length, passage_max_length=length)
+        recipe = Recipe("finetune", start, data, Optimiser(steps=1))
         self._model, tokenizer, _, _ = start_model(start)
         prepare(self._model, recipe)
         self._device = Devices().device
@@ -285,4 +286,4 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from ending import run
 from measuring import (
     GB,
     TrainingStep,
@@ -48,6 +47,7 @@ from measuring import (
     warm_up,
 )
 
+from m3search.cli.ending import run_script
 from m3search.errors import ConfigError
 from m3search.evaluation.measures import markdown_table
 from m3search.training.recipe import Batches, Data, Optimiser, Recipe, Source, Start
@@ -93,7 +93,7 @@ def measure_here(checkpoint: str, trial: Mapping[str, Any]) -> dict[str, float]:
     length, method = trial["length"], trial["method"]
     recipe = Recipe(
         stage="finetune",
-        start=Start(checkpoint, max_length=length, dropout=0.0),
+        start=Start(checkpoint, max_length=max(length, trial["query_length"]), dropout=0.0),
         data=Data((Source("*"),), ".", trial["query_length"], length),
         optimiser=Optimiser(steps=1, precision=trial["precision"]),
         batches=Batches(
@@ -284,4 +284,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

@@ -31,7 +31,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from ending import run
 from measuring import (
     GB,
     TrainingStep,
@@ -47,6 +46,7 @@ from measuring import (
 from torch import nn
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
+from m3search.cli.ending import run_script
 from m3search.evaluation.measures import markdown_table
 from m3search.model.modeling import M3Model
 from m3search.model.tokenization import Ids, pad
@@ -291,4 +291,4 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

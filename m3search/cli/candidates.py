@@ -112,7 +112,7 @@ def open_source(pool: Pool, stack: ExitStack) -> CandidateSource:
 
 def _index_words(pool: Pool) -> CandidateSource:
     from m3search.corpus import TITLE_TEMPLATE
-    from m3search.training.mining.candidates import Passage
+    from m3search.training.mining.candidates import KeyedText
     from m3search.training.mining.lexical import LexicalSource
 
     if pool.index is None:
@@ -120,7 +120,7 @@ def _index_words(pool: Pool) -> CandidateSource:
     else:
         index = _open_index(pool.index)
         documents, template = _live_documents(index), index.manifest.title_template
-    passages = {each.id: Passage.of(each, template) for each in documents}
+    passages = {each.id: KeyedText.of(each, template) for each in documents}
     return LexicalSource(passages, _implementation(pool))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from m3search.cli.output import print_json, print_note, print_table, progress_ba
 from m3search.errors import ConfigError
 
 if TYPE_CHECKING:
+    from m3search.encoder import Encoder
     from m3search.evaluation import EvaluationSet, Experiment
     from m3search.evaluation.engine import Progress
 
@@ -46,6 +47,13 @@ def evaluate_runs(
         ),
     ] = None,
     model: ModelOption = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="cls or mean: of a plain encoder's dense vectors, where its folder does not say.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where the paths in a suite start; else at the suite."),
@@ -92,12 +100,14 @@ def evaluate_runs(
     report = ReportFolder(out or REPORTS / paths[0].resolve().stem)
     provenance = {"sets": ", ".join(map(str, paths))}
     changed = [*(settings or ()), *(f"{name} {value}" for name, value in given.items())]
+    if pooling is not None:
+        changed.append(f"pooling {pooling}")
     if changed:
         provenance["changed"] = ", ".join(changed)
     with _progress_bars() as progress:
         experiment = evaluate_sets(
             sets,
-            lambda length: _load_encoder(model, length),
+            lambda length: _load_encoder(model, length, pooling, sets),
             work=work,
             keep=report.add,
             progress=progress,
@@ -111,10 +121,15 @@ def evaluate_runs(
     print_note(f"report in {place}")
 
 
-def _load_encoder(model: str | None, max_length: int | None) -> Any:
+def _load_encoder(
+    model: str | None, max_length: int | None, pooling: str | None, sets: Sequence[EvaluationSet]
+) -> Encoder:
+    """The encoder, with the modes of all rows of all sets at least."""
     from m3search.encoder import Encoder
+    from m3search.evaluation.suite import modes_of
 
-    return Encoder.load(model, max_length=max_length)
+    asked = {mode for each in sets for row in each.rows for mode in modes_of(row) or ()}
+    return Encoder.load(model, max_length=max_length, modes=sorted(asked), pooling=pooling)
 
 
 def _changed(wanted: EvaluationSet, given: dict[str, Any]) -> EvaluationSet:

@@ -1,12 +1,10 @@
-"""The program as a whole: its commands, how it starts and how it ends."""
+"""The program as a whole: its commands, and how it starts."""
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,47 +13,13 @@ from typer.core import TyperGroup
 
 from m3search import __version__
 from m3search.cli.changing import compact_index, delete_documents
+from m3search.cli.ending import ending_well
 from m3search.cli.evaluating import evaluate_runs
 from m3search.cli.indexing import build_index
 from m3search.cli.inspecting import show_info
 from m3search.cli.mining import mine_negatives
-from m3search.cli.output import print_error
 from m3search.cli.querying import query_index
 from m3search.cli.training import train_model
-from m3search.errors import M3Error
-
-INTERRUPTED = 130
-"""exit status after Ctrl-C: 128 + SIGINT, as shells count"""
-
-
-@contextmanager
-def ending_well() -> Iterator[None]:
-    """Turns what a user can cause into a line on stderr and an exit status; bugs pass through."""
-    try:
-        yield
-        sys.stdout.flush()  # here, where a reader that has left is no surprise
-    except M3Error as error:
-        print_error(error)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
-    except OSError as error:
-        raise typer.Exit(_tell_of(error)) from error
-
-
-def _tell_of(error: OSError) -> int:
-    """Says what the system refused, if a user can do something about it; the exit status."""
-    if error.filename is not None:  # a full disk, no permission
-        print_error(f"{error.filename}: {error.strerror}")
-        return 1
-    if error.errno not in (errno.EPIPE, errno.ENOSPC):
-        raise error
-    # what is left to write goes nowhere, or Python would try once more at its end
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if error.errno == errno.EPIPE:  # `m3search query ... | head`: nobody reads on, no error
-        return 0
-    print_error(f"standard output: {error.strerror}")
-    return 1
 
 
 class Commands(TyperGroup):

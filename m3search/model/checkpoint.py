@@ -15,6 +15,7 @@ import inspect
 import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +39,7 @@ from m3search.model.layout import (
     TOKENIZER_FILES,
     CheckpointInfo,
     check_folder,
+    check_pooling,
     fingerprint,
     read_info,
     stated_heads,
@@ -45,10 +47,12 @@ from m3search.model.layout import (
     write_json,
 )
 from m3search.model.modeling import M3Model, Pooling
+from m3search.records import MODES
 
 __all__ = [
     "HEAD_FILES",
     "CheckpointInfo",
+    "check_folder",
     "fingerprint",
     "load_backbone",
     "load_checkpoint",
@@ -61,16 +65,19 @@ __all__ = [
 ]
 
 
-def load_checkpoint(folder: Path) -> tuple[M3Model, PreTrainedTokenizerFast, CheckpointInfo]:
+def load_checkpoint(
+    folder: Path, modes: Collection[str] = MODES, pooling: str | None = None
+) -> tuple[M3Model, PreTrainedTokenizerFast, CheckpointInfo]:
     """The model in float32 on the CPU, its tokenizer and what `m3.json` says.
 
-    Raises ArtifactError where a file is missing, damaged or of the wrong shape; a missing head is
-    never replaced by a random one.
+    Raises ArtifactError where a file is missing, damaged or of the wrong shape. A missing head of
+    `modes` is never replaced by a random one; of other modes, it is new where `check_folder` does
+    not name it. pooling: in place of what the folder says, and needed where it says nothing
+    (ConfigError).
     """
-    check_folder(folder)
-    info = read_info(folder)
-    backbone = load_backbone(folder)
-    model = with_heads(folder, backbone, info.pooling, tuple(HEAD_FILES))
+    heads = check_folder(folder, modes)
+    info = replace(read_info(folder), pooling=check_pooling(folder, pooling))
+    model = with_heads(folder, load_backbone(folder), info.pooling, heads)
     tokenizer = load_tokenizer(folder)
     if len(tokenizer) > model.vocabulary:
         raise ArtifactError(

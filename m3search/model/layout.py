@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m3search.errors import ArtifactError
+from m3search.errors import ArtifactError, ConfigError
 from m3search.model.damage import writing
 from m3search.model.modeling import POOLINGS, M3Model, Pooling
+from m3search.records import MODES
 
 FORMAT_VERSION = 1
 FULL_DISK = "Free space on the disk, then write it again; a training does with --resume."
+_POOLING_FILE = "1_Pooling/config.json"
 HEAD_FILES = {"sparse": "sparse_linear.pt", "multi": "colbert_linear.pt"}
 TOKENIZER_FILES = ("tokenizer.json", "sentencepiece.bpe.model", "spiece.model", "vocab.txt")
 _DECIDING = (  # globs of the files that decide the vectors
@@ -142,49 +144,76 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def check_folder(folder: Path) -> None:
-    """ArtifactError unless the folder holds a configuration and both heads."""
-    if (folder / "m3.json").is_file() and (folder / "config.json").is_file():
-        _check_heads(folder)  # of a checkpoint that m3search wrote
-    for name in ("config.json", *HEAD_FILES.values()):
-        if not (folder / name).is_file():
-            has = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else []
-            raise ArtifactError(
-                str(folder),
-                expected=f"an M3 checkpoint with {name}",
-                found=f"a folder with {', '.join(has)}" if has else "no such file",
-                remedy="Give a folder in the layout of BAAI/bge-m3; a plain encoder becomes one "
-                "by training its heads (m3search train).",
-            )
+def check_folder(folder: Path, modes: Collection[str] = MODES) -> tuple[str, ...]:
+    """Modes whose heads the folder has.
 
-
-def _check_heads(folder: Path) -> None:
-    """ArtifactError where a checkpoint that m3search wrote has not the heads of all modes."""
-    if all((folder / name).is_file() for name in HEAD_FILES.values()):
-        return
-    read_info(folder)  # raises where m3.json itself is what is wrong
-    stated = stated_heads(folder)
-    lost = [HEAD_FILES[mode] for mode in stated if not (folder / HEAD_FILES[mode]).is_file()]
-    untrained = [mode for mode in HEAD_FILES if mode not in stated]
-    there = " and ".join(("dense", *stated))
-    if lost:
+    ArtifactError without a configuration, without the heads of `modes`, or without one that
+    belongs to the folder.
+    """
+    if not (folder / "config.json").is_file():
+        has = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else []
         raise ArtifactError(
             str(folder),
-            expected=f"an M3 checkpoint with {lost[0]}, which its m3.json names",
+            expected="a checkpoint with config.json",
+            found=f"a folder with {', '.join(has)}" if has else "no such file",
+            remedy="Give a folder in the layout of BAAI/bge-m3, or of a Hugging Face encoder.",
+        )
+    stated = stated_heads(folder)
+    needed = tuple(mode for mode in HEAD_FILES if mode in modes or mode in stated)
+    lost = [mode for mode in needed if not (folder / HEAD_FILES[mode]).is_file()]
+    if lost:
+        raise _without_heads(folder, stated, lost)
+    return needed
+
+
+def _without_heads(folder: Path, stated: Collection[str], lost: Sequence[str]) -> ArtifactError:
+    """The error of a folder in which heads are lost, or were never trained."""
+    ours = (folder / "m3.json").exists()
+    if ours:
+        read_info(folder)  # raises where m3.json itself is what is wrong
+    gone = [HEAD_FILES[mode] for mode in lost if mode in stated]
+    if gone:
+        return ArtifactError(
+            str(folder),
+            expected=f"an M3 checkpoint with {gone[0]}" + ", which its m3.json names" * ours,
             found="no such file",
             remedy="Copy the checkpoint again; if it was not written to its end, go on with the "
             "training that writes it (--resume).",
         )
-    if untrained:
-        modes = ", ".join(f'"{mode}"' for mode in untrained)
-        raise ArtifactError(
-            str(folder),
-            expected="an M3 checkpoint with the heads of dense, sparse and multi",
-            found=f"{there}, and none of {' and '.join(untrained)}",
-            remedy="Fine-tune from this folder (m3search train, start.checkpoint) with "
-            f"objective.modes = [{modes}] and start.fix_encoder = true, which trains what is "
-            "missing and leaves the rest, or with all three modes.",
+    names = ", ".join(f'"{mode}"' for mode in lost)
+    training = (
+        f"Fine-tune from this folder (m3search train, start.checkpoint) with objective.modes = "
+        f"[{names}] and start.fix_encoder = true, which trains what is missing and leaves the "
+        "rest, or with all three modes"
+        if ours
+        else "A plain encoder becomes an M3 checkpoint by training its heads (m3search train)"
+    )
+    return ArtifactError(
+        str(folder),
+        expected=f"an M3 checkpoint with {' and '.join(HEAD_FILES[mode] for mode in lost)}",
+        found=f"{' and '.join(('dense', *stated))}, and none of {' and '.join(lost)}",
+        remedy=f"{training}. What it has is measured by m3search eval --rows "
+        f"{','.join(('dense', *stated))}.",
+    )
+
+
+def check_pooling(folder: Path, pooling: str | None) -> Pooling:
+    """How the folder's dense vectors are pooled: as given, else as its files say.
+
+    ConfigError for another name than cls and mean, and for an encoder that says nothing.
+    """
+    if pooling is not None and pooling not in POOLINGS:
+        raise ConfigError.unknown("pooling", pooling, POOLINGS)
+    says = (folder / "m3.json").exists() or (folder / _POOLING_FILE).exists()
+    if pooling is None and not says and not stated_heads(folder):
+        raise ConfigError(
+            "pooling",
+            expected=f"{' or '.join(POOLINGS)}, as {folder} was trained",
+            found=f"none, and neither m3.json nor {_POOLING_FILE} in the folder",
+            remedy="Say it: m3search eval --pooling mean suits most sentence encoders, cls those "
+            "that were trained so, BERT and XLM-R; in Python Encoder.load(pooling=...).",
         )
+    return pooling or read_info(folder).pooling
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -194,7 +223,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _foreign_pooling(folder: Path) -> Pooling:
-    path = folder / "1_Pooling" / "config.json"
+    path = folder / _POOLING_FILE
     if path.exists():
         config = _read_json(path)
         if config.get("pooling_mode_mean_tokens") or config.get("pooling_mode") == "mean":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import io
 import os
 import resource
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -102,6 +104,30 @@ def replace_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     sync(path.parent)
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[io.BufferedIOBase]:
+    """A file to write to, gzip where the name ends in .gz: there whole in the end, or not at all.
+
+    So it is where the process is killed, too. Equal content gives equal bytes.
+    """
+    place = path.resolve()  # a link stays a link
+    unfinished = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
+    try:
+        with naming(place):
+            with unfinished.open("xb") as file:
+                if place.suffix == ".gz":
+                    with gzip.GzipFile("", "wb", 6, fileobj=file, mtime=0) as packed:
+                        yield packed
+                else:
+                    yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(place)
+        sync(place.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def checksum(path: Path) -> str:

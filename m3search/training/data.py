@@ -1,9 +1,9 @@
 """Training files in: FlagEmbedding's JSONL, pairs that name a document, and plain texts.
 
 A line of pairs has `query` and `pos`, and may have `neg`, `pos_scores`, `neg_scores` (a teacher's),
-`title`, `prompt` and `type`. In place of `pos` it may have `pos_id` (one id or a list of them): the
-document of that id in the file beside it, `NAME.docs.jsonl` for `NAME.jsonl`. A line of texts has
-`text`, and may have `title`.
+`title`, `neg_titles` (one for each of `neg`), `prompt` and `type`. In place of `pos` it may have
+`pos_id` (one id or a list of them): the document of that id in the file beside it,
+`NAME.docs.jsonl` for `NAME.jsonl`. A line of texts has `text`, and may have `title`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Pair(NamedTuple):
     """of a teacher, one for each positive, or none at all"""
     negative_scores: tuple[float, ...] = ()
     """of a teacher, one for each negative, or none at all"""
+    negative_titles: tuple[str, ...] = ()
+    """of each negative, empty where it has none; or none at all"""
 
 
 def read_pairs(path: Path) -> Iterator[Pair]:
@@ -89,6 +91,7 @@ def _parse_pair(path: Path, documents: Documents, number: int, line: bytes) -> P
         title,
         tuple(map(float, record.get("pos_scores") or ())),
         tuple(map(float, (record.get("neg_scores") or ())[:negatives])),
+        tuple((record.get("neg_titles") or ())[:negatives]),
     )
 
 
@@ -116,14 +119,8 @@ def _problem(record: Mapping[str, Any]) -> str:
     kind = record.get("type")
     if problem := _problem_of_query(record):
         return problem
-    for key in ("pos", "neg"):
-        texts = record.get(key) or []
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            return f"{key} that is not a list of texts"
-        if not all(text.strip() for text in texts):
-            return f"an empty text in {key}"
-        if problem := _problem_of_scores(record, key, len(texts)):
-            return problem
+    if problem := _problem_of_list(record, "pos") or _problem_of_list(record, "neg"):
+        return problem
     if not record.get("pos"):
         return "an empty pos" if "pos" in record else "no pos"
     for key in ("title", "prompt"):
@@ -143,6 +140,17 @@ def _problem_of_query(record: Mapping[str, Any]) -> str:
     return "" if query.strip() else "an empty query"
 
 
+def _problem_of_list(record: Mapping[str, Any], key: str) -> str:
+    """Of the texts in `pos` or `neg`, and of what belongs to them."""
+    texts = record.get(key) or []
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return f"{key} that is not a list of texts"
+    if not all(text.strip() for text in texts):
+        return f"an empty text in {key}"
+    problem = _problem_of_scores(record, key, len(texts))
+    return problem or (_problem_of_titles(record, len(texts)) if key == "neg" else "")
+
+
 def _problem_of_scores(record: Mapping[str, Any], key: str, count: int) -> str:
     scores = record.get(f"{key}_scores") or []
     if not isinstance(scores, list) or any(type(score) not in (int, float) for score in scores):
@@ -151,6 +159,15 @@ def _problem_of_scores(record: Mapping[str, Any], key: str, count: int) -> str:
         return f"{len(scores)} {key}_scores for {count} texts in {key}"
     if not all(map(math.isfinite, scores)):
         return f"{key}_scores that are not all finite"
+    return ""
+
+
+def _problem_of_titles(record: Mapping[str, Any], count: int) -> str:
+    titles = record.get("neg_titles") or []
+    if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
+        return "neg_titles that is not a list of texts"
+    if titles and len(titles) != count:
+        return f"{len(titles)} neg_titles for {count} texts in neg"
     return ""
 
 
@@ -170,10 +187,11 @@ def _parse_texts(path: Path, number: int, line: bytes) -> list[tuple[str, str]]:
         return [(title, record["text"])]
     # documents that are named are in a file of their own
     positives, negatives = record.get("pos") or (), record.get("neg") or ()
+    titles = record.get("neg_titles") or [""] * len(negatives)
     return [
         ("", record["query"]),
         *((title, text) for text in positives),
-        *(("", text) for text in negatives),
+        *zip(titles, negatives, strict=True),
     ]
 
 

@@ -90,8 +90,9 @@ def draw(
     """Up to `queries_per_passage` questions of each passage and `negatives` of their negatives.
 
     A passage stands once in a batch, for all its questions; a negative that is a passage of the
-    sources is read as one, with its title or without. What `known` says to be a query's passage,
-    here or elsewhere, is never its negative, nor is a passage that says what the query says.
+    sources is read as one, with its title or without, and so is one that brings a title. What
+    `known` says to be a query's passage, here or elsewhere, is never its negative, nor is a passage
+    that says what the query says.
     `own_negatives_only` masks the passages and negatives of other questions.
     """
     texts = _Texts(data, rng)
@@ -103,7 +104,11 @@ def draw(
         questions = rng.sample(passage.questions, count)
         pool = list(dict.fromkeys(text for question in questions for text in question.negatives))
         chosen = rng.sample(pool, min(data.negatives, len(pool)))
-        found = (known.passages.get(text_key(text), Passage(text)) for text in chosen)
+        titles = {k: v for question in questions for k, v in question.titles().items()}
+        found = (
+            known.passages.get(text_key(text), Passage(text, titles.get(text, "")))
+            for text in chosen
+        )
         drawn.append(dict(zip(chosen, map(texts.place, found), strict=True)))
         asked += [(number, question) for question in questions]
     targets = np.array([places[number] for number, _ in asked], np.int64)

@@ -15,7 +15,7 @@ from m3search.records import Mode
 from m3search.training.devices import Devices
 from m3search.training.drawing import Batch
 from m3search.training.encoding import Encoding, Parts, represent
-from m3search.training.losses import Losses, Teacher, m3_loss
+from m3search.training.losses import Losses, TeacherShares, m3_loss
 from m3search.training.recipe import Recipe
 from m3search.training.representations import Layout, Representations, active_terms, score_mode
 
@@ -139,7 +139,7 @@ class Finetuning:
             torch.from_numpy(array[scored.rows.numpy()]).to(device)
             for array in (batch.targets, batch.masked, batch.candidates, batch.teacher_scores)
         )
-        teacher = Teacher.of(candidates, scores) if candidates.shape[1] else None
+        teacher = TeacherShares.of(candidates, scores) if candidates.shape[1] else None
         losses = m3_loss(scored.scores, targets, masked, objective, distil=distil, teacher=teacher)
         return losses, len(scored.rows) / len(batch.queries)
 

@@ -68,11 +68,11 @@ def _measure(corpus: Corpus, tokenization: Tokenization, data: Data) -> IntArray
 
 
 def _texts(passage: Passage, data: Data) -> list[str]:
-    titled = passage.title and data.title_probability > 0
-    texts = [f"{passage.title}\n{passage.text}" if titled else passage.text]
-    if data.negatives:
-        texts += {text for question in passage.questions for text in question.negatives}
-    return texts
+    found = {passage.text: passage.title}
+    for question in passage.questions if data.negatives else ():
+        found |= dict.fromkeys(question.negatives, "") | question.titles()
+    titled = data.title_probability > 0
+    return [f"{title}\n{text}" if title and titled else text for text, title in found.items()]
 
 
 def _name(corpus: Corpus, tokenization: Tokenization, data: Data) -> str:

@@ -22,7 +22,7 @@ _IMPOSSIBLE = -1e9
 and unlike with -inf no product with it becomes NaN."""
 
 
-class Teacher(NamedTuple):
+class TeacherShares(NamedTuple):
     """What a reranker says of some passages of each query."""
 
     candidates: Tensor
@@ -31,7 +31,7 @@ class Teacher(NamedTuple):
     """(Q, G) softmax of the teacher's scores over the candidates; zeros where it has none"""
 
     @classmethod
-    def of(cls, candidates: Tensor, scores: Tensor) -> Teacher:
+    def of(cls, candidates: Tensor, scores: Tensor) -> TeacherShares:
         """From (Q, G) columns, -1 where there is none, and the teacher's scores of them.
 
         Queries with fewer than two candidates are left to the plain contrastive loss.
@@ -73,7 +73,7 @@ def m3_loss(
     objective: Objective,
     *,
     distil: bool,
-    teacher: Teacher | None = None,
+    teacher: TeacherShares | None = None,
 ) -> Losses:
     """The fine-tuning loss over the modes that have scores.
 
@@ -106,7 +106,7 @@ def m3_loss(
     return Losses((total + distillation) / 2, losses, joint, distillation, distilled)
 
 
-def _contrast(scores: Tensor, targets: Tensor, kind: str, teacher: Teacher | None) -> Tensor:
+def _contrast(scores: Tensor, targets: Tensor, kind: str, teacher: TeacherShares | None) -> Tensor:
     """InfoNCE with the targets as positives, or what a teacher makes of it."""
     if teacher is None:
         return functional.cross_entropy(scores, targets)
@@ -117,7 +117,7 @@ def _contrast(scores: Tensor, targets: Tensor, kind: str, teacher: Teacher | Non
     return _listwise(scores, targets, teacher)
 
 
-def _listwise(scores: Tensor, targets: Tensor, teacher: Teacher) -> Tensor:
+def _listwise(scores: Tensor, targets: Tensor, teacher: TeacherShares) -> Tensor:
     """Each candidate in turn, the teacher's best first, against all passages but those before it.
 
     sum over i of share_i * InfoNCE(candidate i): the list-wise distillation of FlagEmbedding's

@@ -208,6 +208,7 @@ class Recipe:
         if self.development is not None and not self.development.sets:
             object.__setattr__(self, "development", None)
         self._check_tables()
+        self._check_lengths()
         if self.stage not in ("contrastive", "finetune"):
             return
         if self.batches.passages == 1 and self.data.negatives == 0:
@@ -245,6 +246,19 @@ class Recipe:
             raise ValueError(f"fix_encoder = true in stage {self.stage}: nothing to train")
         if self.stage != "distil" and any(source.texts for source in self.data.sources):
             raise ValueError(f"texts = true of a source in stage {self.stage}")
+
+    def _check_lengths(self) -> None:
+        """No text is read further than the finished encoder is said to read."""
+        longest = self.start.max_length
+        read = {"passage_max_length": self.data.passage_max_length}
+        if self.stage != "retromae":  # which has no queries
+            read["query_max_length"] = self.data.query_max_length
+        for name, length in read.items():
+            if longest is not None and length > longest:
+                raise ValueError(
+                    f"data.{name} = {length}, above start.max_length = {longest}: the encoder "
+                    "would be trained on texts longer than it is to read"
+                )
 
     def _default(self, name: str, value: object) -> None:
         if getattr(self, name) is None:

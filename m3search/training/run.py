@@ -122,7 +122,8 @@ class Run:
 
     def resume(self) -> None:
         """Stand where the saved state stood; what was logged after it will be logged again."""
-        self.step = load_state(self.folder, self.trained, self.optimiser, self.recipe, self.corpora)
+        parts, count = (self.trained, self.optimiser), self.devices.count
+        self.step = load_state(self.folder, *parts, self.recipe, self.corpora, count)
         if self.devices.is_first:
             cut_log(self.folder, self.step)
         if self.recipe.refresh and (last := self._last_refresh()) and last < self.step:
@@ -212,7 +213,8 @@ class Run:
 
     def save_state(self) -> None:
         """Replace the training state of the folder by this one."""
-        save_state(self.folder, self.step, self.trained, self.optimiser, self.recipe, self.corpora)
+        parts, count = (self.trained, self.optimiser), self.devices.count
+        save_state(self.folder, self.step, *parts, self.recipe, self.corpora, count)
 
     def train_step(self, prepared: Prepared | None = None) -> Metrics:
         """One optimiser step on the batch of this step number.

@@ -24,6 +24,12 @@ class Question(NamedTuple):
     """of a teacher, for the passage"""
     negative_scores: tuple[float, ...] = ()
     """of a teacher, for each negative, or none at all"""
+    negative_titles: tuple[str, ...] = ()
+    """of each negative, empty where it has none; or none at all"""
+
+    def titles(self) -> dict[str, str]:
+        """Negative -> its title, of those that have one."""
+        return dict(zip(self.negatives, self.negative_titles, strict=False))
 
 
 class Passage(NamedTuple):
@@ -90,7 +96,9 @@ def _question(query: str, passage: str, lines: Sequence[tuple[Pair, int]]) -> Qu
         len(pair.negative_scores) == len(pair.negatives) for pair, _ in lines
     )
     negatives: dict[str, float] = {}
+    titles: dict[str, str] = {}
     for pair, _ in lines:
+        titles.update(zip(pair.negatives, pair.negative_titles, strict=False))
         scores = pair.negative_scores if taught else (0.0,) * len(pair.negatives)
         negatives.update(zip(pair.negatives, scores, strict=True))
     negatives.pop(passage, None)
@@ -99,6 +107,7 @@ def _question(query: str, passage: str, lines: Sequence[tuple[Pair, int]]) -> Qu
         tuple(negatives),
         scored[0][0][scored[0][1]] if taught else None,
         tuple(negatives.values()) if taught else (),
+        tuple(titles.get(text, "") for text in negatives) if any(titles.values()) else (),
     )
 
 

@@ -30,8 +30,11 @@ def save_state(
     optimiser: torch.optim.Optimizer,
     recipe: Recipe,
     corpora: Sequence[Corpus],
+    processes: int = 1,
 ) -> None:
     """Replace the training state of `out` by the one after `step` optimiser steps.
+
+    processes: how many train together.
 
     A kill at any moment leaves the old state or the new one, whole. ArtifactError, and the old
     one, where the disk does not take the new one.
@@ -43,6 +46,7 @@ def save_state(
         "optimiser": optimiser.state_dict(),
         "recipe": json.dumps(_identity(recipe)),
         "data": [corpus.fingerprint for corpus in corpora],
+        "processes": processes,
     }
     partial = out / PARTIAL_FILE
     then = "go on with --resume" if (out / STATE_FILE).exists() else "start again"
@@ -73,36 +77,25 @@ def load_state(
     optimiser: torch.optim.Optimizer,
     recipe: Recipe,
     corpora: Sequence[Corpus],
+    processes: int = 1,
 ) -> int:
     """Put model and optimiser back; the number of steps done is returned.
 
     The batches and random numbers that follow are those of a run without the stop: they are made
     from seed and step. On the same CPU with as many threads and processes the weights are too, to
     the last bit; on a GPU, whose sums have no fixed order, and on another machine they are so up to
-    rounding.
+    rounding. Without dropout that holds for any number of processes.
 
-    Raises ArtifactError without a sound state, ConfigError if it was made by another recipe or
-    from other data. Where the data lie and what `output` says may change.
+    Raises ArtifactError without a sound state, ConfigError if it was made by another recipe, from
+    other data or, with dropout, by another number of processes. Where the data lie and what
+    `output` says may change.
     """
     check_state(out)
     path = out / STATE_FILE
     state = _read(path)
-    difference = _difference(json.loads(state["recipe"]), json.loads(json.dumps(_identity(recipe))))
-    if difference:
-        raise ConfigError(
-            str(path),
-            expected=f"the recipe that this training started with ({difference[1]})",
-            found=difference[2],
-            remedy=_way_on(difference[0]),
-        )
-    for corpus, fingerprint in zip(corpora, state["data"], strict=True):
-        if corpus.fingerprint != fingerprint:
-            raise ConfigError(
-                str(path),
-                expected=f"the data that this training started with, SHA-256 {fingerprint[:16]}",
-                found=f"{corpus.fingerprint[:16]} in {', '.join(corpus.files)}",
-                remedy="Put the files back, or start without --resume into another folder.",
-            )
+    _check_recipe(path, json.loads(state["recipe"]), recipe)
+    _check_data(path, state["data"], corpora)
+    _check_processes(path, state.get("processes"), processes, recipe)
     try:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
@@ -114,6 +107,52 @@ def load_state(
             remedy="Put the start checkpoint back, or start without --resume into another folder.",
         ) from error
     return int(state["step"])
+
+
+def _check_recipe(path: Path, old: Any, recipe: Recipe) -> None:
+    difference = _difference(old, json.loads(json.dumps(_identity(recipe))))
+    if difference:
+        raise ConfigError(
+            str(path),
+            expected=f"the recipe that this training started with ({difference[1]})",
+            found=difference[2],
+            remedy=_way_on(difference[0]),
+        )
+
+
+def _check_data(path: Path, fingerprints: Sequence[str], corpora: Sequence[Corpus]) -> None:
+    for corpus, fingerprint in zip(corpora, fingerprints, strict=True):
+        if corpus.fingerprint != fingerprint:
+            raise ConfigError(
+                str(path),
+                expected=f"the data that this training started with, SHA-256 {fingerprint[:16]}",
+                found=f"{corpus.fingerprint[:16]} in {', '.join(corpus.files)}",
+                remedy="Put the files back, or start without --resume into another folder.",
+            )
+
+
+def _check_processes(path: Path, old: int | None, new: int, recipe: Recipe) -> None:
+    """Every process drops out by random numbers of its own, so their number decides the weights.
+
+    A state that does not say by how many it was made passes.
+    """
+    start = recipe.start
+    drops = start.dropout > 0 or (start.lora is not None and start.lora.dropout > 0)
+    if drops and old is not None and old != new:
+        raise ConfigError(
+            str(path),
+            expected=f"as many processes as this training started with ({old}), each of which "
+            "draws its own dropout (start.dropout, start.lora.dropout)",
+            found=str(new),
+            remedy=f"Go on with {_launch(old)}, or start without --resume into another folder; "
+            "only without any dropout does their number make no difference.",
+        )
+
+
+def _launch(processes: int) -> str:
+    if processes == 1:
+        return "one process, without a launcher"
+    return f"torchrun --nproc-per-node {processes}"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ ENCODED_TOGETHER = 32
 """positives that no list holds, encoded at a time: their token vectors stay in memory as long"""
 
 
-class Passage(NamedTuple):
+class KeyedText(NamedTuple):
     """A text that can become a negative."""
 
     text: str
@@ -30,14 +30,20 @@ class Passage(NamedTuple):
     """`text_key` of the text"""
     names: frozenset[bytes]
     """all that it may be known by: the key, the key of the text without its title, its id's key"""
+    body: str
+    """the text without the title, as a line of training files has it"""
+    title: str = ""
 
     @classmethod
-    def of(cls, document: Document, template: str = TITLE_TEMPLATE) -> Passage:
+    def of(cls, document: Document, template: str = TITLE_TEMPLATE) -> KeyedText:
         """The passage that a document is."""
         text = document_text(document, template)
         key = text_key(text)
         names = {key, text_key(document.text)} if document.text else {key}
-        return cls(text, key, frozenset(names | ({id_key(document.id)} if document.id else set())))
+        if document.id:
+            names.add(id_key(document.id))
+        body, title = (document.text, document.title) if document.text else (text, "")
+        return cls(text, key, frozenset(names), body, title)
 
 
 class Candidate(NamedTuple):
@@ -47,7 +53,7 @@ class Candidate(NamedTuple):
     """from 1"""
     score: float
     """of the retrieving mode, or the weighted sum of several; higher is nearer to the query"""
-    passage: Passage
+    passage: KeyedText
 
 
 class Example(NamedTuple):
@@ -74,7 +80,7 @@ class CandidateSource(Protocol):
     def find(self, examples: Sequence[Example], depth: int) -> list[Found]:
         """The `depth` best passages for each query, and the scores of its positives."""
 
-    def draw(self, count: int, rng: np.random.Generator) -> list[Passage]:
+    def draw(self, count: int, rng: np.random.Generator) -> list[KeyedText]:
         """At most `count` different passages of the whole corpus, all as likely."""
 
 
@@ -116,17 +122,17 @@ class IndexSource:
         scores = self._score_positives(encoded, examples, lists)
         return [Found(*pair) for pair in zip(lists, scores, strict=True)]
 
-    def draw(self, count: int, rng: np.random.Generator) -> list[Passage]:
+    def draw(self, count: int, rng: np.random.Generator) -> list[KeyedText]:
         """At most `count` different passages of the whole index, all as likely."""
         rows = np.unique(rng.integers(self._index.rows, size=count))
         rows = rng.permutation(rows)  # np.unique sorts
         live = rows[self._index.rows_of(self._index.ids(rows)) == rows]
-        return [Passage.of(document, self._template) for document in self._index.documents(live)]
+        return [KeyedText.of(document, self._template) for document in self._index.documents(live)]
 
-    def _read(self, ids: Iterable[str]) -> dict[str, Passage]:
+    def _read(self, ids: Iterable[str]) -> dict[str, KeyedText]:
         names = sorted(ids)
         documents = self._index.documents(self._index.rows_of(names))
-        return {document.id: Passage.of(document, self._template) for document in documents}
+        return {document.id: KeyedText.of(document, self._template) for document in documents}
 
     def _score_positives(
         self,
@@ -167,7 +173,9 @@ class IndexSource:
         return float(weighted_sum(scores, self._weights)[0])
 
 
-def rank_passages(ranked: Mapping[str, float], passages: Mapping[str, Passage]) -> list[Candidate]:
+def rank_passages(
+    ranked: Mapping[str, float], passages: Mapping[str, KeyedText]
+) -> list[Candidate]:
     """The candidates of one query from its run, document id -> score, best first."""
     return [
         Candidate(rank, score, passages[name])
@@ -180,6 +188,6 @@ def listed_scores(candidates: Sequence[Candidate], positives: Sequence[Document]
     known = {name: each.score for each in reversed(candidates) for name in each.passage.names}
     found = []
     for positive in positives:
-        whole_first = (Passage.of(positive).key, text_key(positive.text))
+        whole_first = (KeyedText.of(positive).key, text_key(positive.text))
         found.append(next((known[name] for name in whole_first if name in known), math.nan))
     return found

@@ -18,7 +18,7 @@ from m3search.training.mining.candidates import (
     Candidate,
     Example,
     Found,
-    Passage,
+    KeyedText,
     listed_scores,
     rank_passages,
 )
@@ -28,7 +28,7 @@ class LexicalSource:
     """Candidates by BM25, over passages in memory."""
 
     def __init__(
-        self, passages: dict[str, Passage], implementation: Implementation = "bm25s"
+        self, passages: dict[str, KeyedText], implementation: Implementation = "bm25s"
     ) -> None:
         """By document id. ConfigError if there are none, or without what Lucene needs."""
         if not passages:
@@ -62,7 +62,7 @@ class LexicalSource:
             found.append(Found(candidates, self._positive_scores(candidates, example, depth)))
         return found
 
-    def draw(self, count: int, rng: np.random.Generator) -> list[Passage]:
+    def draw(self, count: int, rng: np.random.Generator) -> list[KeyedText]:
         """At most `count` different passages of the whole corpus, all as likely."""
         size = min(count, len(self._ids))
         rows = rng.choice(len(self._ids), size=size, replace=False).tolist()
@@ -77,6 +77,6 @@ class LexicalSource:
         below = candidates[-1].score if len(candidates) == depth else 0.0
         scores = listed_scores(candidates, example.positives)
         return [
-            below if math.isnan(score) and Passage.of(positive).names & self._names else score
+            below if math.isnan(score) and KeyedText.of(positive).names & self._names else score
             for score, positive in zip(scores, example.positives, strict=True)
         ]

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -26,9 +25,15 @@ from m3search.training.mining.candidates import (
     CandidateSource,
     Example,
     Found,
-    Passage,
+    KeyedText,
 )
-from m3search.training.mining.records import KnownPositives, Record, positive_names, positives_of
+from m3search.training.mining.records import (
+    KnownPositives,
+    Record,
+    negatives_of,
+    positive_names,
+    positives_of,
+)
 from m3search.training.mining.rules import (
     MiningSettings,
     Rules,
@@ -82,8 +87,9 @@ def mine(
 
     What a query gets depends on the settings, the query, its positives and what the source finds:
     on no other record, but for the positives in `known`. Without `known` a record's own positives
-    are all that is known. Fields that belong to the negatives of before (neg_id, unless these are
-    kept, and the scores of a teacher) go with them. `tally` is kept up to date.
+    are all that is known. A title stays apart from its text, in neg_titles, as those of positives
+    do: the training decides what it reads. Fields that belong to the negatives of before (neg_id,
+    unless these are kept, and the scores of a teacher) go with them. `tally` is kept up to date.
     """
     check_reranker(settings, reranker is not None)
     miner = _Miner(source, settings, known or KnownPositives(), reranker, tally or Tally())
@@ -112,7 +118,7 @@ class _Draft:
     order: Iterator[Candidate]
     """candidates that break no rule, as they are drawn"""
     chosen: list[Candidate] = field(default_factory=list)
-    filled: list[Passage] = field(default_factory=list)
+    filled: list[KeyedText] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ class _Miner:
         limits = score_limits(scores, self.settings)
         rules = Rules(query, positive_names(record), self.known, limits)
         if self.settings.keep:
-            rules.taken.update(map(text_key, record.get("neg") or ()))
+            rules.taken.update(KeyedText.of(each).key for each in negatives_of(record))
         left = []
         for candidate in rank_window(found.candidates, self.settings.ranks):
             rule = rules.broken_by(candidate.passage, candidate.score)
@@ -206,15 +212,21 @@ class _Miner:
     def _finish(self, draft: _Draft) -> Record:
         """The record with its new negatives, and without what belonged to the old ones."""
         nearest_first = sorted(draft.chosen, key=lambda candidate: candidate.rank)
-        mined = [each.passage.text for each in nearest_first]
-        mined += [passage.text for passage in draft.filled]
+        mined = [*(each.passage for each in nearest_first), *draft.filled]
         self.tally.queries += 1
         self.tally.negatives += len(mined)
         self.tally.filled += len(draft.filled)
         self.tally.short += len(mined) < self.settings.negatives
-        old = list(draft.record.get("neg") or ()) if self.settings.keep else []
-        record = {**draft.record, "neg": old + mined}
+        old = negatives_of(draft.record) if self.settings.keep else ()
+        pairs = [(each.text, each.title) for each in old]
+        pairs += [(each.body, each.title) for each in mined]
+        record = {**draft.record, "neg": [text for text, _ in pairs]}
         stale = self._stale_fields(bool(mined))
+        titles = [title for _, title in pairs]
+        if any(titles):
+            record["neg_titles"] = titles
+        else:
+            stale.add("neg_titles")
         return {name: value for name, value in record.items() if name not in stale}
 
     def _stale_fields(self, mined: bool) -> set[str]:
@@ -228,7 +240,7 @@ class _Miner:
         """pos_scores and neg_scores by the teacher: logits, as FlagEmbedding's trainer reads."""
         texts: dict[str, Callable[[Record], list[str]]] = {
             "pos_scores": _positive_texts,
-            "neg_scores": itemgetter("neg"),
+            "neg_scores": _negative_texts,
         }
         named = [
             (record, name, [(record["query"], text) for text in texts_of(record)])
@@ -250,6 +262,10 @@ class _Miner:
 
 def _positive_texts(record: Record) -> list[str]:
     return [document_text(document) for document in positives_of(record)]
+
+
+def _negative_texts(record: Record) -> list[str]:
+    return [document_text(document) for document in negatives_of(record)]
 
 
 def _logit(probability: float) -> float:

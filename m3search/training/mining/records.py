@@ -5,13 +5,8 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +14,10 @@ from typing import Any
 from m3search.corpus import read_corpus
 from m3search.lines import parse_object, read_records
 from m3search.records import Document
-from m3search.stores.files import naming, sync
+from m3search.stores.files import write_whole
 from m3search.training.data import documents_beside, read_pairs
 from m3search.training.keys import id_key, text_key
-from m3search.training.mining.candidates import Passage
+from m3search.training.mining.candidates import KeyedText
 
 Record = dict[str, Any]
 """a line of a training file: query, pos, neg and any other fields"""
@@ -77,19 +72,25 @@ def positives_of(record: Record) -> tuple[Document, ...]:
     return tuple(Document("", text, title) for text in record.get("pos") or ())
 
 
+def negatives_of(record: Record) -> tuple[Document, ...]:
+    """The negatives of a line, each with its own title."""
+    texts = record.get("neg") or ()
+    titles = record.get("neg_titles") or [""] * len(texts)
+    return tuple(Document("", *pair) for pair in zip(texts, titles, strict=True))
+
+
 def positive_names(record: Record) -> frozenset[bytes]:
     """All that the positives of a line may be known by: texts with and without title, ids."""
     names = {id_key(name) for name in _ids_of(record)}
-    return frozenset(names.union(*(Passage.of(each).names for each in positives_of(record))))
+    return frozenset(names.union(*(KeyedText.of(each).names for each in positives_of(record))))
 
 
 def gather_texts(records: Iterable[Record]) -> Iterator[Document]:
     """All positives and negatives of training files as a corpus, each text once."""
     seen: set[bytes] = set()
     for record in records:
-        negatives = (Document("", text) for text in record.get("neg") or ())
-        for document in (*positives_of(record), *negatives):
-            key = Passage.of(document).key
+        for document in (*positives_of(record), *negatives_of(record)):
+            key = KeyedText.of(document).key
             if key not in seen:
                 seen.add(key)
                 yield document._replace(id=f"text {len(seen)}")
@@ -100,26 +101,6 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
     The file appears whole or not at all, also where the process is killed.
     """
-    place = path.resolve()  # a link stays a link
-    unfinished = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
-    try:
-        with naming(place), unfinished.open("xb") as file:
-            with _compressed(file, place.suffix == ".gz") as lines:
-                for record in records:
-                    lines.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(place)
-        sync(place.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-@contextmanager
-def _compressed(file: io.BufferedWriter, wanted: bool) -> Iterator[io.BufferedIOBase]:
-    """The file, or gzip into it: without a name or a time, so that equal lines are equal bytes."""
-    if not wanted:
-        yield file
-        return
-    with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
-        yield packed
+    with write_whole(path) as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from m3search.training.mining.candidates import Candidate, Passage
+from m3search.training.mining.candidates import Candidate, KeyedText
 from m3search.training.mining.records import KnownPositives
 
 
@@ -103,7 +103,7 @@ class Rules:
     taken: set[bytes] = field(default_factory=set)
     """keys of texts that are negatives already"""
 
-    def broken_by(self, passage: Passage, score: float = -math.inf) -> str | None:
+    def broken_by(self, passage: KeyedText, score: float = -math.inf) -> str | None:
         """The first rule that a passage breaks; one that breaks none counts as taken from now."""
         if passage.names & self.positives or self.known.answers(self.query, passage.names):
             return "positive"
