@@ -83,12 +83,16 @@ def test_a_full_disk_is_no_bug(m3: Callable[..., Result], monkeypatch: pytest.Mo
     assert "error: indexes/default/x: No space left on device" in result.err
 
 
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(
-    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "default", "other"),
+    [("OMP_WAIT_POLICY", "PASSIVE", "ACTIVE"), ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384", "9")],
+)
+def test_torch_is_told_how_to_compute_unless_the_user_has_told_it(
+    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, name: str, default: str, other: str
 ) -> None:
-    for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
-        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for given, expected in ((None, default), (other, other)):
+        monkeypatch.delenv(name, raising=False)
         if given is not None:
-            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+            monkeypatch.setenv(name, given)
         assert m3("--version").code == 0
-        assert os.environ["OMP_WAIT_POLICY"] == expected
+        assert os.environ[name] == expected

@@ -79,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # before torch starts its threads: those that wait sleep. Spinning ones take the processor from
     # the one they wait for; with another program on one of two cores they encoded a fifth as fast
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # oneDNN compiles kernels for each shape of a matrix; batches of text have more shapes than the
+    # thousand it remembers by default
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
     for name, how in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by who started us, as in `m3search ... <&-`
             setattr(sys, name, Path(os.devnull).open(how, encoding="utf-8"))  # noqa: SIM115

@@ -157,10 +157,13 @@ class Tokenization:
         return np.concatenate([[self._first], pieces, [self._last]])
 
 
-def pad(ids: Sequence[Ids], pad_id: int) -> tuple[Ids, BoolArray]:
-    """(B, L) token ids padded on the right, and the (B, L) mask of real tokens."""
+def pad(ids: Sequence[Ids], pad_id: int, width: int | None = None) -> tuple[Ids, BoolArray]:
+    """(B, L) token ids padded on the right, and the (B, L) mask of real tokens.
+
+    width: L, at least the length of the longest text, which it is by default.
+    """
     lengths = np.array([len(row) for row in ids])
-    mask = np.arange(lengths.max()) < lengths[:, None]
+    mask = np.arange(width or lengths.max()) < lengths[:, None]
     padded = np.full(mask.shape, pad_id, np.int64)
     padded[mask] = np.concatenate(ids)
     return padded, mask

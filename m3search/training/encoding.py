@@ -11,6 +11,7 @@ import torch
 from m3search.model.modeling import M3Model
 from m3search.model.tokenization import Ids, Tokenization, pad
 from m3search.records import Mode
+from m3search.training.passes import attention_for, width_of
 from m3search.training.representations import Representations
 
 PRICES = {"cpu": 128, "cuda": 2048}
@@ -112,10 +113,11 @@ def represent(
     if not ids:
         sizes = ((0, model.dim), (0,), (0, model.multi_dim))
         return Representations(*(torch.zeros(size, device=device) for size in sizes))
-    padded, mask = pad(ids, tokenization.pad_id)
+    padded, mask = pad(ids, tokenization.pad_id, width_of(model.backbone, ids))
     words = torch.from_numpy(mask & ~np.isin(padded, tokenization.special_ids)).to(device)
     real = torch.from_numpy(mask).to(device)
-    outputs = model(torch.from_numpy(padded).to(device), real.long())
+    with attention_for(model.backbone, padded.shape[1]):
+        outputs = model(torch.from_numpy(padded).to(device), real.long())
     return Representations(
         outputs.dense if "dense" in modes else outputs.dense[:0].detach(),
         outputs.weights[words] if "sparse" in modes else outputs.weights[:0, 0].detach(),

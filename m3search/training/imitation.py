@@ -26,6 +26,7 @@ from m3search.model.resolve import resolve
 from m3search.model.tokenization import Ids, Tokenization, pad
 from m3search.records import IntArray
 from m3search.training.encoding import Parts
+from m3search.training.passes import attention_for, width_of
 from m3search.training.recipe import Distillation
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -74,10 +75,12 @@ def understand(
 ) -> Understood:
     """One forward pass over the texts, padded to the longest."""
     device = next(backbone.parameters()).device
-    padded, real = pad([text.ids for text in texts], pad_id)
+    tokens = [text.ids for text in texts]
+    padded, real = pad(tokens, pad_id, width_of(backbone, tokens))
     mask = torch.from_numpy(real).to(device)
     ids = torch.from_numpy(padded).to(device)
-    states = backbone(input_ids=ids, attention_mask=mask.long())[0].float()
+    with attention_for(backbone, padded.shape[1]):
+        states = backbone(input_ids=ids, attention_mask=mask.long())[0].float()
     total = sum(text.size for text in texts)
     firsts = accumulate((text.size for text in texts), initial=0)
     rows = [

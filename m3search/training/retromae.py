@@ -22,6 +22,7 @@ from m3search.model.modeling import Pooling, pool
 from m3search.model.tokenization import Ids, pad
 from m3search.training.cross_entropy import linear_cross_entropy
 from m3search.training.masking import Vocabulary, corrupt, mask_words, word_numbers
+from m3search.training.passes import attention_for
 from m3search.training.prediction import PredictionHead
 
 _UNCOUNTED = -100
@@ -199,7 +200,8 @@ class RetroMAE(nn.Module):
         is a part of more; without, those of the batch. All tokens are predicted in one call, as
         each call holds a gradient of the word embeddings.
         """
-        output = self.backbone(input_ids=batch.encoder_ids, attention_mask=batch.attention_mask)
+        with attention_for(self.backbone, batch.encoder_ids.shape[1]):
+            output = self.backbone(input_ids=batch.encoder_ids, attention_mask=batch.attention_mask)
         states = output[0]
         decoded = self.decode(pool(states, batch.attention_mask, self.pooling), batch)
         labels = torch.stack([batch.labels, decoder_labels(batch)])

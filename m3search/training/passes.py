@@ -1,0 +1,54 @@
+"""What makes a forward and backward pass fast and changes nothing of what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from transformers import PreTrainedModel
+
+from m3search.model.layout import count_positions
+from m3search.model.tokenization import Ids
+
+MULTIPLE = 8
+"""tokens. On a CPU oneDNN compiles its kernels anew for every shape, which takes longer than a
+small pass; GPUs multiply matrices of such sizes faster."""
+
+SHORT = {torch.bfloat16: 256, torch.float32: 96}
+"""tokens up to which matrix products of whole heads are faster on a CPU, forward and backward, than
+the fused attention, whose backward pass goes through small blocks one after the other: for 48
+tokens half of a step's time (eval/benchmarks/training_attention.py). They hold a table of length^2
+for each head, which in texts of this length is small beside the other activations."""
+
+
+@contextmanager
+def attention_for(backbone: PreTrainedModel, length: int) -> Iterator[None]:
+    """Within it, the backbone attends in the way that is fastest for a pass over `length` tokens.
+
+    Nothing changes on a GPU, in an encoder that has no fused attention, and with activation
+    checkpointing, which repeats a forward pass when the next one has long been set up.
+    """
+    device = next(backbone.parameters()).device
+    half = torch.is_autocast_enabled(device.type)
+    short = length <= SHORT[torch.bfloat16 if half else torch.float32]
+    fused = backbone.config._attn_implementation == "sdpa"
+    repeated = any(
+        getattr(module, "gradient_checkpointing", False) for module in backbone.modules()
+    )
+    if device.type != "cpu" or not short or not fused or repeated:
+        yield
+        return
+    backbone.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        backbone.set_attn_implementation("sdpa")
+
+
+def width_of(backbone: PreTrainedModel, texts: Sequence[Ids]) -> int:
+    """Columns that texts are padded to: the length of the longest in tokens, up to a multiple of 8
+    where the backbone has positions for it."""
+    longest = max(map(len, texts))
+    positions = count_positions(backbone.config.to_dict())
+    return max(longest, min(-(-longest // MULTIPLE) * MULTIPLE, positions))
