@@ -50,6 +50,10 @@ class Start:
     shorter; None is what the checkpoint says"""
     dropout: float = 0.1
     """probability, in every dropout layer of the encoder while it trains"""
+    fit_heads: bool = False
+    """fit new heads to the texts before the first step: lexical weights to the rarity of terms,
+    token vectors to the directions in which states differ most; otherwise lexical weights start
+    equal and token vectors at random"""
     fix_encoder: bool = False
     """train the heads alone: the encoder gets no gradient and no dropout"""
     lora: Lora | None = None

@@ -26,6 +26,7 @@ from m3search.training.development import development_sets, measure
 from m3search.training.devices import Devices
 from m3search.training.distilling import Distilling
 from m3search.training.finetuning import Finetuning, Metrics
+from m3search.training.fitting import fit_heads
 from m3search.training.lengths import passage_lengths
 from m3search.training.masking import Vocabulary
 from m3search.training.moment import as_encoder
@@ -132,6 +133,9 @@ class Run:
     def train(self, report: Callable[[Metrics], None] | None = None) -> None:
         """Every remaining step, then the checkpoint."""
         first, step, board = self.devices.is_first, self.step, self.recipe.output.tensorboard
+        if step == 0 and self.recipe.start.fit_heads:
+            new = {*self.recipe.heads} - {"dense", *self._heads}
+            fit_heads(self.model, self.tokenization, self.corpora, new, self.recipe, self.devices)
         log = Log(self.folder, tensorboard=board, report=report, step=step) if first else None
         try:
             while self.step < self.recipe.optimiser.steps:
