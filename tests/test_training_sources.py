@@ -14,7 +14,14 @@ from training_runs import write_lines
 from m3search.errors import ConfigError, DataError
 from m3search.training.data import Pair
 from m3search.training.inputs import Source
-from m3search.training.sources import Corpus, Passage, Question, group_by_passage, read_source
+from m3search.training.sources import (
+    Corpus,
+    Passage,
+    Question,
+    group_by_passage,
+    read_source,
+    read_sources,
+)
 
 
 def names_of(corpus: Corpus) -> list[str]:
@@ -104,6 +111,19 @@ def test_documents_are_no_pairs_but_texts(tmp_path: Path) -> None:
     texts = read_source(tmp_path, Source("*.jsonl"), pairs=False)
     assert texts.files == ("a.docs.jsonl", "a.jsonl")
     assert texts.passages == (Passage("text 1", "T1"), Passage("text 2", "T2"), Passage("q"))
+
+
+def test_a_source_by_file_is_one_for_each_file(tmp_path: Path) -> None:
+    for name in ("set.[de].jsonl", "set.fr.jsonl"):
+        write_query(tmp_path / name, Path(name).stem)
+    (whole,) = read_sources(tmp_path, Source("set.*"))
+    assert (whole.name, len(whole.passages)) == ("set.*", 2)
+    source = Source("set.*", weight=0.5, by_file=True)
+    german, french = read_sources(tmp_path, source)
+    assert (german.name, german.files) == ("set.[de].jsonl", ("set.[de].jsonl",))
+    assert (french.name, names_of(french)) == ("set.fr.jsonl", ["set.fr"])
+    assert german.source == french.source == source
+    assert french.fingerprint == read_source(tmp_path, Source("set.fr.jsonl")).fingerprint
 
 
 def test_the_fingerprint_is_of_all_that_is_read(tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ class Source:
     """passages taken in an epoch, as a share of those there are; above 1 repeats them"""
     in_batch_negatives: bool = True
     """whether the passages of other queries are negatives; otherwise only a query's own are"""
+    by_file: bool = False
+    """whether every file that matches is a source of its own, such as one language of many"""
     texts: bool = False
     """in stage distil, whether every text of the files is read alone, those of pairs, too: for
     files that are wholly in the teacher's language; RetroMAE always reads so"""

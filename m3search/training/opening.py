@@ -43,7 +43,7 @@ def check_contrast(recipe: Recipe, corpora: Sequence[Corpus], sampler: Sampler) 
         if recipe.data.negatives and any(q.negatives for q in _questions([corpus])):
             continue
         if not corpus.source.in_batch_negatives:
-            found = "none of either in " + corpus.source.files
+            found = "none of either in " + corpus.name
         elif sampler.most_passages == 1:
             found = f"{_count(len(corpus.passages), 'passage')} in it, one in a step"
         else:
@@ -64,7 +64,7 @@ def _source(corpus: Corpus) -> str:
         told.append(f"{sum(bool(q.negatives) for q in found):,} with negatives")
         told.append(f"{sum(map(_is_taught, found)):,} with a teacher's scores")
     files = f" ({len(corpus.files)} files)" if len(corpus.files) > 1 else ""
-    return f"{corpus.source.files}{files}: {', '.join(told)}"
+    return f"{corpus.name}{files}: {', '.join(told)}"
 
 
 def _questions(corpora: Sequence[Corpus]) -> Iterator[Question]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from m3search.training.pretraining import RetroMAETraining
 from m3search.training.recipe import Recipe
 from m3search.training.refreshing import mine_again, mined_file, with_negatives
 from m3search.training.retromae import RetroMAE
-from m3search.training.sources import Corpus, read_source
+from m3search.training.sources import Corpus, read_sources
 from m3search.training.start import (
     average_backbone,
     check_lengths,
@@ -87,7 +88,8 @@ class Run:
     def _read(self) -> list[Corpus]:
         data = self.recipe.data
         folder, texts = Path(data.folder).expanduser(), self.recipe.stage == "retromae"
-        return [read_source(folder, s, pairs=not (texts or s.texts)) for s in data.sources]
+        read = (read_sources(folder, s, pairs=not (texts or s.texts)) for s in data.sources)
+        return list(chain.from_iterable(read))
 
     def _read_lengths(self) -> list[IntArray]:
         """Of the files' texts: what is mined later changes no plan of which passages meet."""

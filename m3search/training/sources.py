@@ -50,9 +50,22 @@ class Corpus(NamedTuple):
     """SHA-256 of the files read"""
 
     @property
+    def name(self) -> str:
+        """What it is called where several are listed: its file, or the glob of its files."""
+        return self.files[0] if self.source.by_file else self.source.files
+
+    @property
     def questions(self) -> int:
         """How many there are, over all passages."""
         return sum(len(passage.questions) for passage in self.passages)
+
+
+def read_sources(folder: Path, source: Source, *, pairs: bool = True) -> list[Corpus]:
+    """What a source stands for: one for each file where it says `by_file`, else one for all."""
+    if not source.by_file:
+        return [read_source(folder, source, pairs=pairs)]
+    files = _find(folder, source.files, documents=not pairs)
+    return [_read(folder, source, [path], pairs) for path in files]
 
 
 def read_source(folder: Path, source: Source, *, pairs: bool = True) -> Corpus:
@@ -60,7 +73,10 @@ def read_source(folder: Path, source: Source, *, pairs: bool = True) -> Corpus:
 
     ConfigError where no file matches the glob, DataError for a bad line.
     """
-    files = _find(folder, source.files, documents=not pairs)
+    return _read(folder, source, _find(folder, source.files, documents=not pairs), pairs)
+
+
+def _read(folder: Path, source: Source, files: Sequence[Path], pairs: bool) -> Corpus:
     digest = hashlib.sha256()
     for path in files if not pairs else [*files, *_documents_beside(files)]:
         with path.open("rb") as file:
