@@ -12,8 +12,11 @@ import pytest
 import m3search.training.lengths as lengths_module
 from m3search.model.checkpoint import load_tokenizer
 from m3search.model.tokenization import Tokenization
+from m3search.training.devices import Devices
 from m3search.training.inputs import Data, Source
 from m3search.training.lengths import passage_lengths
+from m3search.training.recipe import Recipe
+from m3search.training.run import Run
 from m3search.training.sources import Corpus, Passage, Question
 
 
@@ -136,3 +139,23 @@ def test_another_tokenizer_has_a_file_of_its_own(
     monkeypatch.setattr(Tokenization, "fingerprint", "that of another")
     passage_lengths(corpus, tokenization, settings(), tmp_path)
     assert len(kept_files(tmp_path)) == 2
+
+
+def test_one_process_measures_before_the_others_look(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    measure = lengths_module._measure
+
+    def note(*arguments: Any) -> Any:
+        events.append("measures")
+        return measure(*arguments)
+
+    monkeypatch.setattr(lengths_module, "_measure", note)
+    monkeypatch.setattr(Devices, "wait", lambda _: events.append("waits"))
+    for rank in (0, 1):
+        devices = Devices()
+        devices.rank = rank
+        (tmp_path / str(rank)).mkdir()  # of its own, so that each measures
+        Run(recipe, tmp_path / str(rank), devices)
+    assert events == ["measures", "waits", "waits", "measures"]
