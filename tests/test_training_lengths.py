@@ -79,6 +79,17 @@ def test_a_length_is_that_of_the_longest_text_of_a_passage(
     assert len(set(wanted)) > 1 or limit == 12
 
 
+def test_a_title_counts_whichever_question_brings_it(tokenization: Tokenization) -> None:
+    titled = Question("q", ("neg",), negative_titles=("A title of many more words than that",))
+    plain = Question("r", ("neg", "x"), negative_titles=("", "y"))
+    data = settings(negatives=1, title_probability=1.0)
+    for questions in ((titled, plain), (plain, titled)):
+        corpus = Corpus(Source("*"), ("a.jsonl",), (Passage("text", "", questions),), "of files")
+        [length] = passage_lengths(corpus, tokenization, data)
+        texts = [f"{title}\n{text}" for text, title in titled.titles().items()]
+        assert length == slow_length(tokenization, texts, 64)
+
+
 def kept_files(folder: Path) -> set[str]:
     return {path.name for path in (folder / "lengths").iterdir()}
 
