@@ -72,7 +72,7 @@ def make_model(kind: str = "bert", pooling: Pooling = "cls", **blocks: int) -> R
 def make_batch(lengths: tuple[int, ...] = (12, 7), masks: int = 5, seed: int = 0) -> Masked:
     rng = np.random.default_rng(seed)
     texts = [np.array([FIRST, *rng.integers(5, WORDS, n - 2), LAST]) for n in lengths]
-    return make_masked(texts, vocabulary(), rng, masks=masks)
+    return make_masked(texts, vocabulary(), rng.spawn(len(texts)), masks=masks)
 
 
 def slow_visible(batch: Masked) -> Tensor:

@@ -17,8 +17,6 @@ from m3search.training.passes import MULTIPLE, SHORT, attention_for, width_of
 from m3search.training.recipe import Recipe
 from m3search.training.start import prepare
 
-LONGEST = SHORT[torch.float32]
-
 
 @pytest.fixture
 def encoder(backbone: Path) -> PreTrainedModel:
@@ -27,27 +25,30 @@ def encoder(backbone: Path) -> PreTrainedModel:
     return loaded
 
 
-def attention_in(encoder: PreTrainedModel, length: int) -> str:
-    with attention_for(encoder, length):
+def attention_in(encoder: PreTrainedModel, length: int, half: bool = True) -> str:
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=half),
+        attention_for(encoder, length),
+    ):
         return str(encoder.config._attn_implementation)
 
 
 def test_short_texts_attend_by_matrix_products_and_long_ones_do_not(
     encoder: PreTrainedModel,
 ) -> None:
-    assert attention_in(encoder, LONGEST) == "eager"
-    assert attention_in(encoder, LONGEST + 1) == "sdpa"
+    assert attention_in(encoder, SHORT) == "eager"
+    assert attention_in(encoder, SHORT + 1) == "sdpa"
+    assert attention_in(encoder, SHORT, half=False) == "sdpa"
     assert encoder.config._attn_implementation == "sdpa"
 
 
-def test_half_precision_pays_for_longer_texts(encoder: PreTrainedModel) -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert attention_in(encoder, SHORT[torch.bfloat16]) == "eager"
-        assert attention_in(encoder, SHORT[torch.bfloat16] + 1) == "sdpa"
-
-
 def test_the_way_is_back_after_an_error(encoder: PreTrainedModel) -> None:
-    with pytest.raises(KeyError), attention_for(encoder, 8):
+    with (
+        pytest.raises(KeyError),
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        attention_for(encoder, 8),
+    ):
+        assert encoder.config._attn_implementation == "eager"
         raise KeyError
     assert encoder.config._attn_implementation == "sdpa"
 
@@ -85,8 +86,8 @@ def test_gradients_are_the_same_both_ways(encoder: PreTrainedModel) -> None:
         return {n: p.grad.clone() for n, p in encoder.named_parameters() if p.grad is not None}
 
     fused = gradients()
-    with attention_for(encoder, ids.shape[1]):
-        products = gradients()
+    encoder.set_attn_implementation("eager")
+    products = gradients()
     assert fused.keys() == products.keys()
     for name, gradient in fused.items():
         atol = 1e-5 * max(1.0, float(gradient.abs().max()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from retromae_reference import (
@@ -16,13 +17,16 @@ from retromae_reference import (
     slow_labels,
     slow_losses,
     slow_visible,
+    vocabulary,
 )
 from torch import Tensor
 
 from m3search.model.modeling import Pooling
 from m3search.training.retromae import (
+    Masked,
     RetroMAE,
     decoder_labels,
+    make_masked,
     visible_positions,
 )
 
@@ -191,3 +195,20 @@ def test_a_batch_is_drawn_again_from_the_same_seed() -> None:
     first, again, other = (make_batch((30, 20), seed=seed) for seed in (3, 3, 4))
     assert all(map(torch.equal, first, again))
     assert not torch.equal(first.labels, other.labels)
+
+
+def test_what_hides_a_text_is_its_own() -> None:
+    texts = make_batch((30, 20)).ids.numpy()
+    texts = [texts[0], texts[1, :20]]
+
+    def masked(*rows: int, width: int | None = None) -> Masked:
+        rngs = [np.random.default_rng(row) for row in rows]
+        return make_masked([texts[row] for row in rows], vocabulary(), rngs, masks=25, width=width)
+
+    together, alone = masked(0, 1, width=40), masked(1)
+    assert together.masks.shape == (2, 25, 40) and alone.masks.shape == (1, 20, 20)
+    assert torch.equal(together.encoder_ids[1, :20], alone.encoder_ids[0])
+    assert torch.equal(together.labels[1, :20], alone.labels[0])
+    assert torch.equal(together.choice[1, :20], alone.choice[0])
+    assert torch.equal(together.masks[1, :20, :20], alone.masks[0])
+    assert (together.labels[1, 20:] == -100).all() and not together.attention_mask[1, 20:].any()

@@ -107,7 +107,7 @@ def test_a_few_steps_lower_both_losses() -> None:
     texts = [np.array([FIRST, *([10 + n] * 8), LAST]) for n in range(8)]
     history = []
     for _ in range(25):
-        losses = model(make_masked(texts, vocabulary(), rng))
+        losses = model(make_masked(texts, vocabulary(), rng.spawn(len(texts))))
         optimiser.zero_grad()
         losses.total.backward()
         optimiser.step()

@@ -171,9 +171,12 @@ class Finetuning:
         return metrics | {"tokens": tokens_of_all}
 
 
-def step_seed(seed: int, step: int, rank: int, what: str) -> int:
-    """The random numbers of one part of a step, so that nothing of them has to be saved."""
-    name = f"{seed}:{step}:{rank}:{what}".encode()
+def step_seed(seed: int, step: int, number: int, what: str) -> int:
+    """The random numbers of one part of a step, so that nothing of them has to be saved.
+
+    number: of the process, or of the text, that they are for.
+    """
+    name = f"{seed}:{step}:{number}:{what}".encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=6).digest(), "big")
 
 

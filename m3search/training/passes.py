@@ -15,30 +15,29 @@ MULTIPLE = 8
 """tokens. On a CPU oneDNN compiles its kernels anew for every shape, which takes longer than a
 small pass; GPUs multiply matrices of such sizes faster."""
 
-SHORT = {torch.bfloat16: 256, torch.float32: 96}
-"""tokens up to which matrix products of whole heads are faster on a CPU, forward and backward, than
-the fused attention, whose backward pass goes through small blocks one after the other: for 48
-tokens half of a step's time. Their price is memory, tables of length^2 for each head of each layer.
-In an encoder of the size of m3-mini's a pass keeps 1.2 times as much with them as without at 48
-tokens, 1.5 times at 128 and 1.9 times at 256 in bfloat16, and 1.1 times at 96 in float32; with
-dropout no more, as the fused attention of a CPU has none and keeps the same tables then."""
+SHORT = 192
+"""tokens up to which, in bfloat16 on a CPU, matrix products of whole heads are faster forward and
+backward than the fused attention, whose backward pass goes through small blocks one after the other
+(eval/benchmarks/training_attention.py). Their price is memory, tables of length^2 for each head of
+each layer. In an encoder of the size of m3-mini's a pass keeps 1.2 times as much with them as
+without at 48 tokens and 1.5 times at 128; with dropout no more, as the fused attention of a CPU has
+none and keeps the same tables then."""
 
 
 @contextmanager
 def attention_for(backbone: PreTrainedModel, length: int) -> Iterator[None]:
     """Within it, the backbone attends in the way that is fastest for a pass over `length` tokens.
 
-    Nothing changes on a GPU, in an encoder that has no fused attention, and with activation
-    checkpointing, which repeats a forward pass when the next one has long been set up.
+    Nothing changes in float32, on a GPU, in an encoder that has no fused attention, and with
+    activation checkpointing, which repeats a forward pass when the next one has long been set up.
     """
     device = next(backbone.parameters()).device
-    half = torch.is_autocast_enabled(device.type)
-    short = length <= SHORT[torch.bfloat16 if half else torch.float32]
+    half = device.type == "cpu" and torch.is_autocast_enabled("cpu")
     fused = backbone.config._attn_implementation == "sdpa"
     repeated = any(
         getattr(module, "gradient_checkpointing", False) for module in backbone.modules()
     )
-    if device.type != "cpu" or not short or not fused or repeated:
+    if length > SHORT or not half or not fused or repeated:
         yield
         return
     backbone.set_attn_implementation("eager")

@@ -68,34 +68,32 @@ class RetroMAELosses(NamedTuple):
 def make_masked(
     texts: Sequence[Ids],
     vocabulary: Vocabulary,
-    rng: np.random.Generator,
+    rngs: Sequence[np.random.Generator],
     *,
     encoder_share: float = 0.3,
     decoder_share: float = 0.5,
     masks: int = 128,
+    width: int | None = None,
 ) -> Masked:
-    """A batch of at least one text, masked anew.
+    """A batch of at least one text, masked anew, each text by the random numbers of its own.
 
     texts: token ids with their special tokens, no padding. Shares are parts of the tokens that are
-    not special, in whole words. Each text gets `masks` decoder masks, or as many as the longest
-    text has tokens, and each of its tokens one of them at random.
+    not special, in whole words. Each text gets `masks` decoder masks, or as many as it has tokens,
+    and each of its tokens one of them at random. width: tokens to pad to, by default the longest.
     """
-    ids, real = pad(texts, vocabulary.pad_id)
-    count = min(masks, ids.shape[1])
-    hidden = np.zeros(ids.shape, dtype=bool)
-    drawn = np.zeros((len(texts), count, ids.shape[1]), dtype=bool)
-    for row, text in enumerate(texts):
+    ids, real = pad(texts, vocabulary.pad_id, width)
+    corrupted, hidden = ids.copy(), np.zeros(ids.shape, dtype=bool)
+    drawn = np.zeros((len(texts), min(masks, max(map(len, texts))), ids.shape[1]), dtype=bool)
+    choice = np.zeros(ids.shape, np.int64)
+    for row, (text, rng) in enumerate(zip(texts, rngs, strict=True)):
         words = word_numbers(text, vocabulary.starts, vocabulary.special)
-        hidden[row, : len(text)] = mask_words(words, encoder_share, rng)[0]
-        drawn[row, :, : len(text)] = mask_words(words, decoder_share, rng, count)
-    arrays = (
-        corrupt(ids, hidden, vocabulary, rng),
-        np.where(hidden, ids, _UNCOUNTED),
-        ids,
-        real.astype(np.int64),
-        drawn,
-        rng.integers(count, size=ids.shape),
-    )
+        count, own = min(masks, len(text)), slice(len(text))
+        hidden[row, own] = mask_words(words, encoder_share, rng)[0]
+        drawn[row, :count, own] = mask_words(words, decoder_share, rng, count)
+        corrupted[row, own] = corrupt(text, hidden[row, own], vocabulary, rng)
+        choice[row, own] = rng.integers(count, size=len(text))
+    labels = np.where(hidden, ids, _UNCOUNTED)
+    arrays = (corrupted, labels, ids, real.astype(np.int64), drawn, choice)
     return Masked(*map(torch.from_numpy, arrays))
 
 

@@ -84,8 +84,7 @@ def load_state(
     The batches and random numbers that follow are those of a run without the stop: they are made
     from seed and step. On the same CPU with as many threads and processes the weights are too, to
     the last bit; on a GPU, whose sums have no fixed order, and on another machine they are so up to
-    rounding. Without dropout that holds for any number of processes, but in stage retromae, whose
-    masks every process draws for its own texts.
+    rounding. Without dropout that holds for any number of processes.
 
     Raises ArtifactError without a sound state, ConfigError if it was made by another recipe, from
     other data or, where their number decides the weights, by another number of processes. Where
@@ -134,26 +133,17 @@ def _check_data(path: Path, fingerprints: Sequence[str], corpora: Sequence[Corpu
 
 def _check_processes(path: Path, old: int | None, new: int, recipe: Recipe) -> None:
     """A state that does not say by how many processes it was made passes."""
-    drawn = _drawn_apart(recipe)
-    if drawn and old is not None and old != new:
+    start = recipe.start
+    drops = start.dropout > 0 and not start.fix_encoder
+    drops = drops or (start.lora is not None and start.lora.dropout > 0)
+    if drops and old is not None and old != new:
         raise ConfigError(
             str(path),
             expected=f"as many processes as this training started with ({old}), each of which "
-            f"draws its own {drawn}",
+            f"draws its own dropout (start.dropout, start.lora.dropout)",
             found=str(new),
             remedy=f"Go on with {_launch(old)}, or start without --resume into another folder.",
         )
-
-
-def _drawn_apart(recipe: Recipe) -> str:
-    """What every process draws for itself, so that their number decides the weights; or nothing."""
-    start = recipe.start
-    if recipe.stage == "retromae":
-        return "masks"
-    drops = start.dropout > 0 and not start.fix_encoder
-    if drops or (start.lora is not None and start.lora.dropout > 0):
-        return "dropout (start.dropout, start.lora.dropout)"
-    return ""
 
 
 def _launch(processes: int) -> str:
