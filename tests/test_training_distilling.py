@@ -22,6 +22,7 @@ from training_runs import (
 
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError, ConfigError
+from m3search.model.checkpoint import load_backbone, load_tokenizer
 from m3search.model.tokenization import Tokenization
 from m3search.training.imitation import (
     Understood,
@@ -61,7 +62,7 @@ def recipe(teacher: Path, tmp_path: Path) -> Recipe:
         stage="distil",
         start=replace(made.start, checkpoint=str(student), multi_dim=None, dropout=0.0),
         data=replace(made.data, negatives=0),
-        distillation=Distillation(str(teacher), "mean", word_weight=0.5),
+        distillation=Distillation(str(teacher), "mean", word_weight=0.5, contrast_weight=0.3),
         objective=None,
     )
 
@@ -139,7 +140,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(
     recipe: Recipe, teacher: Path, tmp_path: Path
 ) -> None:
     same = replace(
-        recipe,
+        with_settings(recipe, contrast_weight=0.0),
         start=replace(recipe.start, checkpoint=str(teacher)),
         data=replace(recipe.data, sources=(Source("*.jsonl", texts=True),)),
     )
@@ -167,23 +168,52 @@ def test_parts_and_processes_change_no_gradient(recipe: Recipe, tmp_path: Path) 
 
 def test_dropout_is_another_at_every_step(recipe: Recipe, tmp_path: Path) -> None:
     run = Run(starting(recipe, dropout=0.3), tmp_path)
-    batch = run.sampler.batch(0)
+    texts = run.distilling.read(run.sampler.batch(0))
     found = []
     for step in (0, 0, 1):
         run.model.zero_grad()
-        loss = run.distilling.accumulate(step, batch)["loss"]
+        loss = run.distilling.accumulate(step, texts)["loss"]
         found.append((loss, gradients_of(run)))
     (first, gradients), (same, same_gradients), (other, _) = found
     assert first == same != other
     assert_same(same_gradients, gradients)
 
 
-def test_the_loss_is_of_sentences_and_words(recipe: Recipe, tmp_path: Path) -> None:
+def with_settings(recipe: Recipe, **changes: float) -> Recipe:
+    assert recipe.distillation is not None
+    return replace(recipe, distillation=replace(recipe.distillation, **changes))
+
+
+def test_the_loss_is_of_sentences_words_and_contrast(recipe: Recipe, tmp_path: Path) -> None:
     found = Run(recipe, tmp_path).accumulate()
     sentences = (found["loss_passages"] + found["loss_translations"]) / 2
-    assert found["loss"] == pytest.approx(sentences + 0.5 * found["loss_words"])
-    alone = replace(recipe, distillation=replace(recipe.distillation, word_weight=0.0))
+    expected = sentences + 0.5 * found["loss_words"] + 0.3 * found["loss_contrast"]
+    assert found["loss"] == pytest.approx(expected)
+    alone = with_settings(recipe, word_weight=0.0, contrast_weight=0.0)
     assert Run(alone, tmp_path).accumulate()["loss"] == pytest.approx(sentences)
+
+
+def test_contrast_is_between_the_passages_of_the_step(
+    recipe: Recipe, teacher: Path, tmp_path: Path
+) -> None:
+    run = Run(with_settings(recipe, temperature=0.2), tmp_path)
+    batch = run.sampler.batch(0)
+    sides = []
+    for folder, texts in ((teacher, batch.passages), (None, [*batch.passages, *batch.queries])):
+        backbone = run.model.backbone if folder is None else load_backbone(folder)
+        tokenizer = run.tokenizer if folder is None else load_tokenizer(folder)
+        tokenization = Tokenization(tokenizer)
+        readings = read(tokenization, texts, run.recipe.data.passage_max_length)
+        with torch.no_grad():
+            pad_id = tokenization.pad_id
+            sides.append(understand(backbone.eval(), "mean", readings, pad_id).sentences)
+    scores = (sides[1] @ sides[0].T / 0.2).tolist()
+    owners = [*range(len(batch.passages)), *batch.targets.tolist()]
+    terms = [
+        np.log(sum(np.exp(score) for score in row)) - row[owner]
+        for row, owner in zip(scores, owners, strict=True)
+    ]
+    assert run.accumulate()["loss_contrast"] == pytest.approx(np.mean(terms), rel=1e-4)
 
 
 def test_a_student_learns_the_vectors_of_texts_and_translations(

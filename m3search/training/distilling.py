@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from m3search.errors import ConfigError
 from m3search.model.modeling import M3Model
@@ -43,6 +45,8 @@ class Lesson(NamedTuple):
 
     text: Reading
     wanted: Understood
+    passage: int
+    """among those of all processes, the one that the teacher has read"""
     is_translation: bool
     """whether the teacher has read another text, which this one translates"""
 
@@ -86,65 +90,79 @@ class Distilling:
         """Adds the gradients of the loss of a batch to those of the model; metrics come back.
 
         Passages are the teacher's own texts, queries their translations. The loss is the mean over
-        all texts of 1 - cosine of the sentence vectors, plus `word_weight` times the mean over the
-        passages of the error of their words, whatever the number of processes and passes.
+        all texts of 1 - cosine of the sentence vectors and of `contrast_weight` times InfoNCE, plus
+        `word_weight` times the mean over the passages of the error of their words, whatever the
+        number of processes and passes.
         """
-        lessons = sorted(self._lessons(texts), key=lambda each: -len(each.text.ids))
-        batch = texts.batch
-        counts = {"passages": len(batch.passages), "translations": len(batch.queries)}
-        sums = dict.fromkeys(("passages", "translations", "words"), 0.0)
+        understood = self._teacher.understand(texts.taught)
+        vectors = self._vectors_of_all(understood)
+        lessons = self._lessons(texts, understood, vectors)
+        counts = {"passages": len(texts.batch.passages), "translations": len(texts.batch.queries)}
+        sums = dict.fromkeys(("passages", "translations", "words", "contrast"), 0.0)
         parts = Parts.on(self._devices.device, self._recipe.batches.sub_batch_tokens)
         seed = step_seed(self._recipe.optimiser.seed, step, self._devices.rank, "dropout")
         for number, (start, end) in enumerate(parts.cut([each.text.ids for each in lessons])):
             torch.manual_seed(seed + number)
             part = lessons[start:end]
-            found = self._distances(part)
-            loss = found.sentences.sum() / sum(counts.values())
+            found, contrast = self._compare(part, vectors)
+            sentences = found.sentences + self._settings.contrast_weight * contrast
+            loss = sentences.sum() / sum(counts.values())
             loss = loss + self._settings.word_weight * found.words.sum() / counts["passages"]
             loss.backward()  # type: ignore[no-untyped-call]
             for lesson, distance in zip(part, found.sentences.tolist(), strict=True):
                 sums["translations" if lesson.is_translation else "passages"] += distance
             sums["words"] += float(found.words.detach().sum())
+            sums["contrast"] += float(contrast.detach().sum())
         self._devices.sum_gradients(self._model)
         tokens = float(sum(len(each.text.ids) for each in lessons))
-        passages, translations, words, tokens = self._devices.sum([*sums.values(), tokens])
-        return self._metrics(passages, translations, words, counts) | {"tokens": tokens}
+        *total, tokens = self._devices.sum([*sums.values(), tokens])
+        return self._metrics(dict(zip(sums, total, strict=True)), counts) | {"tokens": tokens}
 
-    def _lessons(self, texts: Texts) -> list[Lesson]:
-        """This process's texts, each with what it is to become."""
-        understood = self._teacher.understand(texts.taught)
-        lessons = [Lesson(*pair, False) for pair in zip(texts.passages, understood, strict=True)]
-        vectors = self._vectors_of_all(understood)
+    def _lessons(
+        self, texts: Texts, understood: Sequence[Understood], vectors: Tensor
+    ) -> list[Lesson]:
+        """This process's texts, each with what it is to become, the longest first."""
+        passages = range(len(texts.batch.passages))[self._devices.own(len(texts.batch.passages))]
+        given = zip(texts.passages, understood, passages, strict=True)
+        lessons = [Lesson(text, wanted, passage, False) for text, wanted, passage in given]
         targets = texts.batch.targets[self._devices.own(len(texts.batch.queries))].tolist()
         for text, target in zip(texts.translations, targets, strict=True):
-            lessons.append(Lesson(text, sentence_alone(vectors[target], text.size), True))
-        return lessons
+            wanted = sentence_alone(vectors[target], text.size)
+            lessons.append(Lesson(text, wanted, target, True))
+        return sorted(lessons, key=lambda each: -len(each.text.ids))
 
-    def _vectors_of_all(self, own: Sequence[Understood]) -> torch.Tensor:
+    def _vectors_of_all(self, own: Sequence[Understood]) -> Tensor:
         """(P, hidden) the teacher's sentence vectors of the passages of all processes."""
         nothing = torch.zeros((0, self._teacher.dim), device=self._devices.device)
         return self._devices.gather(torch.cat([nothing, *(each.sentences for each in own)]))
 
-    def _distances(self, lessons: Sequence[Lesson]) -> Distances:
+    def _compare(self, lessons: Sequence[Lesson], vectors: Tensor) -> tuple[Distances, Tensor]:
+        """Of N texts how far the student is from its teacher, and InfoNCE (N,) over `vectors`."""
+        texts = [each.text for each in lessons]
         with torch.autocast(self._devices.device.type, dtype=torch.bfloat16, enabled=self._half):
-            texts = [each.text for each in lessons]
             student = understand(
                 self._model.backbone, self._model.pooling, texts, self._tokenization.pad_id
             )
         wanted = join([each.wanted for each in lessons])
-        return distances(student, wanted, [text.size for text in texts])
+        scores = student.sentences @ vectors.T / self._settings.temperature
+        own = torch.tensor([each.passage for each in lessons], device=scores.device)
+        return (
+            distances(student, wanted, [text.size for text in texts]),
+            functional.cross_entropy(scores, own, reduction="none"),
+        )
 
-    def _metrics(
-        self, passages: float, translations: float, words: float, counts: Mapping[str, int]
-    ) -> Metrics:
+    def _metrics(self, sums: Mapping[str, float], counts: Mapping[str, int]) -> Metrics:
         """Means over the texts of all processes from their sums."""
-        words /= counts["passages"]
-        sentences = (passages + translations) / sum(counts.values())
+        settings, texts = self._settings, sum(counts.values())
+        words, contrast = sums["words"] / counts["passages"], sums["contrast"] / texts
+        sentences = (sums["passages"] + sums["translations"]) / texts
+        loss = sentences + settings.word_weight * words + settings.contrast_weight * contrast
         metrics = {
-            "loss": sentences + self._settings.word_weight * words,
-            "loss_passages": passages / counts["passages"],
+            "loss": loss,
+            "loss_passages": sums["passages"] / counts["passages"],
             "loss_words": words,
+            "loss_contrast": contrast,
         }
         if counts["translations"]:
-            metrics["loss_translations"] = translations / counts["translations"]
+            metrics["loss_translations"] = sums["translations"] / counts["translations"]
         return metrics

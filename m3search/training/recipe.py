@@ -92,9 +92,15 @@ class Distillation:
     """of the teacher; None is what its checkpoint says, and "cls" where it says nothing"""
     word_weight: float = 0.0
     """in the loss, of the error of the mean states of a passage's words; 0 is sentences alone"""
+    contrast_weight: float = 0.0
+    """in the loss, of InfoNCE: a text is to be nearer to the teacher's vector of its passage than
+    to those of all other passages of the step; 0 is none"""
+    temperature: float = 0.05
+    """of InfoNCE, by which cosines are divided"""
 
     def __post_init__(self) -> None:
-        check_least(self, 0, "word_weight")
+        check_least(self, 0, "word_weight", "contrast_weight")
+        check_positive(self, "temperature")
 
 
 @dataclass(frozen=True)
