@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from word_translations import (
     English,
     Translations,
+    english_pieces,
     from_lexicons,
     from_parallel,
     lexicon_files,
@@ -88,12 +90,16 @@ def read_english(files: Iterable[Path], seed: int) -> list[str]:
 
 
 def find_translations(
-    args: argparse.Namespace, old: Old, new: PreTrainedTokenizerFast, english: Sequence[Ids]
+    args: argparse.Namespace, old: Old, new: PreTrainedTokenizerFast, texts: Sequence[str]
 ) -> dict[str, Translations]:
-    """The translations of each kind that the options ask for."""
+    """The translations of each kind that the options ask for; `texts` are English.
+
+    With parallel texts, which tell what other languages write, none of a piece that is English.
+    """
     found: dict[str, Translations] = {}
     if args.lexicons is not None:
-        counts = np.bincount(np.concatenate(english), minlength=len(old.words.vectors))
+        english = np.concatenate(plain_ids(old.tokenizer, texts))
+        counts = np.bincount(english, minlength=len(old.words.vectors))
         phrases = English(old.words, counts / counts.sum())
         found["lexicons"] = from_lexicons(lexicon_files(args.lexicons), new.get_vocab(), phrases)
     if args.parallel:
@@ -101,6 +107,9 @@ def find_translations(
         foreign = plain_ids(new, [pair.text for pair in pairs])
         sides = tokenise(pairs, foreign, plain_ids(old.tokenizer, [pair.english for pair in pairs]))
         found["parallel"] = from_parallel(sides)
+        own = english_pieces(sides, np.concatenate(plain_ids(new, texts)), len(new))
+        for kind, of_kind in found.items():
+            found[kind] = {n: weights for n, weights in of_kind.items() if not own[n]}
     return found
 
 
@@ -111,14 +120,13 @@ def plain_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[
 
 
 def merge(found: Iterable[Translations]) -> Translations:
-    """All translations of a piece, each kind with as much weight."""
-    merged: Translations = {}
+    """All translations of a piece, each as often as it was seen."""
+    merged: dict[int, Counter[int]] = {}
     for translations in found:
         for piece, weights in translations.items():
-            total, into = sum(weights.values()), merged.setdefault(piece, {})
             for number, weight in weights.items():
-                into[number] = into.get(number, 0.0) + weight / total
-    return merged
+                merged.setdefault(piece, Counter())[number] += weight
+    return {piece: dict(weights) for piece, weights in merged.items()}
 
 
 def occurrences(texts: Sequence[Ids], wide: Wide, seed: int) -> Occurrences:
@@ -172,7 +180,7 @@ def swap(args: argparse.Namespace) -> dict[str, Any]:
         texts[: min(COMPARED, len(texts) // 2)],
         texts[min(COMPARED, len(texts) // 2) :],
     )
-    found = find_translations(args, old, new, plain_ids(old.tokenizer, counted))
+    found = find_translations(args, old, new, counted)
     pieces = [str(piece) for piece in new.convert_ids_to_tokens(list(range(len(new))))]
     placed = place_pieces(pieces, old.words, merge(found.values()), args.seed)
     wide = wide_embeddings(old.model, torch.from_numpy(placed.vectors))

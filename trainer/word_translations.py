@@ -22,7 +22,7 @@ from training_texts import Pair
 
 from m3search.errors import DataError
 from m3search.lines import decode_line, read_lines
-from m3search.records import IntArray
+from m3search.records import BoolArray, IntArray
 
 LEXICONS = "lexicon.*-en.tsv*"
 RARE = 1e-3
@@ -31,8 +31,9 @@ LONGEST = 64
 """tokens of a parallel text, on either side"""
 ROUNDS = 5
 """of expectation and maximisation"""
-LEAST_COUNT, LEAST_SHARE = 2.0, 0.05
-"""of a translation: how often it is seen, and its part of what the piece says"""
+LEAST_COUNT, LEAST_SHARE, LEAST_AGREEMENT = 0.7, 0.02, 1e-3
+"""of a translation: how often it is expected, its part of what the piece says, and the product of
+both directions. Stricter ones translate fewer pieces, and found fewer translated sentences."""
 
 Translations = dict[int, dict[int, float]]
 """weights of old ids, by the ids of pieces"""
@@ -183,13 +184,21 @@ def from_parallel(sides: Mapping[str, Sides]) -> Translations:
         cells = make_cells(sides[language])
         agreed, counts = align(cells)
         shares = _given(agreed, cells.foreign)
-        sure = (counts >= LEAST_COUNT) & (shares >= LEAST_SHARE) & (agreed >= LEAST_SHARE**2)
+        sure = (counts >= LEAST_COUNT) & (shares >= LEAST_SHARE) & (agreed >= LEAST_AGREEMENT)
         for kind in np.flatnonzero(sure):
             weight = shares[kind] * counts[kind]
             found.setdefault(int(cells.foreign[kind]), Counter())[int(cells.english[kind])] += (
                 weight
             )
     return {piece: dict(weights) for piece, weights in found.items()}
+
+
+def english_pieces(sides: Mapping[str, Sides], english: IntArray, size: int) -> BoolArray:
+    """(size,) whether a piece is no rarer in English tokens than in those of other languages."""
+    tokens = np.concatenate([ids for side in sides.values() for ids in side.foreign])
+    here, there = np.bincount(english, minlength=size), np.bincount(tokens, minlength=size)
+    found: BoolArray = here / len(english) >= there / len(tokens)
+    return found
 
 
 def tokenise(
