@@ -61,5 +61,11 @@ def test_train_passes_its_options_on(
     assert stopped.code == 130
     told = f"go on with: m3search train mini.toml '--set=a=[\"x y\"]' --out={out} --resume"
     assert told in stopped.err
+    monkeypatch.setenv("WORLD_SIZE", "8")  # alone it would be refused: its processes drop out apart
+    for rank, said in (("0", ["interrupted; go on with the same command and --resume"]), ("3", [])):
+        monkeypatch.setenv("RANK", rank)
+        stopped = m3("train", "mini.toml", "--out", str(out))
+        told = [line for line in stopped.err.splitlines() if "interrupted" in line]
+        assert (stopped.code, told) == (130, said)
     wrong = m3("train", "mini.toml", "--set", "stepz=1")
     assert (wrong.code, "Did you mean 'steps'?" in wrong.err) == (1, True)

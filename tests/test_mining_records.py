@@ -70,6 +70,17 @@ def test_a_title_stays_apart_from_the_text_of_a_negative(tmp_path: Path) -> None
     assert untitled == {"query": "q", "pos": ["p"], "neg": ["x"]}
 
 
+def test_no_text_is_a_negative_twice_by_another_title(tmp_path: Path) -> None:
+    documents = [Document("1", "b", "T"), Document("2", "b", "U"), Document("3", "c", "V")]
+    source = open_source(tmp_path, documents)
+    (mined,) = mine([{"query": "q", "pos": ["p"]}], source, ALL)
+    assert sorted(mined["neg"]) == ["b", "c"]
+    for old in ("b", "V\nc"):  # without its title, and as lines had it that hold no titles
+        kept = {"query": "q", "pos": ["p"], "neg": [old]}
+        (more,) = mine([kept], source, replace(ALL, keep=True))
+        assert sorted(more["neg"][1:]) == (["c"] if old == "b" else ["b"])
+
+
 def test_the_pool_holds_every_text_once() -> None:
     records = [
         {"query": "q", "pos": ["a", "b"], "neg": ["A", "c"], "title": "t"},

@@ -128,18 +128,22 @@ def test_lines_go_and_others_stay_as_they_are(tmp_path: Path, clean: Runner) -> 
         b'{"query": "q", "pos": ["fine"], "neg": ["n", "and ' + words(20, 33).encode() + b'"]}',
         b'{"text": "tea: ' + words(1, 40).encode() + b'"}',
         b'{"query": "\\u00e9", "title": "a short text", "pos": ["fine"]}',
+        b'{"query": "q", "pos": ["fine"], "neg": ["n"], "neg_titles": ["a short text"]}',
+        b'{"query": "q", "pos": ["p"], "neg": ["n"], "neg_titles": ["'
+        + words(1, 13).encode()
+        + b'"]}',
     ]
     path = tmp_path / "train" / "x.en.jsonl.zst"
     path.parent.mkdir()
     path.write_bytes(zstandard.compress(b"\n".join(lines)))
     report = clean(path, "--evaluation", make_sets(tmp_path / "sets"), "--out", tmp_path / "out")
     target = tmp_path / "out" / "x.en.jsonl.gz"
-    assert gzip.decompress(target.read_bytes()) == lines[0] + b"\n" + lines[4] + b"\n"
-    assert report["sets"] == ["a", "b"] and (report["lines"], report["removed"]) == (5, 3)
+    assert gzip.decompress(target.read_bytes()) == b"\n".join([lines[0], *lines[4:6], b""])
+    assert report["sets"] == ["a", "b"] and (report["lines"], report["removed"]) == (7, 4)
     found = report["files"][str(target)]
-    assert found["by"] == {"equal": {"a": 1, "b": 1}, "words": {"a": 1}}
+    assert found["by"] == {"equal": {"a": 1, "b": 1}, "words": {"a": 2}}
     assert [(each["line"], each["field"]) for each in found["examples"]] == [
-        (2, "query"), (3, "neg 2"), (4, "text"),
+        (2, "query"), (3, "neg 2"), (4, "text"), (7, "neg_titles 1"),
     ]  # fmt: skip
     assert "what is it" not in json.dumps(report).lower()
     assert len(found["examples"][0]["sha256"]) == 16

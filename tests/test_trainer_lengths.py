@@ -105,6 +105,13 @@ def test_errors(tmp_path: Path, split: Runner, tiny_checkpoint: Path) -> None:
     assert "which an earlier run made" in split.fail(path, *model)
     bad = write(tmp_path / "b.jsonl", [{"query": "q", "pos": ["p"]}, {"title": "t"}])
     assert f"{bad}, line 2: expected a text in" in split.fail(bad, *model)  # whole or not at all
+    short = write(tmp_path / "d.jsonl", [{"query": "q", "pos": ["p"], "neg": ["n", "m"],
+                                          "neg_titles": ["t"]}])  # fmt: skip
+    assert "line 1: expected 2 texts in neg_titles, found 1" in split.fail(short, *model)
+    bare = write(
+        tmp_path / "e.jsonl", [{"query": "q", "pos": ["p"], "neg": ["n"], "neg_titles": "t"}]
+    )
+    assert "line 1: expected texts in neg_titles, found a string" in split.fail(bare, *model)
     assert len(list((tmp_path / "o").iterdir())) == 1
     twice = write(tmp_path / "c" / "b.jsonl.gz", [{"text": "t"}])
     assert "two files of the name b" in split.fail(bad, twice, *model)

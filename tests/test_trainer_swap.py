@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import types
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,26 @@ def test_the_other_pieces(old: Path) -> None:
     np.testing.assert_array_equal(again.vectors, placed.vectors)
 
 
+def test_the_parts_of_a_piece_inside_words_are_those_inside_words(old: Path) -> None:
+    words = old_words(old)
+    ids = words.tokenizer.get_vocab()
+    letters = [
+        piece for piece in ids if len(piece) == 1 and f"##{piece}" in ids and piece.isalpha()
+    ]
+    first, second = next(
+        (a, b) for a in letters for b in letters if a + b not in ids and f"##{a}{b}" not in ids
+    )
+    placed = placing.place_pieces([first + second, f"▁{first}{second}"], words, {}, seed=1)
+    assert placed.sources == ["parts", "parts"]
+    for vector, names in zip(
+        placed.vectors, ((f"##{first}", f"##{second}"), (first, f"##{second}")), strict=True
+    ):
+        expected = words.vectors[[ids[name] for name in names]].mean(axis=0)
+        np.testing.assert_allclose(
+            vector / np.linalg.norm(vector), expected / np.linalg.norm(expected), atol=1e-5
+        )
+
+
 def test_translations_by_word_lists(tmp_path: Path, old: Path) -> None:
     words = old_words(old)
     ids = words.tokenizer.get_vocab()
@@ -144,6 +166,81 @@ def test_translations_by_parallel_texts() -> None:
     assert best == {100 + word: word for word in range(20)} | {99: 50}
     for piece, weights in found.items():
         assert weights[best[piece]] > 0.9 * sum(weights.values())
+
+
+def slow_model_1(
+    pairs: Sequence[tuple[list[int], list[int]]],
+) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
+    """Of (source, target): p(target | source) and the expected count, as Brown et al. write it."""
+    chances: dict[tuple[int, int], float] = defaultdict(lambda: 1.0)
+    for _ in range(translating.ROUNDS):
+        counts: dict[tuple[int, int], float] = defaultdict(float)
+        for sources, targets in pairs:
+            for target in targets:
+                total = sum(chances[source, target] for source in sources)
+                for source in sources:
+                    counts[source, target] += chances[source, target] / total
+        totals: dict[int, float] = defaultdict(float)
+        for (source, _), count in counts.items():
+            totals[source] += count
+        chances = {pair: count / totals[pair[0]] for pair, count in counts.items()}
+    return chances, counts
+
+
+def test_parallel_files_translate_new_pieces_into_old_ones(
+    tmp_path: Path, old: Path, tokenizer: Path
+) -> None:
+    words, new = swapping.load_old(old), load_tokenizer(tokenizer)
+    ids = words.words.tokenizer.get_vocab()
+    foreign = sorted(p[1:] for p in new.get_vocab() if p[0] == "▁" and p[1:].isalpha() and p[4:])
+    foreign = [word for word in foreign if word not in ids][:9]
+    english = sorted(piece for piece in ids if piece.isalpha() and piece.isascii() and piece[4:])[
+        :9
+    ]
+    random = np.random.default_rng(2)
+    said = [random.choice(9, size=3, replace=False) for _ in range(60)]
+    lines: list[Record] = [
+        {
+            "query": " ".join(foreign[n] for n in numbers),
+            "pos": [" ".join(english[n] for n in back)],
+        }
+        for numbers, back in ((each, each[::-1]) for each in said)
+    ]
+    path = write(tmp_path / "a.xx-en.jsonl", lines)
+    asked = types.SimpleNamespace(lexicons=None, parallel=[path])
+    found = swapping.find_translations(asked, words, new, [])
+    assert set(found) == {"parallel"}
+    best = {piece: max(of, key=lambda word: of[word]) for piece, of in found["parallel"].items()}
+    pairs = zip(foreign, english, strict=True)
+    assert best == {new.get_vocab()[f"▁{piece}"]: ids[word] for piece, word in pairs}
+
+
+def test_two_pieces_are_translations_where_each_is_of_the_other() -> None:
+    random = np.random.default_rng(6)
+    pairs = [
+        (random.integers(3, 9, 4).tolist(), random.integers(20, 26, 3).tolist()) for _ in range(30)
+    ]
+    sides = translating.Sides(*(list(map(np.array, column)) for column in zip(*pairs, strict=True)))
+    cells = translating.make_cells(sides)
+    agreed, expected = translating.align(cells)
+    there, counts = slow_model_1(pairs)
+    back, counts_back = slow_model_1([(english, foreign) for foreign, english in pairs])
+    kinds = list(zip(cells.foreign.tolist(), cells.english.tolist(), strict=True))
+    assert len(kinds) == len(there)
+    for (foreign, english), product, count in zip(kinds, agreed, expected, strict=True):
+        both = there[foreign, english] * back[english, foreign]
+        assert product == pytest.approx(both)
+        least = min(counts[foreign, english], counts_back[english, foreign])
+        assert count == pytest.approx(least)
+
+
+def test_each_kind_of_translation_weighs_as_much() -> None:
+    lists, parallel = {1: {5: 6.0, 6: 2.0}, 2: {7: 3.0}}, {1: {5: 0.5}, 3: {8: 0.1, 9: 0.1}}
+    assert swapping.merge([lists, parallel]) == {
+        1: {5: 1.75, 6: 0.25},
+        2: {7: 1.0},
+        3: {8: 0.5, 9: 0.5},
+    }
 
 
 def test_cells_are_all_pairs_of_tokens() -> None:
@@ -179,6 +276,23 @@ def test_nothing_is_lost_where_the_vectors_need_no_more_dimensions() -> None:
     made = narrow.factorise(wide, 12, seen)
     assert narrow.relative_error(made, wide, seen.words, seen.positions) < 1e-3
     assert made.word_embeddings.weight.shape == (300, 12)
+
+
+def test_frequent_words_lose_least() -> None:
+    """Ten words that fill all texts, and 290 others that need other dimensions."""
+    torch.manual_seed(4)
+    often, seldom = torch.randn(10, 10) @ torch.randn(10, 24), torch.randn(290, 8)
+    words = torch.cat([often, 0.5 * seldom @ torch.randn(8, 24)])
+    norm = nn.LayerNorm(24, eps=1e-12).requires_grad_(False)
+    wide = narrow.Wide(words, torch.zeros(16, 24), torch.zeros(2, 24), norm)
+    places = torch.arange(5000)
+    made = narrow.factorise(wide, 12, narrow.Occurrences(places % 10, places % 16, wide, seed=5))
+    everywhere = torch.arange(16)
+    errors = [
+        narrow.relative_error(made, wide, some.repeat_interleave(16), everywhere.repeat(len(some)))
+        for some in (torch.arange(10), torch.arange(10, 300))
+    ]
+    assert errors[0] < 0.8 * errors[1]
 
 
 def test_refining_makes_the_error_smaller() -> None:

@@ -191,6 +191,27 @@ def test_the_old_words_are_pieces(folder: Path, old: Path, data: Path) -> None:
         assert pieces(tokenizer, word[1:]) == [word]
 
 
+def test_old_words_weigh_more_than_the_texts_say(
+    data: Path, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Zipf's law: a word that no English text has is not taken for a part of others."""
+    asked: list[dict[str, float]] = []
+    monkeypatch.setattr(trainer, "learn", lambda words, *_: asked.append(dict(words)) or [])
+    of_language = trainer.by_language(data)
+    options = trainer.read_options([str(data), "--out", "x", "--pieces", "3000"])
+    vocabulary = load_tokenizer(old).get_vocab()
+    for known in ({}, vocabulary):
+        trainer.train(options, of_language, known)
+    plain, raised = asked
+    more = {word: raised[word] - plain.get(word, 0.0) for word in raised}
+    old_words = {word for word, weight in more.items() if weight > 1e-9}
+    assert len(old_words) > 1000 and all(word[1:] in vocabulary for word in old_words)
+    assert min(more.values()) > -1e-6
+    chosen = weights.choose(of_language, shares.SHARES, options.characters, options.seed)
+    english = chosen["en"].weight * sum(weights.count_words(chosen)["en"].values())
+    assert sum(more.values()) == pytest.approx(weights.PRIOR * english)
+
+
 def test_the_same_seed_gives_the_same_tokenizer(tmp_path: Path, data: Path) -> None:
     size = ("--characters", 60_000)
     made = [train(data, tmp_path / str(n), *size, "--seed", n // 2, pieces=2500) for n in range(3)]

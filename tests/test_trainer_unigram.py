@@ -90,6 +90,24 @@ def test_what_is_dropped_is_missed_least() -> None:
     assert {"ab", "abc"} & set(learned.texts)
 
 
+def test_a_round_drops_what_is_missed_least() -> None:
+    """Of a piece, what its places lose where the best other way to spell it takes them."""
+    learner = unigram.UnigramLearner(make_words(4), "abcd", least=2.0)
+    counts = learner._estimate()
+    scores = dict(zip(learner.texts, learner._scores, strict=True))
+    losses = {}
+    for text, count in zip(learner.texts, counts, strict=True):
+        others = [w for w in ways(text) if len(w) > 1 and all(piece in scores for piece in w)]
+        if others:
+            instead = max(sum(scores[piece] for piece in way) for way in others)
+            losses[text] = count * (scores[text] - instead)
+    learner._shrink(counts, 40)  # far enough that what is dropped is missed
+    dropped = scores.keys() - set(learner.texts)
+    assert len(learner.texts) == 40
+    kept = losses.keys() - dropped
+    assert max(losses[text] for text in dropped) <= min(losses[text] for text in kept)
+
+
 def test_required_avoided_and_forbidden_pieces() -> None:
     words = {"_cat": 50.0, "_cats": 40.0, "_car": 30.0, "_a": 9.0, "cat": 20.0}
     learner = unigram.UnigramLearner(

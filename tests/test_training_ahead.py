@@ -96,6 +96,23 @@ def test_a_training_reads_one_step_ahead_and_ends_its_thread(
     assert threads() == before
 
 
+def test_a_training_whose_step_fails_ends_its_thread(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step_of, before = Run.train_step, threads()
+
+    def fail(run: Run, prepared: Prepared) -> dict[str, float]:
+        if run.step == 2:
+            raise KeyboardInterrupt
+        return step_of(run, prepared)
+
+    monkeypatch.setattr(Run, "train_step", fail)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(recipe, tmp_path / "out")
+    assert caught.tb is not None  # whose frames hold all that was not closed
+    assert threads() == before
+
+
 def test_nothing_is_drawn_for_after_a_refresh_before_it(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

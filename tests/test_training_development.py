@@ -15,7 +15,7 @@ from m3search.errors import M3Error
 from m3search.evaluation import EvaluationSet, evaluate_sets
 from m3search.model.checkpoint import load_checkpoint
 from m3search.training.loop import train
-from m3search.training.recipe import Development, Objective, Recipe
+from m3search.training.recipe import Development, Distillation, Objective, Recipe
 from m3search.training.run import Run
 
 
@@ -56,6 +56,15 @@ def test_without_a_rhythm_the_end_alone_is_measured(recipe: Recipe, tmp_path: Pa
     assert {name for name in lines[-1] if "dev_dev" not in name} == {
         "dev_dense", "dev_sparse", "dev_dense+sparse"
     }  # fmt: skip
+
+
+def test_a_stage_without_heads_is_measured_by_its_dense_vectors(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    teacher = Distillation(recipe.start.checkpoint, "mean")
+    data = replace(recipe.data, negatives=0)
+    distil = replace(recipe, stage="distil", objective=None, distillation=teacher, data=data)
+    assert [each.rows for each in Run(distil, tmp_path)._sets] == [("dense",)]
 
 
 def test_measuring_changes_no_weight_and_may_change_at_a_resume(

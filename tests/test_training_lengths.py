@@ -12,8 +12,11 @@ import pytest
 import m3search.training.lengths as lengths_module
 from m3search.model.checkpoint import load_tokenizer
 from m3search.model.tokenization import Tokenization
+from m3search.training.devices import Devices
 from m3search.training.inputs import Data, Source
 from m3search.training.lengths import passage_lengths
+from m3search.training.recipe import Recipe
+from m3search.training.run import Run
 from m3search.training.sources import Corpus, Passage, Question
 
 
@@ -76,6 +79,17 @@ def test_a_length_is_that_of_the_longest_text_of_a_passage(
     assert len(set(wanted)) > 1 or limit == 12
 
 
+def test_a_title_counts_whichever_question_brings_it(tokenization: Tokenization) -> None:
+    titled = Question("q", ("neg",), negative_titles=("A title of many more words than that",))
+    plain = Question("r", ("neg", "x"), negative_titles=("", "y"))
+    data = settings(negatives=1, title_probability=1.0)
+    for questions in ((titled, plain), (plain, titled)):
+        corpus = Corpus(Source("*"), ("a.jsonl",), (Passage("text", "", questions),), "of files")
+        [length] = passage_lengths(corpus, tokenization, data)
+        texts = [f"{title}\n{text}" for text, title in titled.titles().items()]
+        assert length == slow_length(tokenization, texts, 64)
+
+
 def kept_files(folder: Path) -> set[str]:
     return {path.name for path in (folder / "lengths").iterdir()}
 
@@ -136,3 +150,23 @@ def test_another_tokenizer_has_a_file_of_its_own(
     monkeypatch.setattr(Tokenization, "fingerprint", "that of another")
     passage_lengths(corpus, tokenization, settings(), tmp_path)
     assert len(kept_files(tmp_path)) == 2
+
+
+def test_one_process_measures_before_the_others_look(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    measure = lengths_module._measure
+
+    def note(*arguments: Any) -> Any:
+        events.append("measures")
+        return measure(*arguments)
+
+    monkeypatch.setattr(lengths_module, "_measure", note)
+    monkeypatch.setattr(Devices, "wait", lambda _: events.append("waits"))
+    for rank in (0, 1):
+        devices = Devices()
+        devices.rank = rank
+        (tmp_path / str(rank)).mkdir()  # of its own, so that each measures
+        Run(recipe, tmp_path / str(rank), devices)
+    assert events == ["measures", "waits", "waits", "measures"]

@@ -65,6 +65,17 @@ def test_a_title_tells_no_negative_from_a_positive() -> None:
     assert set(titled.passages) == {"T\na", "U\nb", "c"}
 
 
+def test_a_question_without_a_title_takes_none_from_another() -> None:
+    questions = (
+        Question("q", ("b", "d"), negative_titles=("U", "V")),
+        Question("r", ("b", "c"), negative_titles=("", "W")),
+    )
+    for asked in (questions, questions[::-1]):
+        passage = Passage("a", "", asked)
+        batch = draw_from([passage], negatives=3, queries_per_passage=2, title_probability=1.0)
+        assert set(batch.passages) == {"a", "U\nb", "V\nd", "W\nc"}
+
+
 def test_the_title_of_a_passage_goes_before_what_a_negative_says() -> None:
     known = Passage("b", "T", (Question("other"),))
     question = Question("q", ("b",), negative_titles=("another",))

@@ -26,7 +26,7 @@ from m3search.training.loop import train
 from m3search.training.mining.rules import MiningSettings
 from m3search.training.recipe import Development, Recipe, Refresh
 from m3search.training.refreshing import mined_file
-from m3search.training.run import Run
+from m3search.training.run import Prepared, Run
 
 
 class Trained(NamedTuple):
@@ -82,9 +82,9 @@ def train_with_notes(rank: int, recipe: Recipe, out: Path) -> None:
         notes["measured"].append(measure(*arguments))
         return notes["measured"][-1]  # type: ignore[no-any-return]
 
-    def note_drawn(run: Run) -> dict[str, float]:
+    def note_drawn(run: Run, prepared: Prepared) -> dict[str, float]:
         notes["drawn"].append(run.sampler.batch(run.step).passages)
-        return step_of(run)
+        return step_of(run, prepared)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "mine_again", note_mined)

@@ -163,6 +163,17 @@ def test_a_query_that_stands_twice_for_a_passage_is_one_question() -> None:
     ]
 
 
+def test_a_negative_keeps_the_title_that_any_line_gives_it() -> None:
+    """As where some files were mined again and others not."""
+    titled = Pair("q", ("a",), ("x", "y"), negative_titles=("X", ""))
+    for lines in ([titled, Pair("q", ("a",), ("x",))], [Pair("q", ("a",), ("x",)), titled]):
+        ((question,),) = (passage.questions for passage in group_by_passage(lines))
+        assert question.titles() == {"x": "X"}
+    blank = Pair("q", ("a",), ("x", "z"), negative_titles=("", "Z"))
+    ((question,),) = (passage.questions for passage in group_by_passage([titled, blank]))
+    assert question.titles() == {"x": "X", "z": "Z"}
+
+
 def test_scores_of_a_teacher_follow_their_texts() -> None:
     pairs = [
         Pair("q", ("a", "b"), ("x", "b", "y"), "", (5.0, 4.0), (3.0, 2.0, 1.0)),

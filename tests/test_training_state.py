@@ -202,10 +202,21 @@ def test_with_dropout_a_run_goes_on_with_as_many_processes(tmp_path: Path) -> No
         load_state(tmp_path, model, optimiser, recipe, [], processes=4)
 
 
+def test_masks_are_drawn_by_as_many_processes_even_without_dropout(tmp_path: Path) -> None:
+    model, optimiser, recipe = make_parts()
+    start = Start("x", dropout=0.0)
+    recipe = replace(recipe, stage="retromae", objective=None, start=start)
+    save_state(tmp_path, 1, model, optimiser, recipe, [], processes=2)
+    with pytest.raises(ConfigError, match=r"started with \(2\), .* own masks, found 1"):
+        load_state(tmp_path, model, optimiser, recipe, [], processes=1)
+    assert load_state(tmp_path, model, optimiser, recipe, [], processes=2) == 1
+
+
 @pytest.mark.parametrize(
     ("start", "accepted"),
     [
         (Start("x", dropout=0.0), True),
+        (Start("x", dropout=0.1, fix_encoder=True), True),
         (Start("x", dropout=0.0, lora=Lora(dropout=0.0)), True),
         (Start("x", dropout=0.0, lora=Lora(dropout=0.1)), False),
     ],

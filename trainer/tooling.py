@@ -20,6 +20,8 @@ from m3search.stores.files import naming, write_whole
 from m3search.training.data import DOCUMENTS, documents_beside
 
 TEXT_FIELDS = ("query", "pos", "neg", "text")
+LISTS = ("pos", "neg", "neg_titles")
+"""fields that hold a list even of one text"""
 T = TypeVar("T")
 
 
@@ -53,7 +55,7 @@ def texts_of(path: Path, line: Line, names: Sequence[str] = TEXT_FIELDS) -> list
             continue
         if isinstance(value, list) and all(isinstance(text, str) for text in value):
             found += [(f"{name} {place}", text) for place, text in enumerate(value, start=1)]
-        elif isinstance(value, str) and name not in ("pos", "neg"):
+        elif isinstance(value, str) and name not in LISTS:
             found.append((name, value))
         else:
             raise wrong_line(path, line, f"texts in {name}", json_type(value))

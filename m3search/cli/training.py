@@ -72,11 +72,15 @@ def train_model(
                 note=lambda line: bar.write(line, file=sys.stderr),
             )
     except KeyboardInterrupt:
-        if (folder / STATE_FILE).exists():
+        if _is_follower():
+            raise
+        if not (folder / STATE_FILE).exists():
+            print_note("interrupted before the first state was saved (output.save_every)")
+        elif os.environ.get("WORLD_SIZE", "1") != "1":  # their launcher belongs to the command
+            print_note("interrupted; go on with the same command and --resume")
+        else:
             again = [str(recipe), *(f"--set={each}" for each in settings or []), f"--out={folder}"]
             print_note(f"interrupted; go on with: m3search train {shlex.join(again)} --resume")
-        else:
-            print_note("interrupted before the first state was saved (output.save_every)")
         raise
     if _is_follower():
         return

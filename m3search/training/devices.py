@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -93,6 +94,16 @@ class Devices:
     def wait(self) -> None:
         """Returns when all processes have come here."""
         self._accelerator.wait_for_everyone()
+
+    @contextmanager
+    def first_before_others(self) -> Iterator[None]:
+        """A block that the others begin when the first process has ended it: what that has written
+        into a file they only read."""
+        if not self.is_first:
+            self.wait()
+        yield
+        if self.is_first:
+            self.wait()
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

@@ -70,7 +70,7 @@ def _measure(corpus: Corpus, tokenization: Tokenization, data: Data) -> IntArray
 def _texts(passage: Passage, data: Data) -> list[str]:
     found = {passage.text: passage.title}
     for question in passage.questions if data.negatives else ():
-        found |= dict.fromkeys(question.negatives, "") | question.titles()
+        found = dict.fromkeys(question.negatives, "") | found | question.titles()
     titled = data.title_probability > 0
     return [f"{title}\n{text}" if title and titled else text for text, title in found.items()]
 

@@ -95,7 +95,8 @@ class Run:
         """Of the files' texts: what is mined later changes no plan of which passages meet."""
         place = self.folder if self.folder.is_dir() else None
         data = self.recipe.data
-        return [passage_lengths(each, self.tokenization, data, place) for each in self.corpora]
+        with self.devices.first_before_others():
+            return [passage_lengths(each, self.tokenization, data, place) for each in self.corpora]
 
     def _sampler(self) -> Sampler:
         data, batches = self.recipe.data, self.recipe.batches

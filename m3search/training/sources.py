@@ -29,7 +29,8 @@ class Question(NamedTuple):
 
     def titles(self) -> dict[str, str]:
         """Negative -> its title, of those that have one."""
-        return dict(zip(self.negatives, self.negative_titles, strict=False))
+        pairs = zip(self.negatives, self.negative_titles, strict=False)
+        return {text: title for text, title in pairs if title}
 
 
 class Passage(NamedTuple):
@@ -114,7 +115,8 @@ def _question(query: str, passage: str, lines: Sequence[tuple[Pair, int]]) -> Qu
     negatives: dict[str, float] = {}
     titles: dict[str, str] = {}
     for pair, _ in lines:
-        titles.update(zip(pair.negatives, pair.negative_titles, strict=False))
+        for text, title in zip(pair.negatives, pair.negative_titles, strict=False):
+            titles[text] = titles.get(text) or title
         scores = pair.negative_scores if taught else (0.0,) * len(pair.negatives)
         negatives.update(zip(pair.negatives, scores, strict=True))
     negatives.pop(passage, None)

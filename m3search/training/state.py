@@ -84,11 +84,12 @@ def load_state(
     The batches and random numbers that follow are those of a run without the stop: they are made
     from seed and step. On the same CPU with as many threads and processes the weights are too, to
     the last bit; on a GPU, whose sums have no fixed order, and on another machine they are so up to
-    rounding. Without dropout that holds for any number of processes.
+    rounding. Without dropout that holds for any number of processes, but in stage retromae, whose
+    masks every process draws for its own texts.
 
     Raises ArtifactError without a sound state, ConfigError if it was made by another recipe, from
-    other data or, with dropout, by another number of processes. Where the data lie and what
-    `output` says may change.
+    other data or, where their number decides the weights, by another number of processes. Where
+    the data lie and what `output` says may change.
     """
     check_state(out)
     path = out / STATE_FILE
@@ -132,21 +133,27 @@ def _check_data(path: Path, fingerprints: Sequence[str], corpora: Sequence[Corpu
 
 
 def _check_processes(path: Path, old: int | None, new: int, recipe: Recipe) -> None:
-    """Every process drops out by random numbers of its own, so their number decides the weights.
-
-    A state that does not say by how many it was made passes.
-    """
-    start = recipe.start
-    drops = start.dropout > 0 or (start.lora is not None and start.lora.dropout > 0)
-    if drops and old is not None and old != new:
+    """A state that does not say by how many processes it was made passes."""
+    drawn = _drawn_apart(recipe)
+    if drawn and old is not None and old != new:
         raise ConfigError(
             str(path),
             expected=f"as many processes as this training started with ({old}), each of which "
-            "draws its own dropout (start.dropout, start.lora.dropout)",
+            f"draws its own {drawn}",
             found=str(new),
-            remedy=f"Go on with {_launch(old)}, or start without --resume into another folder; "
-            "only without any dropout does their number make no difference.",
+            remedy=f"Go on with {_launch(old)}, or start without --resume into another folder.",
         )
+
+
+def _drawn_apart(recipe: Recipe) -> str:
+    """What every process draws for itself, so that their number decides the weights; or nothing."""
+    start = recipe.start
+    if recipe.stage == "retromae":
+        return "masks"
+    drops = start.dropout > 0 and not start.fix_encoder
+    if drops or (start.lora is not None and start.lora.dropout > 0):
+        return "dropout (start.dropout, start.lora.dropout)"
+    return ""
 
 
 def _launch(processes: int) -> str:

@@ -161,7 +161,7 @@ class _Miner:
         limits = score_limits(scores, self.settings)
         rules = Rules(query, positive_names(record), self.known, limits)
         if self.settings.keep:
-            rules.taken.update(KeyedText.of(each).key for each in negatives_of(record))
+            rules.taken.update(*(KeyedText.of(each).names for each in negatives_of(record)))
         left = []
         for candidate in rank_window(found.candidates, self.settings.ranks):
             rule = rules.broken_by(candidate.passage, candidate.score)

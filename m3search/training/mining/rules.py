@@ -101,7 +101,7 @@ class Rules:
     limits: Mapping[str, float]
     """by rule, the highest score allowed"""
     taken: set[bytes] = field(default_factory=set)
-    """keys of texts that are negatives already"""
+    """names of what is a negative already: with another title it would be the same text again"""
 
     def broken_by(self, passage: KeyedText, score: float = -math.inf) -> str | None:
         """The first rule that a passage breaks; one that breaks none counts as taken from now."""
@@ -112,9 +112,9 @@ class Rules:
         for rule, limit in self.limits.items():
             if score > limit:
                 return rule
-        if passage.key in self.taken:
+        if passage.names & self.taken:
             return "duplicate"
-        self.taken.add(passage.key)
+        self.taken |= passage.names
         return None
 
 
