@@ -225,10 +225,10 @@ def join(texts: Iterable[IntArray]) -> IntArray:
 
 
 def english_pieces(sides: Mapping[str, Sides], english: IntArray, size: int) -> BoolArray:
-    """(size,) whether a piece is no rarer in English tokens than in those of other languages."""
+    """(size,) whether a piece is met in English, and no rarer than in other languages."""
     tokens = join(ids for side in sides.values() for ids in side.foreign)
     here, there = np.bincount(english, minlength=size), np.bincount(tokens, minlength=size)
-    found: BoolArray = here / max(len(english), 1) >= there / max(len(tokens), 1)
+    found: BoolArray = (here > 0) & (here * max(len(tokens), 1) >= there * max(len(english), 1))
     return found
 
 
