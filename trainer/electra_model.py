@@ -62,18 +62,32 @@ def make_electra(bert: PreTrainedModel, narrow: Narrow, padding: int) -> Electra
         )
     missing, unexpected = electra.load_state_dict(weights, strict=False)
     assert not unexpected and set(missing) <= {"embeddings.position_ids"}, (missing, unexpected)
-    return electra.eval()
+    electra.train(mode=False)
+    return electra
+
+
+def check_tokenizer(folder: Path) -> None:
+    """ArtifactError unless all files of a tokenizer are there."""
+    missing = [name for name in _TOKENIZER if not (folder / name).is_file()]
+    if missing:
+        raise ArtifactError(
+            str(folder),
+            expected=f"a tokenizer ({', '.join(_TOKENIZER)})",
+            found=f"no {', '.join(missing)}",
+            remedy="Give the folder that trainer/train_tokenizer.py wrote, with all its files.",
+        )
 
 
 def write_encoder(folder: Path, electra: ElectraModel, tokenizer: Path) -> None:
-    """Writes the encoder in float32 and copies the tokenizer beside it."""
+    """Copies the tokenizer, if it is whole, and writes the encoder in float32 beside it."""
+    check_tokenizer(tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
+    for name in _TOKENIZER:
+        shutil.copyfile(tokenizer / name, folder / name)
     with quiet_transformers():
         electra.save_pretrained(folder)
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)
-    for name in _TOKENIZER:
-        shutil.copyfile(tokenizer / name, folder / name)
 
 
 def count_parameters(electra: ElectraModel) -> dict[str, float]:

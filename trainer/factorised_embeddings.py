@@ -131,7 +131,8 @@ def _centred(vectors: Tensor) -> Tensor:
 def _balanced(size: int) -> Tensor:
     """(size - 1, size) orthonormal rows whose entries add up to 0."""
     ones = torch.full((size, 1), size**-0.5, dtype=torch.float64)
-    complete = torch.linalg.qr(torch.cat([ones, torch.eye(size, dtype=torch.float64)], 1))[0]
+    columns = torch.cat([ones, torch.eye(size, dtype=torch.float64)], 1)
+    complete: Tensor = torch.linalg.qr(columns)[0]
     return complete[:, 1:].T
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 _PERCENT = """
 en 26
 ru 3.0  es 3.0  de 2.9  ar 2.8  fr 2.7  pt 2.4  it 2.3  tr 2.2  ja 2.2  zh 2.0  hi 1.9  id 1.9
-fa 2.0  vi 1.9  pl 1.9  nl 1.7  ko 1.7  uk 1.7  th 1.6  bn 1.4  ta 1.3  zh-Hant 0.8
+fa 2.0  vi 1.9  pl 1.9  nl 1.7  ko 1.7  uk 1.7  th 1.6  bn 1.4  ta 1.3  zh-Hant 1.0
 sv 0.7  cs 0.7  ro 0.7  hu 0.7  el 0.7  he 0.7  da 0.6  no 0.6  fi 0.6  bg 0.6  sr 0.5  hr 0.5
 ur 0.6  te 0.6  mr 0.5  gu 0.4  kn 0.4  ml 0.4  pa 0.4  ne 0.3  si 0.2  ms 0.5  tl 0.5  jv 0.3
 sw 0.6  am 0.5  ha 0.3  yo 0.3  ig 0.3  so 0.3  zu 0.3  xh 0.2  af 0.4  om 0.2  sn 0.2  rw 0.2

@@ -2,7 +2,7 @@
 
     python trainer/swap_vocabulary.py checkpoints/all-MiniLM-L6-v2 tokenizer/ --out swapped/ \\
         --embedding-size 192 --texts DATA/*.en.jsonl.gz --lexicons DATA \\
-        --parallel DATA/*-en.jsonl.gz
+        --parallel TRANSLATIONS/*-en.jsonl.gz
 
 The layers of the old encoder (BERT) stay as they are. Every new piece is given a vector among the
 old ones: that of the old piece of the same text, else of its English translation, else of its parts
@@ -21,22 +21,34 @@ import argparse
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from electra_model import check_bert, count_parameters, make_electra, wide_embeddings, write_encoder
-from factorised_embeddings import Occurrences, Wide, factorise, refine, relative_error
+from electra_model import (
+    check_bert,
+    check_tokenizer,
+    count_parameters,
+    make_electra,
+    wide_embeddings,
+    write_encoder,
+)
+from factorised_embeddings import Narrow, Occurrences, Wide, factorise, refine, relative_error
 from piece_vectors import OldWords, PieceVectors, place_pieces
 from tooling import check_new, count, give_report, options, read_lines, texts_of
 from training_texts import read_parallel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from word_translations import (
+    LONGEST,
     English,
+    Sides,
     Translations,
+    english_pieces,
     from_lexicons,
     from_parallel,
+    join,
     lexicon_files,
+    merge,
     tokenise,
 )
 
@@ -60,13 +72,18 @@ class Old(NamedTuple):
     tokenizer: PreTrainedTokenizerFast
     words: OldWords
 
+    @property
+    def length(self) -> int:
+        """How many positions it has."""
+        return int(self.model.config.max_position_embeddings)
+
 
 def load_old(folder: Path) -> Old:
     """The encoder of a folder."""
     model, tokenizer = load_backbone(folder), load_tokenizer(folder)
     check_bert(folder, model)
-    vectors = model.get_input_embeddings().weight.detach().numpy()
-    return Old(folder, model.eval(), tokenizer, OldWords(tokenizer, vectors))
+    words = cast(torch.nn.Embedding, model.get_input_embeddings())
+    return Old(folder, model, tokenizer, OldWords(tokenizer, words.weight.detach().numpy()))
 
 
 def read_english(files: Iterable[Path], seed: int) -> list[str]:
@@ -88,37 +105,49 @@ def read_english(files: Iterable[Path], seed: int) -> list[str]:
 
 
 def find_translations(
-    args: argparse.Namespace, old: Old, new: PreTrainedTokenizerFast, english: Sequence[Ids]
+    args: argparse.Namespace, old: Old, new: PreTrainedTokenizerFast, texts: Sequence[str]
 ) -> dict[str, Translations]:
-    """The translations of each kind that the options ask for."""
+    """The translations of each kind that the options ask for; `texts` are English.
+
+    With parallel texts, which tell what other languages write, none of a piece that is English.
+    """
     found: dict[str, Translations] = {}
     if args.lexicons is not None:
-        counts = np.bincount(np.concatenate(english), minlength=len(old.words.vectors))
-        phrases = English(old.words, counts / counts.sum())
+        english = join(plain_ids(old.tokenizer, texts))
+        counts = np.bincount(english, minlength=len(old.words.vectors))
+        phrases = English(old.words, counts / max(len(english), 1))
         found["lexicons"] = from_lexicons(lexicon_files(args.lexicons), new.get_vocab(), phrases)
     if args.parallel:
-        pairs = list(read_parallel(args.parallel))
-        foreign = plain_ids(new, [pair.text for pair in pairs])
-        sides = tokenise(pairs, foreign, plain_ids(old.tokenizer, [pair.english for pair in pairs]))
+        sides = parallel_sides(args.parallel, old, new)
         found["parallel"] = from_parallel(sides)
+        own = english_pieces(sides, join(plain_ids(new, texts)), len(new))
+        for kind, of_kind in found.items():
+            found[kind] = {n: weights for n, weights in of_kind.items() if not own[n]}
     return found
+
+
+def parallel_sides(
+    files: Sequence[Path], old: Old, new: PreTrainedTokenizerFast
+) -> dict[str, Sides]:
+    """The tokens of the parallel texts of some files, by language."""
+    pairs = list(read_parallel(files))
+    foreign = plain_ids(new, [pair.text for pair in pairs])
+    english = plain_ids(old.tokenizer, [pair.english for pair in pairs])
+    sides = tokenise(pairs, foreign, english)
+    if not sides:
+        raise DataError(
+            ", ".join(map(str, files)),
+            expected=f"texts with their English translations, of 1 to {LONGEST} tokens each",
+            found=f"none in {len(pairs)} pairs",
+            remedy="Give files of translations into English, or leave --parallel out.",
+        )
+    return sides
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Ids]:
     """The ids of texts without special tokens."""
     encoded = Tokenization(tokenizer).encode(texts, 512).ids
     return [ids[1:-1] for ids in encoded]
-
-
-def merge(found: Iterable[Translations]) -> Translations:
-    """All translations of a piece, each kind with as much weight."""
-    merged: Translations = {}
-    for translations in found:
-        for piece, weights in translations.items():
-            total, into = sum(weights.values()), merged.setdefault(piece, {})
-            for number, weight in weights.items():
-                into[number] = into.get(number, 0.0) + weight / total
-    return merged
 
 
 def occurrences(texts: Sequence[Ids], wide: Wide, seed: int) -> Occurrences:
@@ -154,7 +183,7 @@ class Errors:
         words, positions = zip(*seen.samples(everywhere=1.0), strict=True)
         self._all = torch.cat(words), torch.cat(positions)
 
-    def of(self, narrow: Any, wide: Wide) -> dict[str, float]:
+    def of(self, narrow: Narrow, wide: Wide) -> dict[str, float]:
         """Relative errors."""
         return {
             "english": round(relative_error(narrow, wide, *self._english), 4),
@@ -162,42 +191,53 @@ class Errors:
         }
 
 
-def swap(args: argparse.Namespace) -> dict[str, Any]:
-    """Makes and writes the encoder; the report."""
-    old, new = load_old(args.old), load_tokenizer(args.tokenizer)
-    check_size(args.embedding_size, old)
-    length = int(old.model.config.max_position_embeddings)
-    texts = read_english(args.texts, args.seed)
-    apart, counted = (
-        texts[: min(COMPARED, len(texts) // 2)],
-        texts[min(COMPARED, len(texts) // 2) :],
-    )
-    found = find_translations(args, old, new, plain_ids(old.tokenizer, counted))
-    pieces = [str(piece) for piece in new.convert_ids_to_tokens(list(range(len(new))))]
-    placed = place_pieces(pieces, old.words, merge(found.values()), args.seed)
-    wide = wide_embeddings(old.model, torch.from_numpy(placed.vectors))
-    seen = occurrences(Tokenization(new).encode(counted, length).ids, wide, args.seed)
+def make_narrow(
+    args: argparse.Namespace, placed: PieceVectors, wide: Wide, seen: Occurrences
+) -> tuple[Narrow, dict[str, dict[str, float]]]:
+    """Narrow embeddings in place of wide ones, and their errors before and after refining."""
     torch.manual_seed(args.seed)
     narrow = factorise(wide, args.embedding_size, seen)
     errors = Errors(seen, placed)
     before = errors.of(narrow, wide)
     refine(narrow, wide, seen, args.steps, RATE)
+    return narrow, {"factorised": before, "refined": errors.of(narrow, wide)}
+
+
+def compare(
+    old: Old, electra: PreTrainedModel, new: PreTrainedTokenizerFast, texts: Sequence[str]
+) -> dict[str, float]:
+    """Cosines of the sentence vectors of both encoders."""
+    before = sentence_vectors(old.model, old.tokenizer, texts, old.length)
+    cosines = (before * sentence_vectors(electra, new, texts, old.length)).sum(dim=1)
+    return {
+        "texts": len(texts),
+        "mean": round(float(cosines.mean()), 4),
+        "lowest": round(float(cosines.min()), 4),
+    }
+
+
+def swap(args: argparse.Namespace) -> dict[str, Any]:
+    """Makes and writes the encoder; the report."""
+    check_tokenizer(args.tokenizer)
+    old, new = load_old(args.old), load_tokenizer(args.tokenizer)
+    check_size(args.embedding_size, old)
+    texts = read_english(args.texts, args.seed)
+    held_out = min(COMPARED, len(texts) // 2)
+    apart, counted = texts[:held_out], texts[held_out:]
+    found = find_translations(args, old, new, counted)
+    pieces = [str(piece) for piece in new.convert_ids_to_tokens(list(range(len(new))))]
+    placed = place_pieces(pieces, old.words, merge(found.values()), args.seed)
+    wide = wide_embeddings(old.model, torch.from_numpy(placed.vectors))
+    ids = Tokenization(new).encode(counted, old.length).ids
+    narrow, errors = make_narrow(args, placed, wide, occurrences(ids, wide, args.seed))
     electra = make_electra(old.model, narrow, int(new.pad_token_id or 0))
     write_encoder(args.out, electra, args.tokenizer)
-    cosines = (
-        sentence_vectors(old.model, old.tokenizer, apart, length)
-        * sentence_vectors(electra, new, apart, length)
-    ).sum(dim=1)
     return {
         "pieces": placed.counts(),
         "translated": {kind: len(translations) for kind, translations in found.items()},
-        "relative_error": {"factorised": before, "refined": errors.of(narrow, wide)},
+        "relative_error": errors,
         "parameters": count_parameters(electra),
-        "english_cosine": {
-            "texts": len(apart),
-            "mean": round(float(cosines.mean()), 4),
-            "lowest": round(float(cosines.min()), 4),
-        },
+        "english_cosine": compare(old, electra, new, apart),
     }
 
 

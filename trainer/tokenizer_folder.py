@@ -42,7 +42,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> PreTrainedTokenizerFa
 
     A text that spells a special token, such as "[SEP]", is read as any other.
     """
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
         unk_token="[UNK]",

@@ -37,7 +37,7 @@ from m3search.errors import ConfigError
 from m3search.model.checkpoint import load_tokenizer
 
 ENGLISH = "en"
-RARE_CHARACTER, RARE_PART = 1.25e-7, 1.5e-7
+RARE_CHARACTER, RARE_PART = 8e-8, 1.5e-7
 """of the characters learned from: the weight below which a character, or a longer part of words,
 is no piece"""
 

@@ -11,12 +11,10 @@ pieces.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from m3search.records import IntArray
 
 LONGEST_PIECE = 16
 LONGEST_WORD = 48
@@ -33,27 +31,29 @@ UNSEEN = 0.5
 """the count of a piece that no best segmentation has"""
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.integer[Any]]
+"""of any width, since the arrays are long"""
 
 
 class Words(NamedTuple):
     """Words one after the other as numbers of characters, each with an end behind it."""
 
-    characters: IntArray
+    characters: Ints
     """(n,) the number of each character, -1 at the end of a word"""
-    places: IntArray
+    places: Ints
     """(n,) the place in its word, from 0; that of an end is the word's length"""
     weights: Floats
     """(n,) the weight of its word"""
-    ends: IntArray
+    ends: Ints
     """(words,)"""
 
 
 class Parts(NamedTuple):
     """The parts of one length that words have often enough."""
 
-    starts: IntArray
+    starts: Ints
     """(m,) where they stand, ascending"""
-    ids: IntArray
+    ids: Ints
     """(m,) which of the parts stands there"""
     counts: Floats
     """(parts,) the weight of all places of each"""
@@ -122,24 +122,24 @@ class Lattice:
 
     def __init__(self, words: Words) -> None:
         self._words = words
-        self._steps: dict[int, tuple[IntArray, IntArray, IntArray]] = {}
+        self._steps: dict[int, tuple[Ints, Ints, Ints]] = {}
 
-    def add(self, length: int, starts: IntArray, pieces: IntArray) -> None:
+    def add(self, length: int, starts: Ints, pieces: Ints) -> None:
         """Tells where the pieces of a length stand."""
         order = np.argsort(self._words.places[starts], kind="stable")  # a radix sort of bytes
         self._put(length, starts[order], pieces[order])
 
-    def _put(self, length: int, starts: IntArray, pieces: IntArray) -> None:
+    def _put(self, length: int, starts: Ints, pieces: Ints) -> None:
         bounds = np.searchsorted(self._words.places[starts], np.arange(LONGEST_WORD + 2))
         self._steps[length] = (starts, pieces, bounds)
 
-    def keep(self, numbers: IntArray) -> None:
+    def keep(self, numbers: Ints) -> None:
         """Leaves the pieces whose new number is not -1, and numbers them so."""
         for length, (starts, pieces, _) in list(self._steps.items()):
             renamed = numbers[pieces]
             self._put(length, starts[renamed >= 0], renamed[renamed >= 0])
 
-    def best(self, scores: Floats) -> tuple[Floats, IntArray, IntArray]:
+    def best(self, scores: Floats) -> tuple[Floats, Ints, Ints]:
         """For each place the score of the best way there, its last piece and that one's length."""
         size = len(self._words.places)
         best = np.where(self._words.places == 0, 0.0, -np.inf)
@@ -275,5 +275,5 @@ def _inner_lattice(texts: Sequence[str], alphabet: Sequence[str]) -> Lattice:
     return lattice
 
 
-def _add(lattice: Lattice, length: int, starts: IntArray, pieces: IntArray) -> None:
+def _add(lattice: Lattice, length: int, starts: Ints, pieces: Ints) -> None:
     lattice.add(length, starts[pieces >= 0], pieces[pieces >= 0])

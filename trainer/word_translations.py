@@ -8,7 +8,6 @@ translation of the other.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,17 +21,21 @@ from training_texts import Pair
 
 from m3search.errors import DataError
 from m3search.lines import decode_line, read_lines
-from m3search.records import IntArray
+from m3search.records import BoolArray, IntArray
 
 LEXICONS = "lexicon.*-en.tsv*"
 RARE = 1e-3
 """a in the weight a / (a + p) of an English piece of probability p (Arora et al. 2017)"""
 LONGEST = 64
 """tokens of a parallel text, on either side"""
+MOST_CELLS = 20_000_000
+"""pairs of tokens that are aligned in a language; each takes about 96 bytes meanwhile, 2 GB in all.
+Of a language with more, a random sample of the parallel texts is aligned."""
 ROUNDS = 5
 """of expectation and maximisation"""
-LEAST_COUNT, LEAST_SHARE = 2.0, 0.05
-"""of a translation: how often it is seen, and its part of what the piece says"""
+LEAST_COUNT, LEAST_SHARE, LEAST_AGREEMENT = 0.7, 0.02, 1e-3
+"""of a translation: how often it is expected, its part of what the piece says, and the product of
+both directions. Stricter ones translate fewer pieces, and found fewer translated sentences."""
 
 Translations = dict[int, dict[int, float]]
 """weights of old ids, by the ids of pieces"""
@@ -97,16 +100,31 @@ def from_lexicons(
     A phrase of n words counts 1 / n: the longer it is, the more it explains instead.
     """
     splitting = Splitting()
-    found: dict[int, Counter[int]] = {}
+    found: Translations = {}
     for path in showing(files, "files", "word lists"):
         for word, phrase in read_lexicon(path):
             words = splitting.words(word)
             if len(words) != 1 or words[0] not in pieces:
                 continue
-            translation = found.setdefault(pieces[words[0]], Counter())
             for number, weight in english.weights_of(phrase).items():
-                translation[number] += weight / len(phrase.split())
-    return {piece: dict(weights) for piece, weights in found.items() if weights}
+                add_weight(found, pieces[words[0]], number, weight / len(phrase.split()))
+    return found
+
+
+def add_weight(translations: Translations, piece: int, number: int, weight: float) -> None:
+    """Adds to the weight of an old id among the translations of a piece."""
+    weights = translations.setdefault(piece, {})
+    weights[number] = weights.get(number, 0.0) + weight
+
+
+def merge(found: Iterable[Translations]) -> Translations:
+    """All translations of a piece, each as often as it was seen."""
+    merged: Translations = {}
+    for translations in found:
+        for piece, weights in translations.items():
+            for number, weight in weights.items():
+                add_weight(merged, piece, number, weight)
+    return merged
 
 
 class Sides(NamedTuple):
@@ -129,6 +147,17 @@ class Cells(NamedTuple):
     """(kinds,) the foreign id of each pair of ids"""
     english: IntArray
     """(kinds,) its English id"""
+
+
+def limit_cells(sides: Sides, most: int) -> Sides:
+    """The texts, or so many of them, drawn at random, that their cells are not above `most`."""
+    pairs = zip(sides.foreign, sides.english, strict=True)
+    cells = np.array([len(foreign) * len(english) for foreign, english in pairs])
+    if cells.sum() <= most:
+        return sides
+    order = np.random.default_rng(0).permutation(len(cells))
+    kept = np.sort(order[np.cumsum(cells[order]) <= most])
+    return Sides([sides.foreign[n] for n in kept], [sides.english[n] for n in kept])
 
 
 def make_cells(sides: Sides) -> Cells:
@@ -178,18 +207,29 @@ def _given(counts: Floats, sources: IntArray) -> Floats:
 
 def from_parallel(sides: Mapping[str, Sides]) -> Translations:
     """The translations that the parallel texts of each language give for its pieces."""
-    found: dict[int, Counter[int]] = {}
+    found: Translations = {}
     for language in showing(sorted(sides), "languages", "alignment"):
-        cells = make_cells(sides[language])
+        cells = make_cells(limit_cells(sides[language], MOST_CELLS))
         agreed, counts = align(cells)
         shares = _given(agreed, cells.foreign)
-        sure = (counts >= LEAST_COUNT) & (shares >= LEAST_SHARE) & (agreed >= LEAST_SHARE**2)
+        sure = (counts >= LEAST_COUNT) & (shares >= LEAST_SHARE) & (agreed >= LEAST_AGREEMENT)
         for kind in np.flatnonzero(sure):
-            weight = shares[kind] * counts[kind]
-            found.setdefault(int(cells.foreign[kind]), Counter())[int(cells.english[kind])] += (
-                weight
-            )
-    return {piece: dict(weights) for piece, weights in found.items()}
+            weight = float(shares[kind] * counts[kind])
+            add_weight(found, int(cells.foreign[kind]), int(cells.english[kind]), weight)
+    return found
+
+
+def join(texts: Iterable[IntArray]) -> IntArray:
+    """The tokens of texts one after the other; none of no texts."""
+    return np.concatenate([np.empty(0, np.int64), *texts])
+
+
+def english_pieces(sides: Mapping[str, Sides], english: IntArray, size: int) -> BoolArray:
+    """(size,) whether a piece is met in English, and no rarer than in other languages."""
+    tokens = join(ids for side in sides.values() for ids in side.foreign)
+    here, there = np.bincount(english, minlength=size), np.bincount(tokens, minlength=size)
+    found: BoolArray = (here > 0) & (here * max(len(tokens), 1) >= there * max(len(english), 1))
+    return found
 
 
 def tokenise(
