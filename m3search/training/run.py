@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from m3search.training.pretraining import RetroMAETraining
 from m3search.training.recipe import Recipe
 from m3search.training.refreshing import mine_again, mined_file, with_negatives
 from m3search.training.retromae import RetroMAE
-from m3search.training.sources import Corpus, read_sources
+from m3search.training.sources import Corpus, read_data
 from m3search.training.start import (
     average_backbone,
     check_lengths,
@@ -67,7 +66,7 @@ class Run:
         self.model, self.tokenizer, self.max_length, self._heads = start_model(recipe.start)
         check_lengths(recipe, self.model)
         self.tokenization = Tokenization(self.tokenizer)
-        self.corpora = self._read()
+        self.corpora = read_data(recipe.data, texts=recipe.stage == "retromae")
         self._lengths = self._read_lengths()
         self.sampler = self._sampler()
         check_contrast(recipe, self.corpora, self.sampler)
@@ -84,12 +83,6 @@ class Run:
         self.notes += describe(recipe, self.corpora, self.sampler, self.model, self.devices)
         self._health = Health()
         self._sets = self._development_sets()
-
-    def _read(self) -> list[Corpus]:
-        data = self.recipe.data
-        folder, texts = Path(data.folder).expanduser(), self.recipe.stage == "retromae"
-        read = (read_sources(folder, s, pairs=not (texts or s.texts)) for s in data.sources)
-        return list(chain.from_iterable(read))
 
     def _read_lengths(self) -> list[IntArray]:
         """Of the files' texts: what is mined later changes no plan of which passages meet."""

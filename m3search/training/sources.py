@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from m3search.errors import ConfigError
 from m3search.training.data import DOCUMENTS, Pair, documents_beside, read_pairs, read_texts
-from m3search.training.recipe import Source
+from m3search.training.recipe import Data, Source
 
 _TRAINING = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json")
 
@@ -59,6 +59,13 @@ class Corpus(NamedTuple):
     def questions(self) -> int:
         """How many there are, over all passages."""
         return sum(len(passage.questions) for passage in self.passages)
+
+
+def read_data(data: Data, *, texts: bool = False) -> list[Corpus]:
+    """What all sources of a recipe stand for; texts: read the texts of every one alone."""
+    folder = Path(data.folder).expanduser()
+    read = (read_sources(folder, s, pairs=not (texts or s.texts)) for s in data.sources)
+    return list(chain.from_iterable(read))
 
 
 def read_sources(folder: Path, source: Source, *, pairs: bool = True) -> list[Corpus]:
