@@ -252,6 +252,7 @@ def test_usage(tmp_path: Path, run: Runner, options: tuple[str, ...], said: str)
     [
         ({"pos": ["p"]}, 'expected a text in "query", found none'),
         ({"query": "q"}, 'expected texts in "pos" or ids in "pos_id", found none'),
+        ({"query": "q", "pos": ["p"], "pos_id": "d"}, 'or ids in "pos_id", found both'),
         ({"query": "q", "pos_id": "d9"}, "a document in a.docs.jsonl has, found 'd9'"),
         ({"query": "q", "pos_id": 3}, "a document in a.docs.jsonl has, found '3'"),
         ({"query": "q", "pos_id": [{}]}, "an id or a list of ids in pos_id, found an array"),

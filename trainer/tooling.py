@@ -93,8 +93,10 @@ def positives_of(path: Path, line: Line, documents: Mapping[str, Document]) -> l
         raise wrong_line(path, line, 'a text in "title"', json_type(title))
     texts = [text for _, text in texts_of(path, line, ("pos",))]
     found = [Document("", text, title) for text in texts]
+    names = ids_of(path, line, "pos_id")
+    if found and names:
+        raise wrong_line(path, line, 'texts in "pos" or ids in "pos_id"', "both")
     if not found:
-        names = ids_of(path, line, "pos_id")
         lost = next((name for name in names if name not in documents), None)
         if lost is not None:
             where = f"{path.name.split('.jsonl')[0]}{DOCUMENTS}"
