@@ -15,8 +15,6 @@ import torch
 from torch import nn
 
 from m3search.encoder import Encoder
-from m3search.evaluation import EvaluationSet
-from m3search.evaluation.collection import load_collection
 from m3search.model.checkpoint import CheckpointInfo, save_checkpoint
 from m3search.model.resolve import resolve
 from m3search.model.tokenization import Tokenization
@@ -31,7 +29,7 @@ from m3search.training.fitting import fit_heads
 from m3search.training.lengths import passage_lengths
 from m3search.training.masking import Vocabulary
 from m3search.training.moment import as_encoder
-from m3search.training.opening import check_contrast, describe
+from m3search.training.opening import check_contrast, check_refresh, describe
 from m3search.training.optimiser import learning_rate_factor, make_optimiser
 from m3search.training.prediction import take_pretrained
 from m3search.training.pretraining import RetroMAETraining
@@ -65,6 +63,7 @@ class Run:
         """what is to be said before the first step, a line each"""
         torch.manual_seed(recipe.optimiser.seed)
         self.model, self.tokenizer, self.max_length, self._heads = start_model(recipe.start)
+        check_refresh(recipe, self._heads)
         check_lengths(recipe, self.model)
         self.tokenization = Tokenization(self.tokenizer)
         self.corpora = self._read()
@@ -83,7 +82,7 @@ class Run:
         self.optimiser = make_optimiser(self.trained, recipe)
         self.notes += describe(recipe, self.corpora, self.sampler, self.model, self.devices)
         self._health = Health()
-        self._sets = self._development_sets()
+        self._sets = development_sets(recipe)
 
     def _read(self) -> list[Corpus]:
         data = self.recipe.data
@@ -113,16 +112,6 @@ class Run:
             self.recipe, model, self.tokenization, vocabulary, self.devices
         )
         return model
-
-    def _development_sets(self) -> tuple[EvaluationSet, ...]:
-        settings = self.recipe.development
-        if settings is None:
-            return ()
-        folder = Path(self.recipe.data.folder).expanduser()
-        sets = development_sets(settings, folder, self.recipe.heads or ("dense",))
-        for each in sets:
-            load_collection(each)  # a bad one is told before the first step, not after hours
-        return sets
 
     def resume(self) -> None:
         """Stand where the saved state stood; what was logged after it will be logged again."""
