@@ -62,7 +62,8 @@ class Run:
         self.notes: list[str] = []
         """what is to be said before the first step, a line each"""
         torch.manual_seed(recipe.optimiser.seed)
-        self.model, self.tokenizer, self.max_length, self._heads = start_model(recipe.start)
+        started = start_model(recipe.start)
+        self.model, self.tokenizer, self.max_length, self._heads, self._start = started
         check_refresh(recipe, self._heads)
         check_lengths(recipe, self.model)
         self.tokenization = Tokenization(self.tokenizer)
@@ -116,7 +117,7 @@ class Run:
     def resume(self) -> None:
         """Stand where the saved state stood; what was logged after it will be logged again."""
         parts, count = (self.trained, self.optimiser), self.devices.count
-        self.step = load_state(self.folder, *parts, self.recipe, self.corpora, count)
+        self.step = load_state(self.folder, *parts, self.recipe, self.corpora, count, self._start)
         if self.devices.is_first:
             cut_log(self.folder, self.step)
         if self.recipe.refresh and (last := self._last_refresh()) and last < self.step:
@@ -210,7 +211,7 @@ class Run:
     def save_state(self) -> None:
         """Replace the training state of the folder by this one."""
         parts, count = (self.trained, self.optimiser), self.devices.count
-        save_state(self.folder, self.step, *parts, self.recipe, self.corpora, count)
+        save_state(self.folder, self.step, *parts, self.recipe, self.corpora, count, self._start)
 
     def train_step(self, prepared: Prepared | None = None) -> Metrics:
         """One optimiser step on the batch of this step number.
