@@ -244,7 +244,7 @@ def parse_object(file: str, number: int, line: bytes) -> dict[str, Any]:
         remedy = "Put one whole JSON object on each line."
         if text.lstrip().startswith("["):
             remedy = "A JSON array becomes lines with: jq -c '.[]' FILE."
-        found = f"what JSON does not allow ({error})"
+        found = f"what JSON does not allow ({_told(error, text)})"
         raise DataError(file, number, expected="JSON", found=found, remedy=remedy) from error
     if not isinstance(value, dict):
         raise DataError(
@@ -255,6 +255,14 @@ def parse_object(file: str, number: int, line: bytes) -> dict[str, Any]:
             remedy='Put one object on each line, as in {"_id": "1", "text": "..."}.',
         )
     return value
+
+
+def _told(error: Exception, text: str) -> str:
+    """The error by its place in the line: the line of the file is told already."""
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    place = min(error.pos, len(text.rstrip("\r\n"))) + 1
+    return f"{error.msg} at character {place} of the line"
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -290,3 +290,8 @@ def test_the_model_of_an_index_may_have_moved(mine: Callable[..., Result]) -> No
     assert LoadedEncoder.loads == ["word-hash"]
     result = mine("a.jsonl", "--out", "out.jsonl", "--index", "index", "--model", "other")
     assert result.code == 1 and "the model that made the index" in result.err
+
+
+def test_help_says_what_an_option_is_not_for(mine: Callable[..., Result]) -> None:
+    said = " ".join(mine("--help").out.split())
+    assert "Not for --mode bm25, which reads all words, nor with --index." in said

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from m3search.corpus import read_corpus, read_queries
 from m3search.errors import DataError
-from m3search.lines import find_file, read_lines
+from m3search.lines import find_file, parse_object, read_lines
 from m3search.records import Document
 
 
@@ -153,3 +153,19 @@ def test_a_file_without_permission_is_an_error_of_the_data(
     path = write(tmp_path / "c", GOOD)
     monkeypatch.setattr(Path, "open", refuse)
     assert error_of(path).found == "Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b'{"query": "q" "pos": []}\n', "Expecting ',' delimiter at character 15 of the line"),
+        (b'{"query": "q", "pos": ["a"]\r\n', "Expecting ',' delimiter at character 28 of the line"),
+        (b'{"a": 1} {}', "Extra data at character 10 of the line"),
+        (b'{"a": NaN}\n', "NaN is not a number"),
+    ],
+)
+def test_an_error_in_a_line_has_one_line_number(line: bytes, found: str) -> None:
+    with pytest.raises(DataError) as caught:
+        parse_object("x.jsonl", 4, line)
+    assert caught.value.found == f"what JSON does not allow ({found})"
+    assert str(caught.value).count("line 4") == 1

@@ -119,7 +119,7 @@ def test_ids_become_the_texts_of_the_documents_beside_the_file(tmp_path: Path) -
         {"pos_id": ["a", 7], "query": "q", "x": 1},
         {"pos_id": 7, "query": "r"},
         {"pos_id": "a", "query": "s", "title": "own"},
-        {"pos": ["given"], "pos_id": "other", "query": "t"},
+        {"pos": ["given"], "query": "t"},
     ]
     path.write_text("\n".join(map(json.dumps, lines)))
     first, second, third, fourth = read_training_records(path)
@@ -128,6 +128,17 @@ def test_ids_become_the_texts_of_the_documents_beside_the_file(tmp_path: Path) -
     assert third == lines[2] | {"pos": ["one"]}
     assert fourth == lines[3]
     assert id_key("7") in positive_names(lines[1]) and id_key("7") in positive_names(first)
+
+
+def test_what_was_mined_by_ids_can_be_trained_on_and_mined_again(tmp_path: Path) -> None:
+    path, out = tmp_path / "pairs.jsonl", tmp_path / "out" / "pairs.jsonl"
+    out.parent.mkdir()
+    for folder in (tmp_path, out.parent):  # of which the second names the texts no longer
+        (folder / "pairs.docs.jsonl").write_text('{"_id": "a", "text": "one"}\n')
+    path.write_text('{"query": "q", "pos_id": "a"}\n')
+    write_records(out, mine(read_training_records(path), ListedSource({"x": 0.1}), ALL))
+    line = {"query": "q", "pos": ["one"], "neg": ["x"]}
+    assert list(read_training_records(out)) == [line]
 
 
 def test_a_prompt_is_searched_with_and_is_no_part_of_the_query(tmp_path: Path) -> None:

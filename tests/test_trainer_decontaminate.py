@@ -172,6 +172,32 @@ def test_pairs_go_with_the_document_that_they_name(tmp_path: Path, clean: Runner
     assert found["by"] == {"document": {"a": 3}} and len(found["examples"]) == 1
 
 
+def test_a_file_of_which_no_line_stays_is_not_written(tmp_path: Path, clean: Runner) -> None:
+    """So that the next tool, and a training, which refuse an empty file, can go on."""
+    sets, out = make_sets(tmp_path / "sets"), tmp_path / "out"
+    held = {"query": "What is it?", "pos": ["p"]}
+    paths = [
+        write(tmp_path / "t" / "a.jsonl", [held]),
+        write(tmp_path / "t" / "b.jsonl.gz", [held, held]),
+        write(tmp_path / "t" / "c.jsonl", [held, {"query": "q", "pos": ["p"]}]),
+    ]
+    write(out / "a.jsonl", [{"of": "an earlier run"}])
+    report = clean(*paths, "--evaluation", sets, "--out", out)
+    lost = [str(out / name) for name in ("a.jsonl", "b.jsonl.gz")]
+    assert report["without_lines"] == lost and report["removed"] == 4
+    assert [path.name for path in out.iterdir()] == ["c.jsonl"]
+    filtered = Runner(script("filter_pairs"), clean._capsys)
+    filtered(*out.iterdir(), "--out", tmp_path / "next", "--near-duplicates", 0.9)
+
+
+def test_what_is_not_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "a.jsonl", [{"query": "What is it?", "pos": ["p"]}])
+    sets, out = make_sets(tmp_path / "sets"), tmp_path / "out"
+    decontaminate.main([str(path), "--evaluation", str(sets), "--out", str(out)])
+    said = capsys.readouterr().err
+    assert f"{out / 'a.jsonl'}: no line is left for it, so no file is written\n" in said
+
+
 def test_errors_leave_no_file(tmp_path: Path, clean: Runner) -> None:
     sets = make_sets(tmp_path / "sets")
     path = write(

@@ -219,6 +219,18 @@ def test_the_sample_is_fair_and_fixed(tmp_path: Path) -> None:
     assert min(counts) > 85 and max(counts) < 155
 
 
+def test_a_file_of_which_no_line_stays_is_not_written_nor_its_documents(
+    tmp_path: Path, run: Runner
+) -> None:
+    first = write(tmp_path / "a.jsonl", [{"query": "a question?", "pos": ["The same answer."]}])
+    same = write(tmp_path / "b.jsonl", [{"query": "A question?", "pos_id": "d"}])
+    write(tmp_path / "b.docs.jsonl", [{"_id": "d", "title": "", "text": "The same answer."}])
+    out = tmp_path / "o"
+    report = run(first, same, "--out", out, "--near-duplicates", 0.8)
+    assert report["without_lines"] == [str(out / "b.jsonl")]
+    assert [path.name for path in out.iterdir()] == ["a.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -240,6 +252,7 @@ def test_usage(tmp_path: Path, run: Runner, options: tuple[str, ...], said: str)
     [
         ({"pos": ["p"]}, 'expected a text in "query", found none'),
         ({"query": "q"}, 'expected texts in "pos" or ids in "pos_id", found none'),
+        ({"query": "q", "pos": ["p"], "pos_id": "d"}, 'or ids in "pos_id", found both'),
         ({"query": "q", "pos_id": "d9"}, "a document in a.docs.jsonl has, found 'd9'"),
         ({"query": "q", "pos_id": 3}, "a document in a.docs.jsonl has, found '3'"),
         ({"query": "q", "pos_id": [{}]}, "an id or a list of ids in pos_id, found an array"),

@@ -285,6 +285,8 @@ def test_a_silent_endpoint_ends_the_run(tmp_path: Path, server: FakeEndpoint, as
     few = make_corpus(tmp_path, 3)
     said = ask.fail(few, *options(server, tmp_path / "none", "--tries", 1))
     assert "found none to 3 questions in a row, last status_500" in said
+    assert f"{tmp_path / 'none'}: no line is left for it" in said
+    assert not (tmp_path / "none").exists()
     server.answer = lambda prompt: 401
     assert "status 401 Unauthorized: {" in ask.fail(corpus, *options(server, out))
     assert len(read(out)) == 1

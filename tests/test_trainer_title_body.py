@@ -115,7 +115,8 @@ def test_files_of_all_kinds(tmp_path: Path, make: Runner) -> None:
         {"query": "Four", "pos": [body.format(4)], "lang": "en"},
     ]
     by = {"heading": 1, "sentence": 2, "short body": 1, "title": 2}
-    assert report == {"files": 4, "documents": 6, "pairs": 5, "bodies_cut": 0, "by": by}
+    assert report == {"files": 4, "documents": 6, "pairs": 5, "bodies_cut": 0, "by": by,
+                      "without_lines": []}  # fmt: skip
     assert '"pairs": 5' in (tmp_path / "report.json").read_text()
     first = out.read_bytes()
     assert first[4:8] == bytes(4)  # no time in it
@@ -137,3 +138,11 @@ def test_errors_leave_what_was_there(tmp_path: Path, make: Runner) -> None:
     (tmp_path / "dir.jsonl").mkdir()
     good = write(tmp_path / "good.jsonl", [{"text": "x" * 60, "title": "fine"}])
     assert "dir.jsonl" in make.fail(good, "--out", tmp_path / "dir.jsonl")
+
+
+def test_without_a_pair_there_is_no_file(tmp_path: Path, make: Runner) -> None:
+    short = write(tmp_path / "short.jsonl", [{"text": "short"}])
+    out = write(tmp_path / "out.jsonl", [{"old": 1}])
+    report = make(short, "--out", out)
+    assert report["pairs"] == 0 and report["without_lines"] == [str(out)]
+    assert not out.exists()

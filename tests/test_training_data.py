@@ -39,6 +39,7 @@ def read_line(folder: Path, **line: Any) -> Pair:
         (b'{"query": "q"}', "no pos"),
         (b'{"query": "q", "pos": []}', "an empty pos"),
         (b'{"query": "q", "pos_id": []}', "an empty pos"),
+        (b'{"query": "q", "pos": ["a"], "pos_id": "d"}', "pos and pos_id, which stands in place"),
         (b'{"query": "q", "pos": "a"}', "pos that is not a list"),
         (b'{"query": "q", "pos": ["a"], "neg": [1]}', "neg that is not a list"),
         (b'{"query": "q", "pos": ["a"], "title": 3}', "a title that is a number"),
@@ -147,7 +148,7 @@ def test_a_pair_may_name_its_documents(tmp_path: Path, name: str, suffix: str) -
         {"query": "q1", "pos_id": "d1", "neg": ["x"]},
         {"query": "q2", "pos_id": ["d2", "d1"]},
         {"query": "q3", "pos_id": "d1", "title": "Own"},
-        {"query": "q4", "pos": ["text"], "pos_id": "unknown"},
+        {"query": "q4", "pos": ["text"], "pos_id": None},
         {"query": "q5", "pos_id": [3, "3"]},
     ]
     content = "\n".join(map(json.dumps, lines)).encode()
@@ -218,6 +219,7 @@ def test_texts_are_those_of_texts_and_of_pairs(tmp_path: Path) -> None:
         ({"query": 3, "pos": ["a"]}, "a number as query"),
         ({"query": 3, "pos_id": "d1"}, "a number as query"),
         ({"query": "", "pos_id": "d1"}, "an empty query"),
+        ({"query": "q", "pos": ["a"], "pos_id": "d1"}, "pos and pos_id"),
     ],
 )
 def test_a_bad_line_of_texts_is_named(tmp_path: Path, line: dict[str, Any], found: str) -> None:

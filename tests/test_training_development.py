@@ -11,7 +11,7 @@ from torch import nn
 from training_runs import measured, read_log, starting, write_development
 
 from m3search.encoder import Encoder
-from m3search.errors import M3Error
+from m3search.errors import ConfigError, M3Error
 from m3search.evaluation import EvaluationSet, evaluate_sets
 from m3search.model.checkpoint import load_checkpoint
 from m3search.training.loop import train
@@ -103,3 +103,14 @@ def test_a_set_that_is_not_sound_is_told_before_the_first_step(
     with pytest.raises(M3Error, match=r"test\.tsv"):
         train(recipe, tmp_path / "out")
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["nope", "pairs.jsonl"])
+def test_a_set_that_is_not_there_is_told_by_its_settings(
+    recipe: Recipe, tmp_path: Path, name: str
+) -> None:
+    lost = replace(recipe, development=Development(("dev", name)))
+    with pytest.raises(ConfigError, match=rf"^development\.sets: .*found .* at .*{name}") as caught:
+        train(lost, tmp_path / "out")
+    assert f"data.folder = '{tmp_path / 'data'}'" in caught.value.expected
+    assert "data.folder" in caught.value.remedy and "--data" not in str(caught.value)

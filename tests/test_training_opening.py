@@ -78,3 +78,18 @@ def test_steps_of_one_passage_are_told(recipe: Recipe, tmp_path: Path) -> None:
     fewer = replace(recipe, batches=replace(recipe.batches, passages=2, neighbours=1))
     last = Run(fewer, tmp_path).notes[-1]
     assert last == "1 of 3 steps hold one passage: nothing to learn there"
+
+
+def test_files_that_several_sources_read_are_told(recipe: Recipe, tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        lines = [{"query": f"q{name}{n}", "pos": [f"{name} {n}"], "neg": ["x"]} for n in range(4)]
+        write_lines(tmp_path / "data" / f"{name}.jsonl", lines)
+    told = {
+        ("pairs.jsonl", "a.jsonl"): None,
+        ("[a-d].jsonl", "a.jsonl"): "several read a.jsonl, whose",
+        ("*.jsonl", "[a-d].jsonl"): "several read a.jsonl, b.jsonl, c.jsonl and 1 more, whose",
+    }
+    for files, said in told.items():
+        data = replace(recipe.data, sources=tuple(map(Source, files)))
+        note = Run(replace(recipe, data=data), tmp_path).notes[2]
+        assert note.startswith(f"data.sources: {said}" if said else "finetune: ")

@@ -6,18 +6,19 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from training_runs import write_lines
 
-from m3search.errors import ArtifactError
+from m3search.errors import ArtifactError, ConfigError
 from m3search.model.checkpoint import load_checkpoint
 from m3search.training.drawing import Batch
 from m3search.training.finetuning import Finetuning, Texts
 from m3search.training.loop import train
 from m3search.training.mining.rules import MiningSettings
-from m3search.training.recipe import Recipe, Refresh
+from m3search.training.recipe import Objective, Recipe, Refresh, Start
 from m3search.training.refreshing import mine_again, mined_file, with_negatives
 from m3search.training.run import Prepared, Run
 
@@ -162,3 +163,33 @@ def test_negatives_of_another_training_are_refused(recipe: Recipe, tmp_path: Pat
     place.write_text('{"query": "what lighthouse history", "neg": []}\n')
     with pytest.raises(ArtifactError, match="the end of the file"):
         with_negatives(run.corpora, place)
+
+
+@pytest.mark.parametrize(
+    ("modes", "trained", "found"),
+    [
+        (("sparse",), ("dense",), "sparse"),
+        (("dense", "multi"), ("dense", "sparse"), "multi"),
+        (("dense",), ("sparse",), None),
+        (("dense", "sparse"), ("sparse",), None),
+    ],
+)
+def test_negatives_are_not_mined_by_a_head_that_is_random(
+    recipe: Recipe, tmp_path: Path, modes: Any, trained: Any, found: str | None
+) -> None:
+    objective = Objective(modes=trained, self_distill=False)
+    asked = replace(recipe, objective=objective, refresh=replace(recipe.refresh, modes=modes))
+    if found is None:
+        Run(asked, tmp_path)
+        return
+    with pytest.raises(ConfigError, match=rf"^refresh\.modes: .*found {found}, whose head"):
+        Run(asked, tmp_path)
+
+
+def test_negatives_may_be_mined_by_a_head_that_the_start_has(
+    recipe: Recipe, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    start = Start(str(tiny_checkpoint))
+    refresh = replace(recipe.refresh, modes=("sparse", "multi"))
+    alone = Objective(modes=("dense",), self_distill=False)
+    Run(replace(recipe, start=start, objective=alone, refresh=refresh), tmp_path)

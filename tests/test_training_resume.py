@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import write_bert
-from training_runs import changed, read_log
+from training_runs import changed, read_log, starting
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.training.finetuning import Metrics
@@ -240,3 +240,30 @@ def test_another_start_checkpoint_of_the_same_name_is_named(
     write_bert(place, ["a smaller vocabulary"])
     with pytest.raises(ArtifactError, match=r"start\.checkpoint"):
         train(two, tmp_path / "out", resume=True)
+
+
+def test_a_start_checkpoint_may_have_moved(
+    recipe: Recipe, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = shutil.copytree(backbone, tmp_path / "start")
+    four = lengthened(recipe, 4)
+    averaged = replace(four.output, start_weight=0.5)  # reads the start again at the end
+    four = replace(starting(four, checkpoint=str(place)), output=averaged)
+    train(four, tmp_path / "straight")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        step_of = Run.train_step
+
+        def stop(run: Run, prepared: Prepared) -> Metrics:
+            if run.step == 3:
+                raise KeyboardInterrupt
+            return step_of(run, prepared)
+
+        patch.setattr(Run, "train_step", stop)
+        train(four, tmp_path / "stopped")
+    moved = place.rename(tmp_path / "renamed")
+    train(starting(four, checkpoint=str(moved)), tmp_path / "stopped", resume=True)
+    assert_same_end(tmp_path / "straight", tmp_path / "stopped")
+    config = moved / "config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(ArtifactError, match=r"the start checkpoint that this training started"):
+        train(starting(four, checkpoint=str(moved)), tmp_path / "stopped", resume=True)

@@ -155,8 +155,9 @@ def test_a_state_is_plain_tensors_and_no_random_numbers(tmp_path: Path) -> None:
     """Every step makes its own from seed and number."""
     save(tmp_path, 1)
     state = torch.load(tmp_path / "training_state.pt", weights_only=True)
-    parts = {"format_version", "step", "model", "optimiser", "recipe", "data", "processes"}
-    assert state.keys() == parts
+    assert state.keys() == {
+        "format_version", "step", "model", "optimiser", "recipe", "data", "processes", "start"
+    }  # fmt: skip
 
 
 def test_where_the_data_lie_and_what_is_written_may_change(tmp_path: Path) -> None:
@@ -166,6 +167,33 @@ def test_where_the_data_lie_and_what_is_written_may_change(tmp_path: Path) -> No
     assert load_state(tmp_path, model, optimiser, moved, []) == 1
     often = replace(recipe, output=Output(log_every=1, save_every=3, start_weight=0.5))
     assert load_state(tmp_path, model, optimiser, often, []) == 1
+
+
+def test_the_start_may_lie_elsewhere_and_not_be_another(tmp_path: Path) -> None:
+    model, optimiser, recipe = make_parts()
+    moved = replace(recipe, start=Start("y"))
+    save_state(tmp_path, 1, model, optimiser, recipe, [], start="a" * 64)
+    for same in (recipe, moved):
+        assert load_state(tmp_path, model, optimiser, same, [], start="a" * 64) == 1
+    told = r"started with, x \(SHA-256 a{16}\).*found b{16} in y\. .*set start\.checkpoint to where"
+    with pytest.raises(ArtifactError, match=told):
+        load_state(tmp_path, model, optimiser, moved, [], start="b" * 64)
+    other = replace(moved, start=Start("y", dropout=0.5))
+    with pytest.raises(ConfigError, match=r"start\.dropout = 0\.5"):
+        load_state(tmp_path, model, optimiser, other, [], start="a" * 64)
+
+
+def test_a_state_that_does_not_say_what_its_start_was_keeps_to_its_name(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    path = tmp_path / "training_state.pt"
+    state = torch.load(path, weights_only=True)
+    del state["start"]
+    torch.save(state, path)
+    model, optimiser, recipe = make_parts()
+    assert load_state(tmp_path, model, optimiser, recipe, [], start="a" * 64) == 1
+    moved = replace(recipe, start=Start("y"))
+    with pytest.raises(ConfigError, match=r"Set start\.checkpoint back"):
+        load_state(tmp_path, model, optimiser, moved, [], start="a" * 64)
 
 
 def test_another_setting_is_named_with_both_values(tmp_path: Path) -> None:

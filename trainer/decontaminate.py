@@ -11,8 +11,8 @@ A line goes where one of its texts
 The texts of a line are its query, pos, neg, title, neg_titles and text. A title alone never equals
 anything: many good texts share one. An evaluation set is a folder with corpus.jsonl or
 queries.jsonl, or both, in the layout of BEIR. Files keep their names; lines that stay are not
-changed. The report counts the lines by rule and set, and names some by a hash of the text, not by
-the text.
+changed; a file of which none stays is not written. The report counts the lines by rule and set, and
+names some by a hash of the text, not by the text.
 
     python trainer/decontaminate.py train/*.jsonl.gz --evaluation eval/sets --out clean/
 """
@@ -33,12 +33,13 @@ from tooling import (
     count,
     give_report,
     ids_of,
-    open_output,
+    open_lines,
     options,
     plan_outputs,
     read_lines,
     showing,
     texts_of,
+    without_lines,
 )
 
 from m3search.cli.ending import run_script
@@ -178,7 +179,7 @@ class Cleaner:
         removed: Counter[tuple[str, str]] = Counter()
         beside = documents_beside(path)
         gone = self._removed.get(beside.resolve(), {}) if beside else {}
-        with open_output(target) as file:
+        with open_lines(target) as file:
             for block in _blocks(path):
                 judged = self._judge(path, block)
                 for row, line in enumerate(block):
@@ -283,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "lines": sum(each["lines"] for each in files.values()),
         "removed": sum(each["removed"] for each in files.values()),
         "seconds": round(time.perf_counter() - started, 1),
+        "without_lines": without_lines(outputs.values()),
         "files": files,
     }
     give_report(report, args.report)

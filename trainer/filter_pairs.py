@@ -9,7 +9,7 @@ percent of its file, or where --top texts or more of a random --sample of all po
 These drop what the model does not understand yet, too: with a weak model choose a low bar.
 
 Files keep their names, lines that stay are not changed, and the documents that pairs name by
-pos_id are copied beside them.
+pos_id are copied beside them. A file of which no line stays is not written.
 
     python trainer/filter_pairs.py train/*.jsonl.gz --out clean/ --model m3-mini --drop-lowest 5
 """
@@ -32,6 +32,7 @@ from tooling import (
     Line,
     count,
     give_report,
+    open_lines,
     open_output,
     options,
     plan_outputs,
@@ -41,6 +42,7 @@ from tooling import (
     read_lines,
     share,
     showing,
+    without_lines,
 )
 
 from m3search.cli.ending import run_script
@@ -139,7 +141,7 @@ def filter_file(
     rules = iter(bar.rule_of(relevance) if relevance else ())
     dropped: Counter[str] = Counter()
     lines = 0
-    with open_output(target) as file:
+    with open_lines(target) as file:
         for line, out in zip(read_lines(path), repeated, strict=True):
             lines += 1
             rule = "near duplicate" if out else next(rules, "")
@@ -148,7 +150,7 @@ def filter_file(
             else:
                 file.write(line.raw)
     beside = documents_beside(path)
-    if beside is not None:
+    if beside is not None and target.exists():
         copy_lines(beside, next(iter(plan_outputs([beside], target.parent).values())))
     report: dict[str, Any] = {"lines": lines, "dropped": dict(dropped)}
     return report | ({"scores": _quantiles(relevance.scores)} if relevance else {})
@@ -230,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "lines": sum(each["lines"] for each in reports.values()),
         "dropped": dict(dropped),
         "seconds": round(time.perf_counter() - started, 1),
+        "without_lines": without_lines(outputs.values()),
         "files": reports,
     }
     give_report(report, args.report)

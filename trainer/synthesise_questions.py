@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from chat_endpoint import Endpoint, NoAnswerError, Settings
 from paragraphs import Drawing
 from question_checks import clean_answer, problem_of
-from tooling import count, give_report, options, read_lines, showing, wrong_line
+from tooling import count, drop_empty, give_report, options, read_lines, showing, wrong_line
 
 from m3search.cli.ending import run_script
 from m3search.corpus import read_corpus
@@ -259,7 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     output.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
                     output.flush()
     finally:
-        give_report(_report(writer, counts, skipped, args.price, started), args.report)
+        report = _report(writer, counts, skipped, args.price, started)
+        give_report(report | {"without_lines": drop_empty(args.out)}, args.report)
 
 
 def _report(

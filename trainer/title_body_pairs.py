@@ -28,10 +28,11 @@ from ngrams import normalise
 from tooling import (
     count,
     give_report,
-    open_output,
+    open_lines,
     options,
     read_lines,
     showing,
+    without_lines,
     write_object,
     wrong_line,
 )
@@ -274,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     maker = Maker(bounds, args.query)
     files = find_files(args.files)
     written = 0
-    with open_output(args.out) as output:
+    with open_lines(args.out) as output:
         for path in showing(files, "files"):
             for raw in read_texts(path, args.lang):
                 line = maker.make(raw)
@@ -288,6 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "pairs": written,
             "bodies_cut": maker.cut,
             "by": dict(sorted(maker.counts.items())),
+            "without_lines": without_lines([args.out]),
         },
         args.report,
     )

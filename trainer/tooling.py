@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,8 +93,10 @@ def positives_of(path: Path, line: Line, documents: Mapping[str, Document]) -> l
         raise wrong_line(path, line, 'a text in "title"', json_type(title))
     texts = [text for _, text in texts_of(path, line, ("pos",))]
     found = [Document("", text, title) for text in texts]
+    names = ids_of(path, line, "pos_id")
+    if found and names:
+        raise wrong_line(path, line, 'texts in "pos" or ids in "pos_id"', "both")
     if not found:
-        names = ids_of(path, line, "pos_id")
         lost = next((name for name in names if name not in documents), None)
         if lost is not None:
             where = f"{path.name.split('.jsonl')[0]}{DOCUMENTS}"
@@ -139,6 +142,41 @@ def plan_outputs(files: Iterable[Path], folder: Path) -> dict[Path, Path]:
             )
         planned[path], taken[target] = target, path
     return planned
+
+
+class _NothingWritten(Exception):  # noqa: N818 - no error: it takes the file back
+    """Ends the writing of a file that no line came to."""
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[io.BufferedIOBase]:
+    """As `open_output`, for lines of which none may be left: then there is no file, as no tool and
+    no training reads an empty one. stderr says so; `without_lines` tells the report."""
+    try:
+        with open_output(path) as file:
+            yield file
+            if file.tell() == 0:
+                raise _NothingWritten
+    except _NothingWritten:
+        _remove(path)
+
+
+def drop_empty(path: Path) -> list[str]:
+    """Takes a file without a line away and says so; its name, for the report, or nothing."""
+    if path.is_file() and not path.stat().st_size:
+        _remove(path)
+    return without_lines([path])
+
+
+def _remove(path: Path) -> None:
+    with naming(path):
+        path.resolve().unlink(missing_ok=True)  # a link stays a link
+    tqdm.write(f"{path}: no line is left for it, so no file is written", file=sys.stderr)
+
+
+def without_lines(planned: Iterable[Path]) -> list[str]:
+    """Those of the files that were not written, as no line was left for them."""
+    return [str(path) for path in planned if not path.exists()]
 
 
 @contextmanager

@@ -166,7 +166,7 @@ class Passes:
         start = Start(checkpoint, max_length=length)
         data = Data((Source("*"),), query_max_length=length, passage_max_length=length)
         recipe = Recipe("finetune", start, data, Optimiser(steps=1))
-        self._model, tokenizer, _, _ = start_model(start)
+        self._model, tokenizer, *_ = start_model(start)
         prepare(self._model, recipe)
         self._device = Devices().device
         self._model.to(self._device)
@@ -241,7 +241,7 @@ def measure_speed(
 def main() -> None:
     """Measures as the command line asks, and prints."""
     asked = _parse()
-    _, tokenizer, _, _ = start_model(Start(asked.tokenizer))
+    _, tokenizer, *_ = start_model(Start(asked.tokenizer))
     corpora = read_pairs(asked.data, asked.per_file)
     count = sum(len(corpus.passages) for corpus in corpora)
     print(f"{count} passages of {len(corpora)} files", file=sys.stderr, flush=True)

@@ -102,7 +102,7 @@ def measure_here(checkpoint: str, trial: Mapping[str, Any]) -> dict[str, float]:
             activation_checkpointing=method != "whole",
         ),
     )
-    model, tokenizer, _, _ = start_model(recipe.start)
+    model, tokenizer, *_ = start_model(recipe.start)
     weights = make_resident(model)
     queries, passages = (
         random_ids([size] * trial["batch"], tokenizer, model.vocabulary, seed)

@@ -147,7 +147,7 @@ def build(
     """The step of each side, from the same weights and on the same texts."""
     longest = max(setting.query_length, setting.passage_length)
     start = Start(checkpoint, max_length=longest, dropout=0.0)
-    model, tokenizer, _, _ = start_model(start)
+    model, tokenizer, *_ = start_model(start)
     if setting.vocabulary:
         model = random_model(setting, tokenizer, longest)
     recipe = Recipe(

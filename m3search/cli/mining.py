@@ -14,7 +14,6 @@ import typer
 from m3search.cli.candidates import Pool, check_pool, open_source, parse_mode
 from m3search.cli.options import (
     JsonOption,
-    MaxLengthOption,
     ModelOption,
     WeightsOption,
     parse_weights,
@@ -71,7 +70,14 @@ def mine_negatives(
         ),
     ] = None,
     weights: WeightsOption = None,
-    max_length: MaxLengthOption = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Tokens per text of an index that is made for mining; by default all that the "
+            "model reads. Not for --mode bm25, which reads all words, nor with --index.",
+        ),
+    ] = None,
     ranks: Annotated[
         str,
         typer.Option(metavar="A-B", help="Skip the best A candidates, take those up to rank B."),

@@ -1,8 +1,8 @@
 """Training files in: FlagEmbedding's JSONL, pairs that name a document, and plain texts.
 
 A line of pairs has `query` and `pos`, and may have `neg`, `pos_scores`, `neg_scores` (a teacher's),
-`title`, `neg_titles` (one for each of `neg`), `prompt` and `type`. In place of `pos` it may have
-`pos_id` (one id or a list of them): the document of that id in the file beside it,
+`title`, `neg_titles` (one for each of `neg`), `prompt` and `type`. In place of `pos`, never beside
+it, it may have `pos_id` (one id or a list of them): the document of that id in the file beside it,
 `NAME.docs.jsonl` for `NAME.jsonl`. A line of texts has `text`, and may have `title`.
 """
 
@@ -68,11 +68,12 @@ def _read_documents(path: Path) -> Documents:
 def _parse_pair(path: Path, documents: Documents, number: int, line: bytes) -> Pair:
     record = parse_object(str(path), number, line)
     title = record.get("title") or ""
+    problem = _problem_of_both(record)
     if "pos" not in record and "pos_id" in record:
         found = [_referred(path, documents, number, name) for name in _ids_of(record)]
         record = record | {"pos": [document.text for document in found]}
         title = title or (found[0].title if found else "")
-    problem = _problem(record)
+    problem = problem or _problem(record)
     if problem:
         raise DataError(
             path,
@@ -129,6 +130,12 @@ def _problem(record: Mapping[str, Any]) -> str:
     if kind is not None and kind not in TYPES:
         return f"type {kind!r}, not one of {', '.join(TYPES)}"
     return ""
+
+
+def _problem_of_both(record: Mapping[str, Any]) -> str:
+    """Of a line whose positives are told twice, so that one of them would not be read."""
+    twice = "pos" in record and record.get("pos_id") is not None
+    return "pos and pos_id, which stands in place of pos" if twice else ""
 
 
 def _problem_of_query(record: Mapping[str, Any]) -> str:
@@ -199,9 +206,10 @@ def _problem_of_texts(record: Mapping[str, Any]) -> str:
     """What is wrong with a parsed line of texts or pairs, or nothing."""
     text, title = record.get("text"), record.get("title")
     if text is None and "query" in record:
+        problem = _problem_of_both(record)
         if "pos_id" in record and "pos" not in record:
             record = {**record, "pos": ["a document"] * len(_ids_of(record))}
-        return _problem(record)
+        return problem or _problem(record)
     if not isinstance(text, str):
         return f"{json_type(text)} as text"
     if title is not None and not isinstance(title, str):

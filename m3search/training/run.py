@@ -14,8 +14,6 @@ import torch
 from torch import nn
 
 from m3search.encoder import Encoder
-from m3search.evaluation import EvaluationSet
-from m3search.evaluation.collection import load_collection
 from m3search.model.checkpoint import CheckpointInfo, save_checkpoint
 from m3search.model.resolve import resolve
 from m3search.model.tokenization import Tokenization
@@ -30,7 +28,7 @@ from m3search.training.fitting import fit_heads
 from m3search.training.lengths import passage_lengths
 from m3search.training.masking import Vocabulary
 from m3search.training.moment import as_encoder
-from m3search.training.opening import check_contrast, describe
+from m3search.training.opening import check_contrast, check_refresh, describe
 from m3search.training.optimiser import learning_rate_factor, make_optimiser
 from m3search.training.prediction import take_pretrained
 from m3search.training.pretraining import RetroMAETraining
@@ -63,7 +61,9 @@ class Run:
         self.notes: list[str] = []
         """what is to be said before the first step, a line each"""
         torch.manual_seed(recipe.optimiser.seed)
-        self.model, self.tokenizer, self.max_length, self._heads = start_model(recipe.start)
+        started = start_model(recipe.start)
+        self.model, self.tokenizer, self.max_length, self._heads, self._start = started
+        check_refresh(recipe, self._heads)
         check_lengths(recipe, self.model)
         self.tokenization = Tokenization(self.tokenizer)
         self.corpora = read_data(recipe.data, texts=recipe.stage == "retromae")
@@ -82,7 +82,7 @@ class Run:
         self.optimiser = make_optimiser(self.trained, recipe)
         self.notes += describe(recipe, self.corpora, self.sampler, self.model, self.devices)
         self._health = Health()
-        self._sets = self._development_sets()
+        self._sets = development_sets(recipe)
 
     def _read_lengths(self) -> list[IntArray]:
         """Of the files' texts: what is mined later changes no plan of which passages meet."""
@@ -107,20 +107,10 @@ class Run:
         )
         return model
 
-    def _development_sets(self) -> tuple[EvaluationSet, ...]:
-        settings = self.recipe.development
-        if settings is None:
-            return ()
-        folder = Path(self.recipe.data.folder).expanduser()
-        sets = development_sets(settings, folder, self.recipe.heads or ("dense",))
-        for each in sets:
-            load_collection(each)  # a bad one is told before the first step, not after hours
-        return sets
-
     def resume(self) -> None:
         """Stand where the saved state stood; what was logged after it will be logged again."""
         parts, count = (self.trained, self.optimiser), self.devices.count
-        self.step = load_state(self.folder, *parts, self.recipe, self.corpora, count)
+        self.step = load_state(self.folder, *parts, self.recipe, self.corpora, count, self._start)
         if self.devices.is_first:
             cut_log(self.folder, self.step)
         if self.recipe.refresh and (last := self._last_refresh()) and last < self.step:
@@ -214,7 +204,7 @@ class Run:
     def save_state(self) -> None:
         """Replace the training state of the folder by this one."""
         parts, count = (self.trained, self.optimiser), self.devices.count
-        save_state(self.folder, self.step, *parts, self.recipe, self.corpora, count)
+        save_state(self.folder, self.step, *parts, self.recipe, self.corpora, count, self._start)
 
     def train_step(self, prepared: Prepared | None = None) -> Metrics:
         """One optimiser step on the batch of this step number.

@@ -20,6 +20,7 @@ from m3search.model.checkpoint import (
     stated_heads,
     with_heads,
 )
+from m3search.model.fingerprints import remembered_fingerprint
 from m3search.model.layout import count_positions
 from m3search.model.modeling import M3Model
 from m3search.model.resolve import resolve
@@ -36,6 +37,8 @@ class Started(NamedTuple):
     """tokens, the limit of the finished encoder"""
     heads: tuple[str, ...]
     """modes whose heads the checkpoint had; others are new"""
+    fingerprint: str
+    """SHA-256 of the files it was read from"""
 
 
 def start_model(start: Start) -> Started:
@@ -64,7 +67,7 @@ def start_model(start: Start) -> Started:
     if start.max_length and start.max_length > positions_of(model):
         extend_positions(model.backbone, start.max_length)
     length = start.max_length or min(info.max_length, positions_of(model))
-    return Started(model, tokenizer, length, heads)
+    return Started(model, tokenizer, length, heads, remembered_fingerprint(folder))
 
 
 def positions_of(model: M3Model) -> int:

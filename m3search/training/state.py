@@ -31,10 +31,11 @@ def save_state(
     recipe: Recipe,
     corpora: Sequence[Corpus],
     processes: int = 1,
+    start: str | None = None,
 ) -> None:
     """Replace the training state of `out` by the one after `step` optimiser steps.
 
-    processes: how many train together.
+    processes: how many train together. start: the fingerprint of the start checkpoint.
 
     A kill at any moment leaves the old state or the new one, whole. ArtifactError, and the old
     one, where the disk does not take the new one.
@@ -47,6 +48,7 @@ def save_state(
         "recipe": json.dumps(_identity(recipe)),
         "data": [corpus.fingerprint for corpus in corpora],
         "processes": processes,
+        "start": start,
     }
     partial = out / PARTIAL_FILE
     then = "go on with --resume" if (out / STATE_FILE).exists() else "start again"
@@ -78,6 +80,7 @@ def load_state(
     recipe: Recipe,
     corpora: Sequence[Corpus],
     processes: int = 1,
+    start: str | None = None,
 ) -> int:
     """Put model and optimiser back; the number of steps done is returned.
 
@@ -88,12 +91,17 @@ def load_state(
 
     Raises ArtifactError without a sound state, ConfigError if it was made by another recipe, from
     other data or, where their number decides the weights, by another number of processes. Where
-    the data lie and what `output` says may change.
+    the data and the start checkpoint lie and what `output` says may change; a state without the
+    fingerprint of its start keeps to the name that it had.
     """
     check_state(out)
     path = out / STATE_FILE
     state = _read(path)
-    _check_recipe(path, json.loads(state["recipe"]), recipe)
+    old = json.loads(state["recipe"])
+    if start is not None and state.get("start") is not None:
+        _check_start(path, old["start"].pop("checkpoint"), state["start"], recipe, start)
+        old["start"]["checkpoint"] = recipe.start.checkpoint  # the same, wherever it lies now
+    _check_recipe(path, old, recipe)
     _check_data(path, state["data"], corpora)
     _check_processes(path, state.get("processes"), processes, recipe)
     try:
@@ -117,6 +125,19 @@ def _check_recipe(path: Path, old: Any, recipe: Recipe) -> None:
             expected=f"the recipe that this training started with ({difference[1]})",
             found=difference[2],
             remedy=_way_on(difference[0]),
+        )
+
+
+def _check_start(path: Path, name: str, old: str, recipe: Recipe, new: str) -> None:
+    """ArtifactError where the start checkpoint has other files than that of the state."""
+    if old != new:
+        raise ArtifactError(
+            str(path),
+            expected=f"the start checkpoint that this training started with, {name} (SHA-256 "
+            f"{old[:16]}), in whatever folder (start.checkpoint)",
+            found=f"{new[:16]} in {recipe.start.checkpoint}",
+            remedy="Put the start checkpoint back, set start.checkpoint to where it is now, or "
+            "start without --resume into another folder.",
         )
 
 

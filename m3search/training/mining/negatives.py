@@ -222,6 +222,8 @@ class _Miner:
         pairs += [(each.body, each.title) for each in mined]
         record = {**draft.record, "neg": [text for text, _ in pairs]}
         stale = self._stale_fields(bool(mined))
+        if record.get("pos"):
+            stale.add("pos_id")  # its texts were put in, and a line has one or the other
         titles = [title for _, title in pairs]
         if any(titles):
             record["neg_titles"] = titles

@@ -44,8 +44,9 @@ class KnownPositives:
 def read_training_records(path: Path) -> Iterator[Record]:
     """The lines of a training file with all their fields; DataError with the line of a bad one.
 
-    Where `pos_id` stands in place of `pos`, the texts and the title of the documents are put in:
-    what is written of the line needs no file of documents beside it.
+    Where `pos_id` stands in place of `pos`, the texts and the title of the documents are put in
+    beside it, by which the positives are known, too: `mine` leaves the ids out of its lines, which
+    need no file of documents beside them.
     """
     beside = documents_beside(path)
     documents = {} if beside is None else {each.id: each for each in read_corpus(beside)}
