@@ -84,7 +84,9 @@ def plain_gradients(run: Run, batch: Batch) -> dict[str, Tensor]:
     return gradients_of(run)
 
 
-def assert_same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+def assert_same(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], tolerance: float = 1e-5
+) -> None:
     """To 1e-5 of each weight's own gradient, or of a hundredth of the longest one's where that is
     more: a gradient that is nearly 0, such as that of the keys' biases, is rounding."""
     assert found.keys() == wanted.keys()
@@ -92,7 +94,7 @@ def assert_same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> No
     assert largest > 0
     for name, gradient in wanted.items():
         size = max(float(gradient.norm()), largest / 100)
-        assert float((found[name] - gradient).norm()) <= 1e-5 * size, name
+        assert float((found[name] - gradient).norm()) <= tolerance * size, name
 
 
 @pytest.mark.parametrize("modes", HEADS, ids="+".join)

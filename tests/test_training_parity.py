@@ -144,7 +144,8 @@ def test_each_mode_is_distilled_as_in_flagembedding(parts: tuple[M3Model, Any], 
     wanted = distillation[MODES.index(mode)]
     found = own_losses(model, tokenizer, ids, Objective(), True).distilled[mode]
     torch.testing.assert_close(found, wanted, **close())
-    assert_same(gradients_of(found, model), gradients_of(wanted, model))
+    # a gradient of one term is the small difference of large ones, and so is what rounding leaves
+    assert_same(gradients_of(found, model), gradients_of(wanted, model), tolerance=5e-5)
 
 
 @pytest.mark.parametrize("kind", ["kl", "listwise"])
