@@ -15,7 +15,7 @@ MULTIPLE = 8
 """tokens. On a CPU oneDNN compiles its kernels anew for every shape, which takes longer than a
 small pass; GPUs multiply matrices of such sizes faster."""
 
-SHORT = 192
+SHORT = 128
 """tokens up to which, in bfloat16 on a CPU, matrix products of whole heads are faster forward and
 backward than the fused attention, whose backward pass goes through small blocks one after the other
 (eval/benchmarks/training_attention.py). Their price is memory, tables of length^2 for each head of
