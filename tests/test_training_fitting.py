@@ -98,6 +98,26 @@ def test_rare_terms_get_more_weight(recipe: Recipe, tmp_path: Path) -> None:
     assert np.mean(weights) == pytest.approx(MEAN_WEIGHT, rel=0.2)
 
 
+def test_weights_are_fitted_to_the_root_so_that_two_of_them_give_the_frequency(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    add = Moments.add
+
+    def record(self: Moments, states: np.ndarray, wanted: np.ndarray) -> None:
+        asked.extend(wanted.tolist())
+        add(self, states, wanted)
+
+    monkeypatch.setattr(Moments, "add", record)
+    run = Run(recipe, tmp_path / "run")
+    fit(run)
+    (corpus,) = run.corpora
+    ids = run.tokenization.encode([p.text for p in corpus.passages], 64).ids
+    rarity = inverse_document_frequencies(ids, run.model.vocabulary)
+    words = np.concatenate([row[~np.isin(row, run.tokenization.special_ids)] for row in ids])
+    assert sorted(np.square(asked)) == pytest.approx(sorted(rarity[words]))
+
+
 def test_only_the_heads_asked_for_change_and_no_mode_of_the_model(
     recipe: Recipe, tmp_path: Path
 ) -> None:
