@@ -24,9 +24,10 @@ from m3search.training.passes import attention_for, width_of
 from m3search.training.recipe import Recipe
 from m3search.training.sources import Corpus
 
-COUNTED, ENCODED = 4000, 300
-"""passages of a source at most, drawn at random: those whose terms are counted, and of these those
-whose states are fitted to"""
+COUNTED = 4000
+"""passages of a source at most, drawn at random, whose terms are counted"""
+ENCODED = 6000
+"""passages of all sources together, as many of each, whose states are fitted to"""
 MEAN_WEIGHT = 0.2
 """lexical weight of a token on average, as heads have that are not fitted"""
 STATES_TOKENS = 8192
@@ -53,6 +54,7 @@ def fit_heads(
     if not modes:
         return
     moments, seed = Moments(model.dim), recipe.optimiser.seed
+    some = max(1, ENCODED // len(corpora))
     for corpus in corpora:
         texts = [passage.text for passage in corpus.passages]
         rng = random.Random(f"{seed}:{corpus.fingerprint}")
@@ -60,7 +62,7 @@ def fit_heads(
         ids = tokenization.encode(drawn, recipe.data.passage_max_length).ids
         wanted = np.sqrt(inverse_document_frequencies(ids, model.vocabulary))
         half = recipe.optimiser.precision == "bf16"
-        for tokens, states in _states(model, tokenization, ids[:ENCODED], half):
+        for tokens, states in _states(model, tokenization, ids[:some], half):
             moments.add(states, wanted[tokens])
     if "sparse" in modes:
         weight, bias = moments.regression()
