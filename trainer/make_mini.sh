@@ -9,11 +9,11 @@ out=${2:-checkpoints/mini}
 here=$(dirname "$0")
 english=$out/all-MiniLM-L6-v2
 
-# make FOLDER COMMAND...: runs the command unless the folder has what it leaves at its end
+# make FOLDER FILE COMMAND...: runs the command unless the folder has the file, which it leaves late
 make() {
-  local folder=$1
-  shift
-  if [ -e "$folder/config.json" ] || [ -e "$folder/tokenizer_config.json" ]; then
+  local folder=$1 last=$2
+  shift 2
+  if [ -e "$folder/$last" ]; then
     echo "== $folder is there"
   else
     echo "== $folder"
@@ -25,14 +25,14 @@ make() {
 train() {
   local resume=()
   if [ -e "$out/$1/training_state.pt" ]; then resume=(--resume); fi
-  make "$out/$1" m3search train "$here/recipes/mini-$1.toml" --set "data.folder=$data" \
+  make "$out/$1" m3.json m3search train "$here/recipes/mini-$1.toml" --set "data.folder=$data" \
     --set "start.checkpoint=$2" "${settings[@]}" --out "$out/$1" "${resume[@]}"
 }
 
-make "$english" python "$here/fetch_minilm.py" "$english"
-make "$out/tokenizer" python "$here/train_tokenizer.py" "$data" --out "$out/tokenizer" \
+make "$english" config.json python "$here/fetch_minilm.py" "$english"
+make "$out/tokenizer" tokenizer_config.json python "$here/train_tokenizer.py" "$data" --out "$out/tokenizer" \
   --pieces 62000 --old "$english"
-make "$out/swapped" python "$here/swap_vocabulary.py" "$english" "$out/tokenizer" \
+make "$out/swapped" model.safetensors python "$here/swap_vocabulary.py" "$english" "$out/tokenizer" \
   --out "$out/swapped" --embedding-size 176 --texts "$data"/*.en.jsonl.gz --lexicons "$data" \
   --parallel "$data"/{apps,android,bible,crossqa-parallel,gnomehelp,guides,lafand,nusax,pud,pydocs,stories,tatoeba,tico19,tldr,wmt,written-parallel}.*-en.jsonl.gz
 settings=(--set "distillation.teacher=$english")

@@ -14,13 +14,13 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from m3search.model.modeling import M3Model
-from m3search.model.tokenization import Ids, Tokenization, pad
+from m3search.model.tokenization import Ids, Tokenization
 from m3search.training.devices import Devices
 from m3search.training.encoding import Parts
-from m3search.training.passes import attention_for, width_of
+from m3search.training.passes import read_states
 from m3search.training.recipe import Recipe
 from m3search.training.sources import Corpus
 
@@ -33,7 +33,7 @@ MEAN_WEIGHT = 0.2
 STATES_TOKENS = 8192
 """padded tokens of a pass"""
 RIDGE = 1e-3
-"""penalty on the squares of the weights, as a part of the mean square of a state's numbers"""
+"""penalty on the squares of the weights, as a part of the mean variance of a state's numbers"""
 
 Floats = npt.NDArray[np.float64]
 
@@ -149,18 +149,10 @@ def _states(
     training = model.training
     model.train(False)
     for start, end in Parts.on(device, STATES_TOKENS).cut(ordered):
-        some = ordered[start:end]
-        ids, real = pad(some, tokenization.pad_id, width_of(model.backbone, some))
-        mask = torch.from_numpy(real).to(device)
-        with (
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=half),
-            attention_for(model.backbone, ids.shape[1]),
-        ):
-            states: Tensor = model.backbone(
-                input_ids=torch.from_numpy(ids).to(device), attention_mask=mask.long()
-            )[0]
-        words = real & ~np.isin(ids, tokenization.special_ids)
-        yield ids[words], states.float().cpu().numpy()[words].astype(np.float64)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+            read = read_states(model.backbone, ordered[start:end], tokenization.pad_id)
+        words = read.real & ~np.isin(read.ids, tokenization.special_ids)
+        yield read.ids[words], read.states.cpu().numpy()[words].astype(np.float64)
     model.train(training)
 
 

@@ -23,10 +23,10 @@ from m3search.model.checkpoint import load_backbone, load_tokenizer, read_info
 from m3search.model.layout import count_positions
 from m3search.model.modeling import Pooling, pool
 from m3search.model.resolve import resolve
-from m3search.model.tokenization import Ids, Tokenization, pad
+from m3search.model.tokenization import Ids, Tokenization
 from m3search.records import IntArray
 from m3search.training.encoding import Parts
-from m3search.training.passes import attention_for, width_of
+from m3search.training.passes import read_states
 from m3search.training.recipe import Distillation
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -74,20 +74,14 @@ def understand(
     backbone: PreTrainedModel, pooling: Pooling, texts: Sequence[Reading], pad_id: int
 ) -> Understood:
     """One forward pass over the texts, padded to the longest."""
-    device = next(backbone.parameters()).device
-    tokens = [text.ids for text in texts]
-    padded, real = pad(tokens, pad_id, width_of(backbone, tokens))
-    mask = torch.from_numpy(real).to(device)
-    ids = torch.from_numpy(padded).to(device)
-    with attention_for(backbone, padded.shape[1]):
-        states = backbone(input_ids=ids, attention_mask=mask.long())[0].float()
+    _, _, mask, states = read_states(backbone, [text.ids for text in texts], pad_id)
     total = sum(text.size for text in texts)
     firsts = accumulate((text.size for text in texts), initial=0)
     rows = [
         np.where(text.words < text.size, first + text.words, total)
         for first, text in zip(firsts, texts, strict=False)
     ]
-    row = torch.from_numpy(np.concatenate(rows)).to(device)
+    row = torch.from_numpy(np.concatenate(rows)).to(mask.device)
     # one row more than there are words takes the tokens that belong to none
     sums = states.new_zeros(total + 1, states.shape[-1]).index_add(0, row, states[mask])[:-1]
     counts = torch.bincount(row, minlength=total + 1)[:-1]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from m3search.model.layout import count_positions
-from m3search.model.tokenization import Ids
+from m3search.model.tokenization import Ids, pad
+from m3search.records import BoolArray
 
 MULTIPLE = 8
 """tokens. On a CPU oneDNN compiles its kernels anew for every shape, which takes longer than a
@@ -31,13 +34,7 @@ def attention_for(backbone: PreTrainedModel, length: int) -> Iterator[None]:
     Nothing changes in float32, on a GPU, in an encoder that has no fused attention, and with
     activation checkpointing, which repeats a forward pass when the next one has long been set up.
     """
-    device = next(backbone.parameters()).device
-    half = device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    fused = backbone.config._attn_implementation == "sdpa"
-    repeated = any(
-        getattr(module, "gradient_checkpointing", False) for module in backbone.modules()
-    )
-    if length > SHORT or not half or not fused or repeated:
+    if not _by_products(backbone, length):
         yield
         return
     backbone.set_attn_implementation("eager")
@@ -47,9 +44,43 @@ def attention_for(backbone: PreTrainedModel, length: int) -> Iterator[None]:
         backbone.set_attn_implementation("sdpa")
 
 
+def _by_products(backbone: PreTrainedModel, length: int) -> bool:
+    return (
+        length <= SHORT
+        and next(backbone.parameters()).device.type == "cpu"
+        and torch.is_autocast_enabled("cpu")
+        and backbone.config._attn_implementation == "sdpa"
+        and not any(getattr(part, "gradient_checkpointing", False) for part in backbone.modules())
+    )
+
+
 def width_of(backbone: PreTrainedModel, texts: Sequence[Ids]) -> int:
     """Columns that texts are padded to: the length of the longest in tokens, up to a multiple of 8
     where the backbone has positions for it."""
     longest = max(map(len, texts))
     positions = count_positions(backbone.config.to_dict())
     return max(longest, min(-(-longest // MULTIPLE) * MULTIPLE, positions))
+
+
+class States(NamedTuple):
+    """What an encoder makes of B texts, padded to L tokens."""
+
+    ids: Ids
+    """(B, L)"""
+    real: BoolArray
+    """(B, L) whether a token is no padding"""
+    mask: Tensor
+    """the same on the encoder's device"""
+    states: Tensor
+    """(B, L, hidden) the last ones, in float32"""
+
+
+def read_states(backbone: PreTrainedModel, texts: Sequence[Ids], pad_id: int) -> States:
+    """One forward pass over the token ids of texts."""
+    device = next(backbone.parameters()).device
+    ids, real = pad(texts, pad_id, width_of(backbone, texts))
+    mask = torch.from_numpy(real).to(device)
+    with attention_for(backbone, ids.shape[1]):
+        inputs = {"input_ids": torch.from_numpy(ids).to(device), "attention_mask": mask.long()}
+        states = backbone(**inputs)[0].float()
+    return States(ids, real, mask, states)
