@@ -86,6 +86,32 @@ def test_pairs_are_read_from_zstd_and_behind_a_byte_order_mark(tmp_path: Path) -
         assert [pair.query for pair in read_pairs(tmp_path / name)] == ["q"]
 
 
+@pytest.mark.parametrize("name", ["words.tsv", "words.tsv.gz"])
+def test_columns_are_a_query_and_its_passage(tmp_path: Path, name: str) -> None:
+    content = b"Haus\thouse\r\n\nKatze \tthe cat\n"
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    pairs = list(read_pairs(tmp_path / name))
+    assert pairs == [Pair("Haus", ("house",)), Pair("Katze", ("the cat",))]
+    texts = [("", text) for text in ("Haus", "house", "Katze", "the cat")]
+    assert list(read_texts(tmp_path / name)) == texts
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b"Haus", "1 columns, 0 of them empty"),
+        (b"Haus\thouse\tn", "3 columns, 0 of them empty"),
+        (b"Haus\t ", "2 columns, 1 of them empty"),
+        (b"Haus\t\xff", "byte 0xff at byte 6"),
+    ],
+)
+def test_a_bad_line_of_columns_is_named(tmp_path: Path, line: bytes, found: str) -> None:
+    path = tmp_path / "words.tsv"
+    path.write_bytes(b"Katze\tcat\n" + line + b"\n")
+    with pytest.raises(DataError, match=f"line 2.*found {found}"):
+        list(read_pairs(path))
+
+
 def test_a_cut_off_file_is_named(tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs.jsonl")
     whole = gzip.compress((tmp_path / "pairs.jsonl").read_bytes())

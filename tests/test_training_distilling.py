@@ -24,15 +24,21 @@ from m3search.encoder import Encoder
 from m3search.errors import ArtifactError, ConfigError
 from m3search.model.checkpoint import load_backbone, load_tokenizer
 from m3search.model.tokenization import Tokenization
+from m3search.training import imitation
+from m3search.training.devices import Devices
+from m3search.training.finetuning import step_seed
 from m3search.training.imitation import (
+    Reader,
+    Reading,
+    Teacher,
     Understood,
-    distances,
-    join,
     read,
-    sentence_alone,
     understand,
+    word_errors,
+    word_rows,
 )
 from m3search.training.loop import train
+from m3search.training.memory_bank import MemoryBank
 from m3search.training.recipe import Distillation, Recipe, Source
 from m3search.training.run import Run
 
@@ -108,32 +114,78 @@ def test_understanding_is_the_mean_over_tokens(recipe: Recipe, tmp_path: Path) -
             row += 1
 
 
-def test_distances_are_those_of_a_loop() -> None:
+def test_word_errors_are_those_of_a_loop() -> None:
     torch.manual_seed(1)
     sizes = [3, 0, 2, 2]
 
     def make(read: list[bool]) -> Understood:
-        sentences = torch.nn.functional.normalize(torch.randn(len(sizes), 4), dim=-1)
         seen = torch.tensor(read)
-        return Understood(sentences, torch.randn(len(read), 4) * seen[:, None], seen)
+        return Understood(torch.empty(4, 4), torch.randn(len(read), 4) * seen[:, None], seen)
 
     student = make([True, True, False, True, True, True, True])
-    teacher = make([True, False, True, True, True, True, True])
-    translation = sentence_alone(teacher.sentences[3], 2)
-    parts = [
-        Understood(teacher.sentences[:3], teacher.words[:5], teacher.read[:5]),
-        translation,
-    ]
-    found = distances(student, join(parts), sizes)
-    for text in range(4):
-        cosine = float(student.sentences[text] @ teacher.sentences[text])
-        assert float(found.sentences[text]) == pytest.approx(1 - cosine, abs=1e-6)
+    teacher = make([True, False, True, True, True, False, False])
     errors = [
         float((s - t).square().sum() / t.square().sum())
         for s, t in zip(student.words, teacher.words, strict=True)
     ]
     wanted = [errors[0], 0.0, (errors[3] + errors[4]) / 2, 0.0]
-    assert found.words.tolist() == pytest.approx(wanted, rel=1e-5)
+    assert word_errors(student, teacher, sizes).tolist() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_words_of_chosen_texts_are_found() -> None:
+    texts = ["ab", "", "cde", "f"]
+    every = "".join(texts)
+    for chosen in ([2, 0], [1], [3, 1, 2, 0], []):
+        rows = word_rows(list(map(len, texts)), np.array(chosen, np.int64))
+        assert "".join(every[row] for row in rows) == "".join(texts[text] for text in chosen)
+
+
+def test_a_reader_reads_a_text_once(
+    sample_texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenization = Tokenization(sentencepiece_tokenizer(sample_texts))
+    asked: list[str] = []
+
+    def counted(tokenization: Tokenization, texts: list[str], length: int) -> list[Reading]:
+        asked.extend(texts)
+        return read(tokenization, texts, length)
+
+    monkeypatch.setattr(imitation, "read", counted)
+    first = read(tokenization, TEXTS, 64)
+    monkeypatch.setattr(imitation, "REMEMBERED", len(first[0].ids) + len(first[1].ids))
+    reader = Reader(tokenization, 64)
+    for texts in (TEXTS, [*TEXTS, TEXTS[0]], []):
+        for text, found in zip(texts, reader(texts), strict=True):
+            wanted = first[TEXTS.index(text)]
+            assert found.ids.tolist() == wanted.ids.tolist()
+            assert found.words.tolist() == wanted.words.tolist()
+            assert found.size == wanted.size
+    assert asked == [*TEXTS, TEXTS[2]]  # there was no room for the third
+
+
+def test_a_teacher_gives_texts_in_their_order(teacher: Path, tmp_path: Path) -> None:
+    guide = Teacher(Distillation(str(teacher), "mean"), torch.device("cpu"), half=False)
+    texts = guide.reader(16)([*TEXTS[2:], *TEXTS[:2], TEXTS[0]])
+    together = guide.understand(texts)
+    alone = [guide.understand([text]) for text in texts]
+    for column, parts in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(column, torch.cat(parts), atol=1e-5, rtol=1e-4)
+    assert [len(column) for column in guide.understand([])] == [0, 0, 0]
+
+
+def test_a_bank_gives_different_passages_by_the_seed(teacher: Path) -> None:
+    devices = Devices()
+    guide = Teacher(Distillation(str(teacher), "mean"), devices.device, half=False)
+    texts = [f"All about the {subject}." for subject in SUBJECTS]
+    bank = MemoryBank([*texts, *texts], guide, 16, devices)
+    of_all = {tuple(row) for row in bank.draw(99, 0).tolist()}
+    assert len(of_all) == len(texts)
+    wanted = guide.understand(guide.reader(16)(texts)).sentences
+    for row in bank.draw(99, 0):
+        assert (wanted - row).abs().sum(dim=1).min() < 1e-4
+    draws = [[tuple(row) for row in bank.draw(3, seed).tolist()] for seed in (1, 1, 2)]
+    assert draws[0] == draws[1] != draws[2]
+    assert all(len({*draw} & of_all) == 3 for draw in draws)
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(
@@ -152,6 +204,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(
 
 
 def test_parts_and_processes_change_no_gradient(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = with_settings(recipe, contrast_passages=6)
     whole = replace(recipe, batches=replace(recipe.batches, sub_batch_tokens=8192))
     run = Run(whole, tmp_path)
     metrics = run.accumulate()
@@ -193,10 +246,11 @@ def test_the_loss_is_of_sentences_words_and_contrast(recipe: Recipe, tmp_path: P
     assert Run(alone, tmp_path).accumulate()["loss"] == pytest.approx(sentences)
 
 
-def test_contrast_is_between_the_passages_of_the_step(
-    recipe: Recipe, teacher: Path, tmp_path: Path
+@pytest.mark.parametrize("drawn", [0, 5])
+def test_contrast_is_the_cross_entropy_to_the_teachers_shares(
+    recipe: Recipe, teacher: Path, tmp_path: Path, drawn: int
 ) -> None:
-    run = Run(with_settings(recipe, temperature=0.2), tmp_path)
+    run = Run(with_settings(recipe, temperature=0.2, contrast_passages=drawn), tmp_path)
     batch = run.sampler.batch(0)
     sides = []
     for folder, texts in ((teacher, batch.passages), (None, [*batch.passages, *batch.queries])):
@@ -207,13 +261,22 @@ def test_contrast_is_between_the_passages_of_the_step(
         with torch.no_grad():
             pad_id = tokenization.pad_id
             sides.append(understand(backbone.eval(), "mean", readings, pad_id).sentences)
-    scores = (sides[1] @ sides[0].T / 0.2).tolist()
+    passages, texts = sides
+    seed = step_seed(run.recipe.optimiser.seed, 0, 0, "bank")
+    bank = run.distilling._bank
+    assert (bank is not None) == bool(drawn)
+    shown = torch.cat([passages, *([bank.draw(drawn, seed)] if bank else [])])
+    assert len(shown) == len(passages) + drawn
     owners = [*range(len(batch.passages)), *batch.targets.tolist()]
-    terms = [
-        np.log(sum(np.exp(score) for score in row)) - row[owner]
-        for row, owner in zip(scores, owners, strict=True)
-    ]
-    assert run.accumulate()["loss_contrast"] == pytest.approx(np.mean(terms), rel=1e-4)
+    wanted = ((passages @ shown.T) / 0.2).softmax(dim=1)[owners]
+    found = ((texts @ shown.T) / 0.2).softmax(dim=1)
+    terms = -(wanted * found.log()).sum(dim=1)
+    assert run.accumulate()["loss_contrast"] == pytest.approx(float(terms.mean()), rel=1e-4)
+
+
+def test_passages_to_tell_apart_need_a_weight(recipe: Recipe) -> None:
+    with pytest.raises(ValueError, match="contrast_passages = 4 with contrast_weight = 0"):
+        with_settings(recipe, contrast_weight=0.0, contrast_passages=4)
 
 
 def test_a_student_learns_the_vectors_of_texts_and_translations(

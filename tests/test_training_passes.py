@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from m3search.model.attention import ready_attention
 from m3search.model.checkpoint import load_backbone, load_checkpoint
 from m3search.model.modeling import M3Model
 from m3search.model.tokenization import Tokenization
@@ -40,6 +41,17 @@ def test_short_texts_attend_by_matrix_products_and_long_ones_do_not(
     assert attention_in(encoder, SHORT + 1) == "sdpa"
     assert attention_in(encoder, SHORT, half=False) == "sdpa"
     assert encoder.config._attn_implementation == "sdpa"
+
+
+def test_a_gpu_attends_without_plans_for_every_shape() -> None:
+    enabled = torch.backends.cuda.cudnn_sdp_enabled
+    assert enabled()
+    with ready_attention(torch.device("cuda")):
+        assert not enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+    with ready_attention(torch.device("cpu")):
+        assert enabled()
+    assert enabled()
 
 
 def test_the_way_is_back_after_an_error(encoder: PreTrainedModel) -> None:

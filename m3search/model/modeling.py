@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from m3search.model.attention import ready_attention
+
 Pooling = Literal["cls", "mean"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
@@ -72,7 +74,8 @@ class M3Model(nn.Module):
         of MCLS (same paper, appendix B.2), whose mean state replaces the pooling.
         The heads run in float32 whatever the backbone's precision.
         """
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask)[0].float()
+        with ready_attention(input_ids.device):
+            states = self.backbone(input_ids=input_ids, attention_mask=attention_mask)[0].float()
         if cls_mask is None:
             pooled = pool(states, attention_mask, self.pooling)
         else:

@@ -80,11 +80,12 @@ class Tokenization:
         Special tokens, the first and the last, are at (0, 0).
         """
         room = _room(max_length, mcls=False)
+        special = np.zeros((1, 2), np.int64)
         ids, spans = [], []
         for read in self._read(texts, room, spans=True) if texts else []:
             ids.append(self._frame(np.asarray(read["input_ids"][:room], np.int64), mcls=False))
             inner = np.asarray(read["offset_mapping"][:room], np.int64).reshape(-1, 2)
-            spans.append(np.pad(inner, ((1, 1), (0, 0))))
+            spans.append(np.concatenate([special, inner, special]))
         return ids, spans
 
     @property

@@ -1,9 +1,10 @@
-"""Training files in: FlagEmbedding's JSONL, pairs that name a document, and plain texts.
+"""Training files in: FlagEmbedding's JSONL, pairs that name a document, plain texts, and columns.
 
 A line of pairs has `query` and `pos`, and may have `neg`, `pos_scores`, `neg_scores` (a teacher's),
 `title`, `neg_titles` (one for each of `neg`), `prompt` and `type`. In place of `pos`, never beside
 it, it may have `pos_id` (one id or a list of them): the document of that id in the file beside it,
-`NAME.docs.jsonl` for `NAME.jsonl`. A line of texts has `text`, and may have `title`.
+`NAME.docs.jsonl` for `NAME.jsonl`. A line of texts has `text`, and may have `title`. A file whose
+name ends in `.tsv`, compressed or not, has two columns, a query and its passage.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from typing import Any, NamedTuple
 
 from m3search.corpus import read_corpus
 from m3search.errors import DataError
-from m3search.lines import find_file, json_type, parse_object, read_records
+from m3search.lines import (
+    COMPRESSED_SUFFIXES,
+    decode_line,
+    find_file,
+    json_type,
+    parse_object,
+    read_records,
+)
 from m3search.records import Document
 
 TYPES = ("normal", "symmetric_class", "symmetric_clustering", "symmetric_sts", "only_1neg")
@@ -45,12 +53,18 @@ class Pair(NamedTuple):
 
 def read_pairs(path: Path) -> Iterator[Pair]:
     """The pairs of one file, plain, .gz or .zst; DataError with the line of a bad one."""
+    if _has_columns(path):
+        return read_records(path, partial(_parse_columns, path), inside="pairs.tsv")
     documents = _read_documents(path)
     return read_records(path, partial(_parse_pair, path, documents), inside="pairs.jsonl")
 
 
 def read_texts(path: Path) -> Iterator[tuple[str, str]]:
     """(title, text) of all texts of one file, of texts or of pairs, each pair's query included."""
+    if _has_columns(path):
+        for pair in read_pairs(path):
+            yield from (("", text) for text in (pair.query, *pair.positives))
+        return
     for texts in read_records(path, partial(_parse_texts, path), inside="texts.jsonl"):
         yield from texts
 
@@ -58,6 +72,25 @@ def read_texts(path: Path) -> Iterator[tuple[str, str]]:
 def documents_beside(path: Path) -> Path | None:
     """The file of the documents that the pairs of a file may name, if there is one."""
     return find_file(path.parent, path.name.split(".jsonl")[0] + DOCUMENTS)
+
+
+def _has_columns(path: Path) -> bool:
+    return any(path.name.endswith(".tsv" + suffix) for suffix in COMPRESSED_SUFFIXES)
+
+
+def _parse_columns(path: Path, number: int, line: bytes) -> Pair:
+    columns = [text.strip() for text in decode_line(str(path), number, line).split("\t")]
+    if len(columns) != 2 or not all(columns):
+        empty = columns.count("")
+        raise DataError(
+            path,
+            number,
+            expected="two columns with a tab between them, a query and its passage",
+            found=f"{len(columns)} columns, {empty} of them empty",
+            remedy="Repair or remove the line.",
+        )
+    query, passage = columns
+    return Pair(query, (passage,))
 
 
 def _read_documents(path: Path) -> Documents:

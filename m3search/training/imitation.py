@@ -30,8 +30,10 @@ from m3search.training.passes import read_states
 from m3search.training.recipe import Distillation
 
 WORD = re.compile(r"\w+|[^\w\s]")
-TEACHER_TOKENS = 16384
+TEACHER_TOKENS = {"cpu": 16384, "cuda": 65536}
 """padded tokens of a pass of the teacher, which keeps no activations"""
+REMEMBERED = 1 << 25
+"""tokens of texts that are kept as they were read, 16 bytes each"""
 
 
 class Reading(NamedTuple):
@@ -43,17 +45,6 @@ class Reading(NamedTuple):
     """(tokens,) the number of the word that each token belongs to; `size` where to none"""
     size: int
     """words of the whole text, those behind the encoder's limit included"""
-
-
-class Understood(NamedTuple):
-    """What an encoder makes of N texts with W words in all."""
-
-    sentences: Tensor
-    """(N, hidden) unit rows"""
-    words: Tensor
-    """(W, hidden) mean state of the tokens of each word; 0 of a word that was not read"""
-    read: Tensor
-    """(W,) bool, whether a word was read"""
 
 
 def read(tokenization: Tokenization, texts: Sequence[str], max_length: int) -> list[Reading]:
@@ -68,6 +59,47 @@ def read(tokenization: Tokenization, texts: Sequence[str], max_length: int) -> l
         words = np.where(spans[:, 1] > spans[:, 0], owner[spans[:, 1] - 1], len(found))
         readings.append(Reading(ids, words, len(found)))
     return readings
+
+
+def read_whole(tokenization: Tokenization, texts: Sequence[str], max_length: int) -> list[Reading]:
+    """The same of texts whose words are of no interest: none of them has any."""
+    ids = tokenization.encode(texts, max_length).ids
+    return [Reading(row, np.zeros(len(row), np.int64), 0) for row in ids]
+
+
+class Understood(NamedTuple):
+    """What an encoder makes of N texts with W words in all."""
+
+    sentences: Tensor
+    """(N, hidden) unit rows"""
+    words: Tensor
+    """(W, hidden) mean state of the tokens of each word; 0 of a word that was not read"""
+    read: Tensor
+    """(W,) bool, whether a word was read"""
+
+
+class Reader:
+    """Texts as an encoder reads them, each read once as long as there is room to remember it."""
+
+    def __init__(self, tokenization: Tokenization, max_length: int, *, words: bool = True) -> None:
+        """max_length: tokens of a text that are read at most; words: whether its words matter."""
+        self._tokenization = tokenization
+        self._read = read if words else read_whole
+        self._max_length = max_length
+        self._known: dict[str, Reading] = {}
+        self._room = REMEMBERED
+
+    def __call__(self, texts: Sequence[str]) -> list[Reading]:
+        """What is read of each text."""
+        new = dict.fromkeys(text for text in texts if text not in self._known)
+        found = dict(
+            zip(new, self._read(self._tokenization, list(new), self._max_length), strict=True)
+        )
+        for text, reading in found.items():
+            if self._room >= len(reading.ids):
+                self._known[text] = reading
+                self._room -= len(reading.ids)
+        return [found.get(text) or self._known[text] for text in texts]
 
 
 def understand(
@@ -110,60 +142,55 @@ class Teacher:
         """Length of its vectors."""
         return int(self._backbone.config.hidden_size)
 
-    def read(self, texts: Sequence[str], max_length: int) -> list[Reading]:
-        """The texts as it reads them, at most `max_length` tokens of each."""
-        return read(self._tokenization, texts, min(max_length, self._positions))
+    def reader(self, max_length: int) -> Reader:
+        """Reads texts as it does, at most `max_length` tokens of each."""
+        return Reader(self._tokenization, min(max_length, self._positions))
+
+    def vectors(self, texts: Sequence[str], max_length: int) -> Tensor:
+        """(N, hidden) its sentence vectors of texts of which it reads `max_length` tokens."""
+        length = min(max_length, self._positions)
+        return self.understand(read_whole(self._tokenization, texts, length)).sentences
 
     @torch.no_grad()
-    def understand(self, texts: Sequence[Reading]) -> list[Understood]:
-        """What it makes of each text."""
-        order = sorted(range(len(texts)), key=lambda n: -len(texts[n].ids))
-        found: dict[int, Understood] = {}
-        cut = Parts.on(self._device, TEACHER_TOKENS).cut([texts[n].ids for n in order])
-        for start, end in cut:
-            some = [texts[n] for n in order[start:end]]
+    def understand(self, texts: Sequence[Reading]) -> Understood:
+        """What it makes of the texts, in their order."""
+        order = np.argsort([-len(text.ids) for text in texts], kind="stable")
+        by_length = [texts[number] for number in order]
+        limit = TEACHER_TOKENS.get(self._device.type, TEACHER_TOKENS["cuda"])
+        parts = []
+        for start, end in Parts.on(self._device, limit).cut([text.ids for text in by_length]):
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):
-                part = understand(self._backbone, self._pooling, some, self._tokenization.pad_id)
-            sizes = [text.size for text in some]
-            columns = zip(part, ([1] * len(some), sizes, sizes), strict=True)
-            split = [torch.split(column, lengths) for column, lengths in columns]
-            each = (Understood(*columns) for columns in zip(*split, strict=True))
-            found |= zip(order[start:end], each, strict=True)
-        return [found[number] for number in range(len(texts))]
+                part = by_length[start:end]
+                pad_id = self._tokenization.pad_id
+                parts.append(understand(self._backbone, self._pooling, part, pad_id))
+        if not parts:
+            nothing = torch.zeros((0, self.dim), device=self._device)
+            return Understood(nothing, nothing, torch.zeros(0, dtype=torch.bool).to(self._device))
+        sentences, words, was_read = (torch.cat(column) for column in zip(*parts, strict=True))
+        places = np.argsort(order)
+        rows = torch.from_numpy(word_rows([text.size for text in by_length], places))
+        rows = rows.to(self._device)
+        return Understood(sentences[torch.from_numpy(places)], words[rows], was_read[rows])
 
 
-class Distances(NamedTuple):
-    """How far a student is from its teacher on N texts."""
+def word_rows(sizes: Sequence[int], texts: IntArray) -> IntArray:
+    """Where the words of some texts stand among those of all, which have `sizes` words each."""
+    counts = np.asarray(sizes, np.int64)
+    lengths, firsts = counts[texts], (np.cumsum(counts) - counts)[texts]
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    rows: IntArray = np.repeat(firsts, lengths) + within
+    return rows
 
-    sentences: Tensor
-    """(N,) 1 - cosine, 0 to 2"""
-    words: Tensor
-    """(N,) mean over the words that both have read of |student - teacher|^2 / |teacher|^2"""
 
-
-def distances(student: Understood, teacher: Understood, sizes: Sequence[int]) -> Distances:
-    """Of N texts with `sizes` words each, both sides in the same order."""
+def word_errors(student: Understood, teacher: Understood, sizes: Sequence[int]) -> Tensor:
+    """(N,) for texts with `sizes` words each, which both sides have in the same order: the mean
+    over the words that both have read of |student - teacher|^2 / |teacher|^2."""
     device = student.words.device
     both = student.read & teacher.read
     owner = torch.arange(len(sizes), device=device).repeat_interleave(
-        torch.tensor(sizes, device=device)
+        torch.tensor(sizes, dtype=torch.int64, device=device)
     )[both]
     wanted = teacher.words[both]
     error = (student.words[both] - wanted).square().sum(dim=-1) / wanted.square().sum(dim=-1)
-    none = error.new_zeros(len(sizes))
     counts = torch.bincount(owner, minlength=len(sizes)).clamp(min=1)
-    return Distances(
-        1 - (student.sentences * teacher.sentences).sum(dim=-1),
-        none.index_add(0, owner, error) / counts,
-    )
-
-
-def sentence_alone(vector: Tensor, size: int) -> Understood:
-    """What a translation of `size` words is to get: the sentence vector (hidden,), and no word."""
-    nothing = vector.new_zeros(size, len(vector))
-    return Understood(vector[None], nothing, torch.zeros(size, dtype=torch.bool).to(vector.device))
-
-
-def join(parts: Sequence[Understood]) -> Understood:
-    """The texts of all parts, in order."""
-    return Understood(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return error.new_zeros(len(sizes)).index_add(0, owner, error) / counts

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from m3search.model.attention import ready_attention
 from m3search.model.layout import count_positions
 from m3search.model.tokenization import Ids, pad
 from m3search.records import BoolArray
@@ -31,11 +32,13 @@ none and keeps the same tables then."""
 def attention_for(backbone: PreTrainedModel, length: int) -> Iterator[None]:
     """Within it, the backbone attends in the way that is fastest for a pass over `length` tokens.
 
-    Nothing changes in float32, on a GPU, in an encoder that has no fused attention, and with
-    activation checkpointing, which repeats a forward pass when the next one has long been set up.
+    On a GPU as `ready_attention` says; on a CPU nothing changes in float32, in an encoder that has
+    no fused attention, and with activation checkpointing, which repeats a forward pass when the
+    next one has long been set up.
     """
     if not _by_products(backbone, length):
-        yield
+        with ready_attention(next(backbone.parameters()).device):
+            yield
         return
     backbone.set_attn_implementation("eager")
     try:

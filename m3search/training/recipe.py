@@ -93,14 +93,22 @@ class Distillation:
     word_weight: float = 0.0
     """in the loss, of the error of the mean states of a passage's words; 0 is sentences alone"""
     contrast_weight: float = 0.0
-    """in the loss, of InfoNCE: a text is to be nearer to the teacher's vector of its passage than
-    to those of all other passages of the step; 0 is none"""
+    """in the loss, of telling passages apart: the softmax of a text's cosines with the teacher's
+    vectors of all passages of the step is to be the one that the teacher has; 0 is none"""
+    contrast_passages: int = 0
+    """of all sources, drawn for each step beside its own; the teacher reads all of them before the
+    first step"""
     temperature: float = 0.05
-    """of InfoNCE, by which cosines are divided"""
+    """of that softmax, by which cosines are divided"""
 
     def __post_init__(self) -> None:
-        check_least(self, 0, "word_weight", "contrast_weight")
+        check_least(self, 0, "word_weight", "contrast_weight", "contrast_passages")
         check_positive(self, "temperature")
+        if self.contrast_passages and not self.contrast_weight:
+            raise ValueError(
+                f"contrast_passages = {self.contrast_passages} with contrast_weight = 0: "
+                "nothing is told apart"
+            )
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,9 @@ class Run:
         if recipe.stage == "retromae":
             self.trained = self._retromae()
         elif recipe.stage == "distil":
-            self.distilling = Distilling(recipe, self.model, self.tokenization, self.devices)
+            self.distilling = Distilling(
+                recipe, self.model, self.tokenization, self.corpora, self.devices
+            )
         else:
             self.finetuning = Finetuning(recipe, self.model, self.tokenization, self.devices)
         self.optimiser = make_optimiser(self.trained, recipe)
