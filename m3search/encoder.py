@@ -21,7 +21,16 @@ from m3search.model.resolve import resolve
 from m3search.model.terms import lexical_matrix
 from m3search.model.tokenization import Tokenization, pad
 from m3search.model.windows import count_characters, cut, windows
-from m3search.records import MODES, Encoded, FloatArray, Kind, Mode, ModelIdentity, Token
+from m3search.records import (
+    DEFAULT_WEIGHTS,
+    MODES,
+    Encoded,
+    FloatArray,
+    Kind,
+    Mode,
+    ModelIdentity,
+    Token,
+)
 from m3search.scoring import check_pair_weights, pair_scores
 
 QUERY_MAX_LENGTH = 512
@@ -97,6 +106,7 @@ class Encoder:
             max_length=length,
             pooling=info.pooling,
             mcls=mcls,
+            fusion_weights=info.fusion_weights or DEFAULT_WEIGHTS,
         )
         precision = best_dtype(place) if dtype is None else parse_dtype(dtype)
         there = [mode for mode in MODES if mode == "dense" or mode in heads]

@@ -9,9 +9,6 @@ import numpy.typing as npt
 
 from m3search.records import MODES, FloatArray, Hits, IntArray, Mode
 
-PASSAGE_WEIGHTS: dict[Mode, float] = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}
-"""w1, w2, w3 for passages (arXiv 2402.03216v4, section 4.1)."""
-
 
 def top_k(rows: npt.ArrayLike, scores: npt.ArrayLike, k: int) -> tuple[IntArray, FloatArray]:
     """The k best by score descending, then row ascending; NaN never wins.

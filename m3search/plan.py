@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import SupportsIndex, TypeAlias, cast, get_args
 
 from m3search.errors import ConfigError
-from m3search.fusion import PASSAGE_WEIGHTS
-from m3search.records import MODES, Candidates, Missing, Mode
+from m3search.records import DEFAULT_WEIGHTS, MODES, Candidates, Missing, Mode
 
-Weights: TypeAlias = Sequence[float] | Mapping[str, float] | None
+GivenWeights: TypeAlias = Sequence[float] | Mapping[str, float] | Mapping[Mode, float]
+Weights: TypeAlias = GivenWeights | None
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,19 @@ class Plan:
         weights: Weights,
         missing: str,
         candidates: str,
+        default: Sequence[float] = DEFAULT_WEIGHTS,
     ) -> Plan:
-        """The plan, or ConfigError for the first setting that is out of range."""
+        """The plan, or ConfigError for the first setting that is out of range.
+
+        default: the weights of dense, sparse and multi where none are given.
+        """
         asked = _checked_modes(modes)
         size = _checked_count("k", k)
         return cls(
             k=size,
             depth=max(_checked_count("depth", depth), size),
             modes=asked,
-            weights=_checked_weights(weights, asked),
+            weights=_checked_weights(default if weights is None else weights, asked),
             missing=cast(Missing, _checked_name("missing", missing, get_args(Missing))),
             candidates=cast(
                 Candidates, _checked_name("candidates", candidates, get_args(Candidates))
@@ -101,11 +105,8 @@ def _checked_modes(modes: Sequence[str]) -> tuple[Mode, ...]:
     return tuple(mode for mode in MODES if mode in modes)
 
 
-def _checked_weights(weights: Weights, modes: tuple[Mode, ...]) -> dict[Mode, float]:
-    chosen: Sequence[float] | Mapping[str, float] = (
-        [PASSAGE_WEIGHTS[mode] for mode in MODES] if weights is None else weights
-    )
-    given = _by_mode(chosen, modes)
+def _checked_weights(weights: GivenWeights, modes: tuple[Mode, ...]) -> dict[Mode, float]:
+    given = _by_mode(weights, modes)
     for mode, weight in given.items():
         if not (math.isfinite(weight) and weight >= 0):
             raise _bad_weights("finite numbers from 0 up", f"{weight!r} for {mode}")
@@ -116,9 +117,7 @@ def _checked_weights(weights: Weights, modes: tuple[Mode, ...]) -> dict[Mode, fl
     return given
 
 
-def _by_mode(
-    weights: Sequence[float] | Mapping[str, float], modes: tuple[Mode, ...]
-) -> dict[Mode, float]:
+def _by_mode(weights: GivenWeights, modes: tuple[Mode, ...]) -> dict[Mode, float]:
     """The weight of every mode asked, as given."""
     if isinstance(weights, Mapping):
         for name in weights:
@@ -138,6 +137,5 @@ def _by_mode(
 
 
 def _bad_weights(expected: str, found: str) -> ConfigError:
-    return ConfigError(
-        "weights", expected=expected, found=found, remedy="The default is 1, 0.3, 1."
-    )
+    remedy = "For example 1, 0.3, 1; without any, those of the model hold."
+    return ConfigError("weights", expected=expected, found=found, remedy=remedy)

@@ -51,9 +51,14 @@ class Query(NamedTuple):
     text: str
 
 
+DEFAULT_WEIGHTS = (1.0, 0.3, 1.0)
+"""of dense, sparse and multi for passages (arXiv 2402.03216v4, section 4.1)"""
+
+
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which encoder made some vectors, and how: two equal ones make the same vectors."""
+    """Which encoder made some vectors, and how: two equal ones make the same vectors, and the same
+    scores of them."""
 
     name: str
     """what `Encoder.load` takes: a folder, a hub name, or the name of an embedded model"""
@@ -66,6 +71,8 @@ class ModelIdentity:
     """tokens per text, special tokens included"""
     pooling: str
     mcls: bool = False
+    fusion_weights: tuple[float, float, float] = DEFAULT_WEIGHTS
+    """of dense, sparse and multi in a search that names none"""
 
 
 class Token(NamedTuple):

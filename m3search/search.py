@@ -79,6 +79,11 @@ class Searcher:
                 self._encoder = load_encoder(self.index.manifest.model)
             return self._encoder
 
+    @property
+    def _weights(self) -> tuple[float, float, float]:
+        """Where a search names none."""
+        return self.index.manifest.model.fusion_weights
+
     def _require(self, modes: Sequence[Mode]) -> None:
         """ArtifactError where the encoder given lacks a mode; one that is found here has all."""
         if self._encoder is not None:
@@ -100,8 +105,9 @@ class Searcher:
 
         `score` is w1*dense + w2*sparse + w3*multi over the modes asked, or the raw score where
         one mode is asked. Order is score descending, then row ascending. `weights` are
-        (w1, w2, w3) or a mapping by mode; by default 1, 0.3, 1. `depth` documents come from each
-        first stage, never fewer than k. `filter` is a condition on metadata: 'lang=de'.
+        (w1, w2, w3) or a mapping by mode; by default those of the index's model. `depth` documents
+        come from each first stage, never fewer than k. `filter` is a condition on metadata, as
+        'lang=de'.
         """
         if not isinstance(text, str):
             raise ConfigError(
@@ -110,7 +116,7 @@ class Searcher:
                 found=type(text).__name__,
                 remedy="For several queries: run([Query(id, text), ...]).",
             )
-        plan = Plan.check(k, depth, modes, weights, missing, candidates)
+        plan = Plan.check(k, depth, modes, weights, missing, candidates, self._weights)
         self._require(MODES)  # a hit has its score in each
         index = self.index.pinned()  # one commit from the candidates to the texts
         allowed = _allowed(index, filter)
@@ -139,7 +145,7 @@ class Searcher:
         Takes queries or what `encode` made of them. A query without hits has an empty entry.
         `progress` is called with the number of queries done since its last call.
         """
-        plan = Plan.check(k, depth, modes, weights, missing, candidates)
+        plan = Plan.check(k, depth, modes, weights, missing, candidates, self._weights)
         self._require(plan.modes)
         index = self.index.pinned()
         allowed = _allowed(index, filter)

@@ -37,7 +37,7 @@ def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 def test_a_round_trip_keeps_every_weight(tiny_checkpoint: Path, tmp_path: Path) -> None:
     model, tokenizer, info = load_checkpoint(tiny_checkpoint)
     assert info == CheckpointInfo("cls", 8192)
-    written = CheckpointInfo("cls", 4096, 17, {"recipe": {"stage": "finetune"}})
+    written = CheckpointInfo("cls", 4096, 17, {"recipe": {"stage": "finetune"}}, (0.5, 0, 1.25))
     save_checkpoint(tmp_path, model, tokenizer, written)
     again, same_tokenizer, read = load_checkpoint(tmp_path)
     assert read == written
@@ -46,6 +46,18 @@ def test_a_round_trip_keeps_every_weight(tiny_checkpoint: Path, tmp_path: Path) 
         model.state_dict().items(), again.state_dict().items(), strict=True
     ):
         assert torch.equal(tensor, other), name
+
+
+@pytest.mark.parametrize(
+    "found",
+    [[1, 0.3], [1, -0.1, 1], [0, 0, 0], [1, None, 1], [True, 1, 1], "1,0.3,1", [1, 1e999, 1]],
+)
+def test_fusion_weights_that_weigh_nothing_are_named(folder: Path, found: Any) -> None:
+    save_checkpoint(folder, *load_checkpoint(folder))
+    record = json.loads((folder / "m3.json").read_text())
+    (folder / "m3.json").write_text(json.dumps(record | {"fusion_weights": found}))
+    with pytest.raises(ArtifactError, match=r"m3\.json: expected fusion_weights of three numbers"):
+        load_checkpoint(folder)
 
 
 def test_half_precision_weights_are_read_as_float32(tiny_checkpoint: Path, tmp_path: Path) -> None:

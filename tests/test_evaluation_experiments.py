@@ -45,11 +45,11 @@ def test_rows_and_measures_of_a_set(tmp_path: Path) -> None:
     assert log.encoded == [2]
     assert log.lengths == [64]
     assert [run["modes"] for run in log.runs] == [modes_of(row) for row in ROWS[:-1]]
-    shared = {
-        "k": 100, "depth": 100, "weights": (1.0, 0.3, 1.0),
-        "missing": "exact", "candidates": "union",
-    }  # fmt: skip
-    assert all(run == {**shared, "modes": run["modes"]} for run in log.runs)
+    shared = {"k": 100, "depth": 100, "missing": "exact", "candidates": "union"}
+    default = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}
+    for run in log.runs:
+        own = {mode: default[mode] if len(run["modes"]) > 1 else 1.0 for mode in run["modes"]}
+        assert run == {**shared, "modes": run["modes"], "weights": own}
     assert steps[0] == ("animals: indexing", 4, 4)
 
 
@@ -78,8 +78,8 @@ def test_what_was_run_is_reported_with_its_defaults(tmp_path: Path) -> None:
     assert (found["two"]["depth"], found["two"]["max_length"]) == (100, 64)
     assert (found["three"]["k"], found["three"]["weights"]) == (1000, {})
     by_row = {run["modes"]: run["weights"] for run in log.runs[-4:]}
-    assert by_row[("dense", "sparse")] == (0.2, 0.8, 0.0)
-    assert by_row[MODES] == (0.0, 0.0, 1.0)
+    assert by_row[("dense", "sparse")] == {"dense": 0.2, "sparse": 0.8}
+    assert by_row[MODES] == {"dense": 0.0, "sparse": 0.0, "multi": 1.0}
     text = report.finish(experiment).read_text()
     assert [line for line in text.splitlines() if line.startswith("| ") and "`" in line] == [
         '| one | test | 100 | 300 | exact | union | 512 | `"{title}\\n{text}"` '

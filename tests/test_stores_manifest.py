@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,16 @@ def test_there_and_back():
     assert parse_manifest(PATH, MANIFEST.to_bytes()) == MANIFEST
     empty = replace(MANIFEST, segments=(), codec_check=None)
     assert parse_manifest(PATH, empty.to_bytes()) == empty
+
+
+def test_an_index_of_a_model_without_weights_has_the_default_ones():
+    known = replace(MANIFEST, model=replace(IDENTITY, fusion_weights=(0.5, 0.0, 1.0)))
+    assert parse_manifest(PATH, known.to_bytes()) == known
+    fields = json.loads(MANIFEST.to_bytes())
+    del fields["model"]["fusion_weights"], fields["sha256"]
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    fields["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    assert parse_manifest(PATH, json.dumps(fields).encode()).model.fusion_weights == (1, 0.3, 1)
 
 
 def test_fields_that_other_programs_read():

@@ -14,7 +14,7 @@ from m3search.errors import ArtifactError, ConfigError
 from m3search.model.checkpoint import load_checkpoint, read_info
 from m3search.training.finetuning import Metrics
 from m3search.training.loop import train
-from m3search.training.recipe import Recipe
+from m3search.training.recipe import Recipe, Start
 from m3search.training.run import Run
 from m3search.training.start import start_model
 
@@ -115,6 +115,18 @@ def test_the_precision_of_the_finished_weights(
     finished, _, _ = load_checkpoint(out)
     for name, tensor in finished.state_dict().items():
         assert torch.equal(tensor, trained[name].to(dtype).float()), name
+
+
+def test_a_checkpoint_says_how_its_modes_are_weighed(recipe: Recipe, tmp_path: Path) -> None:
+    assert load_checkpoint(train(recipe, tmp_path / "none"))[2].fusion_weights is None
+    own = replace(recipe, output=replace(recipe.output, fusion_weights=(0.5, 0.2, 1.0)))
+    first = train(own, tmp_path / "first")
+    assert load_checkpoint(first)[2].fusion_weights == (0.5, 0.2, 1.0)
+    then = replace(recipe, start=Start(str(first), dropout=0.0))
+    second = train(then, tmp_path / "second")
+    assert load_checkpoint(second)[2].fusion_weights == (0.5, 0.2, 1.0)
+    assert Encoder.load(second).identity.fusion_weights == (0.5, 0.2, 1.0)
+    assert Encoder.load(tmp_path / "none").identity.fusion_weights == (1, 0.3, 1)
 
 
 @pytest.mark.parametrize("start_weight", [0.0, 0.25])

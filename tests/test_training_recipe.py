@@ -135,6 +135,8 @@ RANGES = [
     ("optimiser.seed=-1", "seed = -1, not at least 0"),
     ("output.log_every=0", "log_every = 0, not at least 1"),
     ("output.save_every=0", "save_every = 0, not at least 1"),
+    ("output.fusion_weights=[0,0,0]", "fusion_weights = (0.0, 0.0, 0.0), all 0"),
+    ("output.fusion_weights=[1,-1,0]", "fusion_weights = (1.0, -1.0, 0.0), not all at least 0"),
     ("output.start_weight=1", "start_weight = 1.0, not from 0 to below 1"),
     ("output.start_weight=-0.5", "start_weight = -0.5, not from 0 to below 1"),
 ]

@@ -7,12 +7,13 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from m3search.fusion import PASSAGE_WEIGHTS, weighted_sum
-from m3search.records import Encoded, FloatArray, IntArray, Kind, Mode
+from m3search.fusion import weighted_sum
+from m3search.records import DEFAULT_WEIGHTS, MODES, Encoded, FloatArray, IntArray, Kind, Mode
 from m3search.scoring import dense_scores, exact_scores, maxsim, maxsim_many, sparse_scores
 
 Scoring = Literal["dense", "all"]
 """the dense mode alone, or the weighted sum of all three (arXiv 2402.03216v4, section 4.1)"""
+_WEIGHTS = dict(zip(MODES, DEFAULT_WEIGHTS, strict=True))
 
 
 class TextEncoder(Protocol):
@@ -70,7 +71,7 @@ class Judge:
             "sparse": sparse_scores(query.sparse, text.sparse)[0],
             "multi": np.array([maxsim(query.multi[0], text.multi[0])], np.float32),
         }
-        return float(weighted_sum(scores, PASSAGE_WEIGHTS)[0])
+        return float(weighted_sum(scores, _WEIGHTS)[0])
 
     def _sample_scores(self, query: Encoded) -> FloatArray:
         """(sample,) the scores of the sample for one query."""
@@ -83,4 +84,4 @@ class Judge:
             "sparse": sparse_scores(query.sparse, self._sample.sparse)[0],
             "multi": maxsim_many(query.multi[0], self._vectors, self._offsets),
         }
-        return weighted_sum(scores, PASSAGE_WEIGHTS)
+        return weighted_sum(scores, _WEIGHTS)

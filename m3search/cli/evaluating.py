@@ -140,7 +140,7 @@ def _changed(wanted: EvaluationSet, given: dict[str, Any]) -> EvaluationSet:
             "--weights",
             expected="three numbers: dense, sparse, multi",
             found=",".join(map(str, weights)),
-            remedy="The default is 1,0.3,1.",
+            remedy="For example 1,0.3,1.",
         )
     if weights is not None:
         given = given | {"row_weights": {}}  # those given hold for every row

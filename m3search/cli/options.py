@@ -30,7 +30,7 @@ MaxLengthOption = Annotated[
 WeightsOption = Annotated[
     str | None,
     typer.Option(
-        metavar="W1,W2,W3", help="Weights of dense, sparse and multi; by default 1,0.3,1."
+        metavar="W1,W2,W3", help="Weights of dense, sparse and multi; by default the model's own."
     ),
 ]
 DepthOption = Annotated[

@@ -188,6 +188,7 @@ class _Bench:
             "index_reused": built.reused,
             "bytes": built.index.bytes_by_store(),
         }
+        self._plans = self.wanted.plans(_retrieved(self.wanted), encoder.identity.fusion_weights)
         searcher = engine.searcher(built.index, encoder)
         with self._timed("encode queries"):
             encoded = searcher.encode(collection.queries)
@@ -201,7 +202,7 @@ class _Bench:
                     encoded,
                     plan.k,
                     modes=plan.modes,
-                    weights=self.wanted.weights_of(row),
+                    weights=plan.weights,
                     depth=plan.depth,
                     missing=plan.missing,
                     candidates=plan.candidates,

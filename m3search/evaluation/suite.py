@@ -16,7 +16,7 @@ from m3search.errors import ConfigError, DataError
 from m3search.evaluation.baselines import Implementation
 from m3search.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from m3search.plan import Plan
-from m3search.records import MODES, Candidates, Missing, Mode
+from m3search.records import DEFAULT_WEIGHTS, MODES, Candidates, Missing, Mode
 
 ThreeWeights = tuple[float, float, float]
 """of dense, sparse and multi, from 0 up"""
@@ -39,7 +39,7 @@ class EvaluationSet:
     max_length: int | None = None
     """tokens of a text that are encoded; by default all that the model reads"""
     weights: ThreeWeights | None = None
-    """of dense, sparse and multi; by default those of a search, 1, 0.3, 1"""
+    """of dense, sparse and multi; by default those of the model"""
     row_weights: dict[str, ThreeWeights] = field(default_factory=dict)
     """row -> weights that it has in place of those of all rows"""
     depth: int = 200
@@ -76,19 +76,28 @@ class EvaluationSet:
         _check_fused(self.row_weights)
 
     def weights_of(self, row: str) -> ThreeWeights | None:
-        """What a row is weighed by, as the suite says; None for the weights of a search."""
+        """What a row is weighed by, as the suite says; None for those of the model."""
         modes = modes_of(row)
         own = [w for name, w in self.row_weights.items() if modes_of(name) == modes]
         return own[0] if own else self.weights
 
-    def plans(self, k: int) -> dict[str, Plan]:
-        """How each row but bm25 is searched for k documents; ConfigError where one cannot be."""
+    def plans(self, k: int, default: Sequence[float] = DEFAULT_WEIGHTS) -> dict[str, Plan]:
+        """How each row but bm25 is searched for k documents; ConfigError where one cannot be.
+
+        default: the weights of rows for which the suite has none, as the model says.
+        """
         plans = {}
         for row in self.rows:
             if modes := modes_of(row):
                 try:
                     plans[row] = Plan.check(
-                        k, self.depth, modes, self.weights_of(row), self.missing, self.candidates
+                        k,
+                        self.depth,
+                        modes,
+                        self.weights_of(row),
+                        self.missing,
+                        self.candidates,
+                        default,
                     )
                 except ConfigError as error:
                     raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ class CheckpointInfo:
     """optimiser steps of the last training stage"""
     training: dict[str, Any] = field(default_factory=dict)
     """recipe and data fingerprints, empty where unknown"""
+    fusion_weights: tuple[float, float, float] | None = None
+    """of dense, sparse and multi, that suit its heads; None where it says nothing"""
 
 
 def read_info(folder: Path) -> CheckpointInfo:
@@ -75,7 +78,30 @@ def read_info(folder: Path) -> CheckpointInfo:
             remedy="Copy both files from one checkpoint.",
         )
     return CheckpointInfo(
-        pooling, max_length, int(record.get("step", 0)), dict(record.get("training", {}))
+        pooling,
+        max_length,
+        int(record.get("step", 0)),
+        dict(record.get("training", {})),
+        _fusion_weights(path, record.get("fusion_weights")),
+    )
+
+
+def _fusion_weights(path: Path, found: Any) -> tuple[float, float, float] | None:
+    if found is None:
+        return None
+    if (
+        isinstance(found, list)
+        and len(found) == len(MODES)
+        and all(type(weight) in (int, float) and 0 <= weight < math.inf for weight in found)
+        and any(found)
+    ):
+        dense, sparse, multi = map(float, found)
+        return dense, sparse, multi
+    raise ArtifactError(
+        str(path),
+        expected="fusion_weights of three numbers from 0 up, not all 0, or none",
+        found=repr(found),
+        remedy="Repair the file or copy the checkpoint again.",
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from m3search.errors import ArtifactError
-from m3search.records import ModelIdentity
+from m3search.records import DEFAULT_WEIGHTS, ModelIdentity
 from m3search.stores.files import damaged
 
 FORMAT = "m3search-index"
@@ -192,13 +192,19 @@ def _to_manifest(fields: Mapping[str, Any]) -> Manifest:
         commit=int(fields["commit"]),
         complete=bool(fields["complete"]),
         source=str(fields["source"]),
-        model=ModelIdentity(**fields["model"]),
+        model=_to_identity(fields["model"]),
         title_template=str(fields["title_template"]),
         multi_codec=str(fields["multi_codec"]),
         segments=tuple(_to_segment(segment) for segment in fields["segments"]),
         next_segment=int(fields["next_segment"]),
         codec_check=None if check is None else CodecCheck(**check),
     )
+
+
+def _to_identity(fields: Mapping[str, Any]) -> ModelIdentity:
+    weights = fields.get("fusion_weights", DEFAULT_WEIGHTS)
+    dense, sparse, multi = map(float, weights)
+    return ModelIdentity(**{**fields, "fusion_weights": (dense, sparse, multi)})
 
 
 def _to_segment(fields: Mapping[str, Any]) -> SegmentEntry:

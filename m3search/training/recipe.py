@@ -191,9 +191,15 @@ class Output:
     start_weight: float = 0.0
     """share of the start weights in the finished encoder, the rest is as trained: keeps what the
     start encoder knew outside the training data; heads are as trained"""
+    fusion_weights: tuple[float, float, float] | None = None
+    """of dense, sparse and multi in a search with the finished checkpoint that names none; None is
+    what the start says"""
 
     def __post_init__(self) -> None:
         check_least(self, 1, "log_every", "save_every")
+        check_weights(self, "fusion_weights")
+        if self.fusion_weights is not None and not any(self.fusion_weights):
+            raise ValueError(f"fusion_weights = {self.fusion_weights}, all 0")
         check_share(self, "start_weight", below=True)
 
 

@@ -62,7 +62,9 @@ class Run:
         """what is to be said before the first step, a line each"""
         torch.manual_seed(recipe.optimiser.seed)
         started = start_model(recipe.start)
-        self.model, self.tokenizer, self.max_length, self._heads, self._start = started
+        self.model, self.tokenizer, self.max_length = started[:3]
+        self._heads, self._start = started.heads, started.fingerprint
+        self._fusion_weights = recipe.output.fusion_weights or started.fusion_weights
         check_refresh(recipe, self._heads)
         check_lengths(recipe, self.model)
         self.tokenization = Tokenization(self.tokenizer)
@@ -256,7 +258,11 @@ class Run:
             average_backbone(self.model, start, self.recipe.output.start_weight),
             self.tokenizer,
             CheckpointInfo(
-                self.model.pooling, self.max_length, self.step, _origin(self.recipe, self.corpora)
+                self.model.pooling,
+                self.max_length,
+                self.step,
+                _origin(self.recipe, self.corpora),
+                self._fusion_weights,
             ),
             dtype=torch.float16 if half else torch.float32,
             heads={*self._heads, *self.recipe.heads} - {"dense"},

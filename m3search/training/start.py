@@ -39,6 +39,8 @@ class Started(NamedTuple):
     """modes whose heads the checkpoint had; others are new"""
     fingerprint: str
     """SHA-256 of the files it was read from"""
+    fusion_weights: tuple[float, float, float] | None
+    """that a search with it has by default, where its checkpoint says any"""
 
 
 def start_model(start: Start) -> Started:
@@ -67,7 +69,8 @@ def start_model(start: Start) -> Started:
     if start.max_length and start.max_length > positions_of(model):
         extend_positions(model.backbone, start.max_length)
     length = start.max_length or min(info.max_length, positions_of(model))
-    return Started(model, tokenizer, length, heads, remembered_fingerprint(folder))
+    known = remembered_fingerprint(folder)
+    return Started(model, tokenizer, length, heads, known, info.fusion_weights)
 
 
 def positions_of(model: M3Model) -> int:
