@@ -12,8 +12,6 @@ import pytest
 from new_vocabularies import write_old
 from trainer_scripts import Record, script, write
 
-from m3search.errors import DataError
-
 translating, texts = script("word_translations"), script("training_texts")
 swapping = script("swap_vocabulary")
 
@@ -47,14 +45,6 @@ def test_translations_by_word_lists(tmp_path: Path, old: Any) -> None:
     assert found[7] == pytest.approx(  # a phrase of two words counts half, its rare one double
         {ids["water"]: 1.0, ids["light"]: 1 / 3, ids["the"]: 1 / 6}
     )
-
-
-def test_a_bad_line_of_a_word_list(tmp_path: Path) -> None:
-    path = tmp_path / "lexicon.es-en.tsv"
-    for line in ("agua", "agua\twater\tmore", "agua\t "):
-        path.write_text(f"faro\tlight\n{line}\n")
-        with pytest.raises(DataError, match="line 2: expected a word, a tab and its English"):
-            list(translating.read_lexicon(path))
 
 
 def test_translations_by_parallel_texts() -> None:

@@ -8,7 +8,7 @@ translation of the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +20,8 @@ from tooling import showing
 from training_texts import Pair
 
 from m3search.errors import DataError
-from m3search.lines import decode_line, read_lines
 from m3search.records import BoolArray, IntArray
+from m3search.training.data import read_pairs
 
 LEXICONS = "lexicon.*-en.tsv*"
 RARE = 1e-3
@@ -40,28 +40,6 @@ both directions. Stricter ones translate fewer pieces, and found fewer translate
 Translations = dict[int, dict[int, float]]
 """weights of old ids, by the ids of pieces"""
 Floats = npt.NDArray[np.float64]
-
-
-class Entry(NamedTuple):
-    """A line of a word list."""
-
-    word: str
-    english: str
-
-
-def read_lexicon(path: Path) -> Iterator[Entry]:
-    """The lines `word<TAB>English` of a word list."""
-    for number, raw in read_lines(path):
-        fields = decode_line(str(path), number, raw).rstrip("\r\n").split("\t")
-        if len(fields) != 2 or not all(field.strip() for field in fields):
-            raise DataError(
-                path,
-                number,
-                expected="a word, a tab and its English",
-                found=f"{len(fields)} fields, not all with text" if fields[1:] else "no tab",
-                remedy="Repair or remove the line.",
-            )
-        yield Entry(*fields)
 
 
 def lexicon_files(folder: Path) -> list[Path]:
@@ -102,7 +80,7 @@ def from_lexicons(
     splitting = Splitting()
     found: Translations = {}
     for path in showing(files, "files", "word lists"):
-        for word, phrase in read_lexicon(path):
+        for word, (phrase,), *_ in read_pairs(path):
             words = splitting.words(word)
             if len(words) != 1 or words[0] not in pieces:
                 continue
