@@ -19,6 +19,7 @@ from training_runs import (
     write_backbone,
     write_lines,
 )
+from transformers import PreTrainedModel
 
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError, ConfigError
@@ -26,12 +27,15 @@ from m3search.model.checkpoint import load_backbone, load_tokenizer
 from m3search.model.tokenization import Tokenization
 from m3search.training import imitation
 from m3search.training.devices import Devices
+from m3search.training.encoding import Parts
 from m3search.training.finetuning import step_seed
 from m3search.training.imitation import (
+    Pass,
     Reader,
     Reading,
     Teacher,
     Understood,
+    arrange,
     read,
     understand,
     word_errors,
@@ -73,6 +77,15 @@ def recipe(teacher: Path, tmp_path: Path) -> Recipe:
     )
 
 
+def in_one_pass(
+    texts: list[Reading], backbone: PreTrainedModel, pad_id: int
+) -> tuple[Pass, list[int]]:
+    """The pass, and which text each of its rows is."""
+    passes = arrange(texts, backbone, Parts(1 << 20, price=1 << 20), pad_id)
+    (one,) = passes.parts
+    return one, passes.order.tolist()
+
+
 def test_a_token_belongs_to_the_word_of_its_characters(sample_texts: list[str]) -> None:
     tokenization = Tokenization(sentencepiece_tokenizer(sample_texts))
     for text, found in zip(TEXTS, read(tokenization, TEXTS, 64), strict=True):
@@ -99,9 +112,11 @@ def test_understanding_is_the_mean_over_tokens(recipe: Recipe, tmp_path: Path) -
     run = Run(recipe, tmp_path)
     model = run.model.train(False)
     texts = read(run.tokenization, TEXTS, 16)
-    got = understand(model.backbone, "mean", texts, run.tokenization.pad_id)
+    one, order = in_one_pass(texts, model.backbone, run.tokenization.pad_id)
+    assert order == [1, 0, 2]
+    got = understand(model.backbone, "mean", one)
     row = 0
-    for number, text in enumerate(texts):
+    for number, text in enumerate(texts[place] for place in order):
         ids = torch.from_numpy(text.ids)[None]
         states = model.backbone(input_ids=ids, attention_mask=torch.ones_like(ids))[0][0]
         mean = states.mean(dim=0)
@@ -129,14 +144,16 @@ def test_word_errors_are_those_of_a_loop() -> None:
         for s, t in zip(student.words, teacher.words, strict=True)
     ]
     wanted = [errors[0], 0.0, (errors[3] + errors[4]) / 2, 0.0]
-    assert word_errors(student, teacher, sizes).tolist() == pytest.approx(wanted, rel=1e-5)
+    assert word_errors(student, teacher, np.array(sizes)).tolist() == pytest.approx(
+        wanted, rel=1e-5
+    )
 
 
 def test_words_of_chosen_texts_are_found() -> None:
     texts = ["ab", "", "cde", "f"]
     every = "".join(texts)
     for chosen in ([2, 0], [1], [3, 1, 2, 0], []):
-        rows = word_rows(list(map(len, texts)), np.array(chosen, np.int64))
+        rows = word_rows(np.array(list(map(len, texts))), np.array(chosen, np.int64))
         assert "".join(every[row] for row in rows) == "".join(texts[text] for text in chosen)
 
 
@@ -166,11 +183,11 @@ def test_a_reader_reads_a_text_once(
 def test_a_teacher_gives_texts_in_their_order(teacher: Path, tmp_path: Path) -> None:
     guide = Teacher(Distillation(str(teacher), "mean"), torch.device("cpu"), half=False)
     texts = guide.reader(16)([*TEXTS[2:], *TEXTS[:2], TEXTS[0]])
-    together = guide.understand(texts)
-    alone = [guide.understand([text]) for text in texts]
+    together = guide.understand(guide.arrange(texts))
+    alone = [guide.understand(guide.arrange([text])) for text in texts]
     for column, parts in zip(together, zip(*alone, strict=True), strict=True):
         torch.testing.assert_close(column, torch.cat(parts), atol=1e-5, rtol=1e-4)
-    assert [len(column) for column in guide.understand([])] == [0, 0, 0]
+    assert [len(column) for column in guide.understand(guide.arrange([]))] == [0, 0, 0]
 
 
 def test_a_bank_gives_different_passages_by_the_seed(teacher: Path) -> None:
@@ -180,7 +197,7 @@ def test_a_bank_gives_different_passages_by_the_seed(teacher: Path) -> None:
     bank = MemoryBank([*texts, *texts], guide, 16, devices)
     of_all = {tuple(row) for row in bank.draw(99, 0).tolist()}
     assert len(of_all) == len(texts)
-    wanted = guide.understand(guide.reader(16)(texts)).sentences
+    wanted = guide.vectors(texts, 16)
     for row in bank.draw(99, 0):
         assert (wanted - row).abs().sum(dim=1).min() < 1e-4
     draws = [[tuple(row) for row in bank.draw(3, seed).tolist()] for seed in (1, 1, 2)]
@@ -259,8 +276,9 @@ def test_contrast_is_the_cross_entropy_to_the_teachers_shares(
         tokenization = Tokenization(tokenizer)
         readings = read(tokenization, texts, run.recipe.data.passage_max_length)
         with torch.no_grad():
-            pad_id = tokenization.pad_id
-            sides.append(understand(backbone.eval(), "mean", readings, pad_id).sentences)
+            one, order = in_one_pass(readings, backbone, tokenization.pad_id)
+            found = understand(backbone.eval(), "mean", one).sentences
+            sides.append(found[np.argsort(order)])
     passages, texts = sides
     seed = step_seed(run.recipe.optimiser.seed, 0, 0, "bank")
     bank = run.distilling._bank

@@ -93,7 +93,7 @@ def test_an_m3_checkpoint_keeps_its_heads_pooling_and_length(
     start = starting(
         recipe, checkpoint=str(first), multi_dim=None, pooling=None, max_length=None
     ).start
-    model, _, max_length, heads, _ = start_model(start)
+    model, _, max_length, heads, *_ = start_model(start)
     assert (model.pooling, model.multi_dim, max_length) == ("mean", 8, 100)
     assert set(heads) == {"sparse", "multi"}
     trained, _, _ = load_checkpoint(first)

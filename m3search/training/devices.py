@@ -40,6 +40,12 @@ class Devices:
         """This process's part of `size` things; the parts differ by one at most."""
         return slice(size * self.rank // self.count, size * (self.rank + 1) // self.count)
 
+    def spare_cores(self, most: int) -> int:
+        """Cores that this process may use beside its own where a GPU computes; none on a CPU."""
+        if self.device.type == "cpu":
+            return 0
+        return max(0, min(most, len(os.sched_getaffinity(0)) // self.count - 1))
+
     def gather(self, tensor: Tensor) -> Tensor:
         """The tensors of all processes, one after the other along the first axis, no gradient."""
         if self.count == 1:

@@ -19,10 +19,12 @@ from m3search.training.drawing import Batch
 from m3search.training.encoding import Parts
 from m3search.training.finetuning import Metrics, step_seed
 from m3search.training.imitation import (
+    Pass,
+    Passes,
     Reader,
-    Reading,
     Teacher,
     Understood,
+    arrange,
     understand,
     word_errors,
     word_rows,
@@ -33,25 +35,20 @@ from m3search.training.sources import Corpus
 
 
 class Texts(NamedTuple):
-    """A batch, and this process's part of it as both encoders read it."""
+    """This process's part of a batch, as both encoders read it."""
 
-    batch: Batch
-    taught: list[Reading]
-    """the passages, as the teacher reads them"""
-    passages: list[Reading]
-    translations: list[Reading]
-
-
-class Lessons(NamedTuple):
-    """This process's texts, the longest first, and what the student is to make of them."""
-
-    texts: list[Reading]
-    passages: IntArray
-    """(N,) of each, or of what it translates, the number among the passages of all processes"""
+    passages: int
+    translations: int
+    """how many the batch has, over all processes"""
+    taught: Passes
+    """its passages, as the teacher reads them"""
+    learned: Passes
+    """its passages and translations, as the student does"""
+    wanted: IntArray
+    """(N,) by the rows of `learned`: the number, among the passages of all processes, of a passage
+    or of what a translation says"""
     own: IntArray
-    """(N,) the number among the passages of this process, -1 of a translation"""
-    parts: list[tuple[int, int]]
-    """(start, end) of each forward pass"""
+    """(N,) likewise: the number of a passage among those of this process, -1 of a translation"""
 
 
 class Wanted(NamedTuple):
@@ -59,8 +56,6 @@ class Wanted(NamedTuple):
 
     own: Understood
     """of those of this process"""
-    sizes: list[int]
-    """words of each of them"""
     vectors: Tensor
     """(P, hidden) of those of all processes"""
     shown: Tensor
@@ -117,15 +112,24 @@ class Distilling:
             self._bank = MemoryBank(texts, self._teacher, data.passage_max_length, devices)
 
     def read(self, batch: Batch) -> Texts:
-        """The texts that this process encodes; no model is needed."""
-        own = self._devices.own
-        passages = batch.passages[own(len(batch.passages))]
-        translations = batch.queries[own(len(batch.queries))]
+        """The texts that this process encodes; no device is needed."""
+        passages = self._devices.own(len(batch.passages))
+        translations = self._devices.own(len(batch.queries))
+        texts = batch.passages[passages]
+        readings = self._read_passages(texts)
+        readings += self._read_translations(batch.queries[translations])
+        parts = Parts.on(self._devices.device, self._recipe.batches.sub_batch_tokens)
+        learned = arrange(readings, self._model.backbone, parts, self._pad_id)
+        numbers = range(len(batch.passages))[passages]
+        wanted = np.concatenate([np.array(numbers, np.int64), batch.targets[translations]])
+        own = np.where(np.arange(len(readings)) < len(texts), np.arange(len(readings)), -1)
         return Texts(
-            batch,
-            self._read_taught(passages),
-            self._read_passages(passages),
-            self._read_translations(translations),
+            len(batch.passages),
+            len(batch.queries),
+            self._teacher.arrange(self._read_taught(texts)),
+            learned,
+            wanted[learned.order],
+            own[learned.order],
         )
 
     def accumulate(self, step: int, texts: Texts) -> Metrics:
@@ -137,24 +141,24 @@ class Distilling:
         the mean over the passages of the error of their words, whatever the number of processes
         and passes.
         """
-        wanted = self._wanted(step, texts)
-        lessons = self._lessons(texts)
-        counts = {"passages": len(texts.batch.passages), "translations": len(texts.batch.queries)}
+        wanted, settings = self._wanted(step, texts), self._settings
         seed = step_seed(self._recipe.optimiser.seed, step, self._devices.rank, "dropout")
         total = torch.zeros(len(Sums._fields), device=self._devices.device)
-        for number, (start, end) in enumerate(lessons.parts):
+        start = 0
+        for number, part in enumerate(texts.learned.parts):
             torch.manual_seed(seed + number)
-            sums = self._compare(lessons, start, end, wanted)
-            loss = sums.passages + sums.translations
-            loss = loss + self._settings.contrast_weight * sums.contrast
-            loss = loss / sum(counts.values())
-            loss = loss + self._settings.word_weight * sums.words / counts["passages"]
+            rows = slice(start, start + len(part.ids))
+            sums = self._compare(part, texts, rows, wanted)
+            loss = sums.passages + sums.translations + settings.contrast_weight * sums.contrast
+            loss = loss / (texts.passages + texts.translations)
+            loss = loss + settings.word_weight * sums.words / texts.passages
             loss.backward()  # type: ignore[no-untyped-call]
             total += torch.stack(sums).detach()
+            start = rows.stop
         self._devices.sum_gradients(self._model)
-        tokens = float(sum(len(text.ids) for text in lessons.texts))
+        tokens = float(sum(part.real.sum() for part in texts.learned.parts))
         *found, tokens = self._devices.sum([*total.tolist(), tokens])
-        return self._metrics(dict(zip(Sums._fields, found, strict=True)), counts) | {
+        return self._metrics(dict(zip(Sums._fields, found, strict=True)), texts) | {
             "tokens": tokens
         }
 
@@ -165,62 +169,45 @@ class Distilling:
             seed = step_seed(self._recipe.optimiser.seed, step, 0, "bank")
             drawn = self._bank.draw(self._settings.contrast_passages, seed)
             shown = torch.cat([vectors, drawn])
-        return Wanted(own, [text.size for text in texts.taught], vectors, shown)
+        return Wanted(own, vectors, shown)
 
-    def _lessons(self, texts: Texts) -> Lessons:
-        passages = self._devices.own(len(texts.batch.passages))
-        translations = self._devices.own(len(texts.batch.queries))
-        first, end = passages.start, passages.stop
-        both = [*texts.passages, *texts.translations]
-        numbers = np.concatenate([np.arange(first, end), texts.batch.targets[translations]])
-        own = np.concatenate([np.arange(end - first), np.full(len(texts.translations), -1)])
-        order = np.argsort([-len(text.ids) for text in both], kind="stable")
-        ordered = [both[place] for place in order]
-        cut = Parts.on(self._devices.device, self._recipe.batches.sub_batch_tokens).cut
-        return Lessons(ordered, numbers[order], own[order], cut([text.ids for text in ordered]))
-
-    def _compare(self, lessons: Lessons, start: int, end: int, wanted: Wanted) -> Sums:
-        """How far the student is from its teacher on the texts from `start` to `end`."""
-        device, texts = wanted.shown.device, lessons.texts[start:end]
+    def _compare(self, part: Pass, texts: Texts, rows: slice, wanted: Wanted) -> Sums:
+        """How far the student is from its teacher on one pass of texts, `rows` of all of them."""
+        device = wanted.shown.device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._half):
-            student = understand(self._model.backbone, self._model.pooling, texts, self._pad_id)
-        vectors = wanted.vectors[torch.from_numpy(lessons.passages[start:end]).to(device)]
+            student = understand(self._model.backbone, self._model.pooling, part)
+        vectors = wanted.vectors[torch.from_numpy(texts.wanted[rows]).to(device)]
         far = 1 - (student.sentences * vectors).sum(dim=-1)
         contrast = far.new_zeros(())
         if self._settings.contrast_weight:
             shares = (vectors @ wanted.shown.T / self._settings.temperature).softmax(dim=-1)
             scores = student.sentences @ wanted.shown.T / self._settings.temperature
             contrast = functional.cross_entropy(scores, shares, reduction="sum")
-        own = lessons.own[start:end]
-        model = _select(wanted.own, wanted.sizes, own[own >= 0])
+        own = texts.own[rows]
+        passages = own[own >= 0]  # translations have no words
+        sizes = texts.taught.sizes
+        words = torch.from_numpy(word_rows(sizes, passages)).to(device)
+        teacher = Understood(wanted.own.sentences, wanted.own.words[words], wanted.own.read[words])
         is_passage = torch.from_numpy(own >= 0).to(device)
         return Sums(
             far[is_passage].sum(),
             far[~is_passage].sum(),
-            word_errors(student, model, [text.size for text in texts]).sum(),
+            word_errors(student, teacher, sizes[passages]).sum(),
             contrast,
         )
 
-    def _metrics(self, sums: Mapping[str, float], counts: Mapping[str, int]) -> Metrics:
+    def _metrics(self, sums: Mapping[str, float], texts: Texts) -> Metrics:
         """Means over the texts of all processes from their sums."""
-        settings, texts = self._settings, sum(counts.values())
-        words, contrast = sums["words"] / counts["passages"], sums["contrast"] / texts
-        sentences = (sums["passages"] + sums["translations"]) / texts
+        settings, count = self._settings, texts.passages + texts.translations
+        words, contrast = sums["words"] / texts.passages, sums["contrast"] / count
+        sentences = (sums["passages"] + sums["translations"]) / count
         loss = sentences + settings.word_weight * words + settings.contrast_weight * contrast
         metrics = {
             "loss": loss,
-            "loss_passages": sums["passages"] / counts["passages"],
+            "loss_passages": sums["passages"] / texts.passages,
             "loss_words": words,
             "loss_contrast": contrast,
         }
-        if counts["translations"]:
-            metrics["loss_translations"] = sums["translations"] / counts["translations"]
+        if texts.translations:
+            metrics["loss_translations"] = sums["translations"] / texts.translations
         return metrics
-
-
-def _select(understood: Understood, sizes: Sequence[int], texts: IntArray) -> Understood:
-    """Of texts with `sizes` words each, those with these numbers, in this order."""
-    device = understood.words.device
-    rows = torch.from_numpy(word_rows(sizes, texts)).to(device)
-    sentences = understood.sentences[torch.from_numpy(texts).to(device)]
-    return Understood(sentences, understood.words[rows], understood.read[rows])

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from m3search.model.modeling import M3Model
-from m3search.model.tokenization import Ids, Tokenization
+from m3search.model.tokenization import Ids, Tokenization, pad
 from m3search.training.devices import Devices
 from m3search.training.encoding import Parts
-from m3search.training.passes import read_states
+from m3search.training.passes import read_states, width_of
 from m3search.training.recipe import Recipe
 from m3search.training.sources import Corpus
 
@@ -150,7 +150,9 @@ def _states(
     model.train(False)
     for start, end in Parts.on(device, STATES_TOKENS).cut(ordered):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
-            read = read_states(model.backbone, ordered[start:end], tokenization.pad_id)
+            width = width_of(model.backbone, ordered[start:end])
+            padded = pad(ordered[start:end], tokenization.pad_id, width)
+            read = read_states(model.backbone, *padded)
         words = read.real & ~np.isin(read.ids, tokenization.special_ids)
         yield read.ids[words], read.states.cpu().numpy()[words].astype(np.float64)
     model.train(training)

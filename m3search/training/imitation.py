@@ -23,10 +23,10 @@ from m3search.model.checkpoint import load_backbone, load_tokenizer, read_info
 from m3search.model.layout import count_positions
 from m3search.model.modeling import Pooling, pool
 from m3search.model.resolve import resolve
-from m3search.model.tokenization import Ids, Tokenization
-from m3search.records import IntArray
+from m3search.model.tokenization import Ids, Tokenization, pad
+from m3search.records import BoolArray, IntArray
 from m3search.training.encoding import Parts
-from m3search.training.passes import read_states
+from m3search.training.passes import read_states, width_of
 from m3search.training.recipe import Distillation
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -102,18 +102,54 @@ class Reader:
         return [found.get(text) or self._known[text] for text in texts]
 
 
-def understand(
-    backbone: PreTrainedModel, pooling: Pooling, texts: Sequence[Reading], pad_id: int
-) -> Understood:
-    """One forward pass over the texts, padded to the longest."""
-    _, _, mask, states = read_states(backbone, [text.ids for text in texts], pad_id)
-    total = sum(text.size for text in texts)
-    firsts = accumulate((text.size for text in texts), initial=0)
-    rows = [
-        np.where(text.words < text.size, first + text.words, total)
-        for first, text in zip(firsts, texts, strict=False)
-    ]
-    row = torch.from_numpy(np.concatenate(rows)).to(mask.device)
+class Pass(NamedTuple):
+    """Some texts as one forward pass reads them: B texts, padded to L tokens."""
+
+    ids: Ids
+    """(B, L)"""
+    real: BoolArray
+    """(B, L) whether a token is no padding"""
+    words: IntArray
+    """(tokens,) of every token that is no padding, the row of its word among those of all texts;
+    `size` where it belongs to none"""
+    size: int
+    """words of all texts"""
+
+
+class Passes(NamedTuple):
+    """N texts in forward passes, the longest first."""
+
+    parts: list[Pass]
+    order: IntArray
+    """(N,) which text each row of the passes is"""
+    sizes: IntArray
+    """(N,) words of each text, in the order in which they were given"""
+
+
+def arrange(
+    texts: Sequence[Reading], backbone: PreTrainedModel, parts: Parts, pad_id: int
+) -> Passes:
+    """The passes of texts through an encoder; nothing of it but its configuration is looked at."""
+    order = np.argsort([-len(text.ids) for text in texts], kind="stable")
+    ordered = [texts[number] for number in order]
+    passes = []
+    for start, end in parts.cut([text.ids for text in ordered]):
+        some = ordered[start:end]
+        ids, real = pad([t.ids for t in some], pad_id, width_of(backbone, [t.ids for t in some]))
+        total = sum(text.size for text in some)
+        firsts = accumulate((text.size for text in some), initial=0)
+        rows = [
+            np.where(text.words < text.size, first + text.words, total)
+            for first, text in zip(firsts, some, strict=False)
+        ]
+        passes.append(Pass(ids, real, np.concatenate(rows), total))
+    return Passes(passes, order, np.array([text.size for text in texts], np.int64))
+
+
+def understand(backbone: PreTrainedModel, pooling: Pooling, texts: Pass) -> Understood:
+    """One forward pass over the texts."""
+    _, _, mask, states = read_states(backbone, texts.ids, texts.real)
+    row, total = torch.from_numpy(texts.words).to(mask.device), texts.size
     # one row more than there are words takes the tokens that belong to none
     sums = states.new_zeros(total + 1, states.shape[-1]).index_add(0, row, states[mask])[:-1]
     counts = torch.bincount(row, minlength=total + 1)[:-1]
@@ -146,50 +182,49 @@ class Teacher:
         """Reads texts as it does, at most `max_length` tokens of each."""
         return Reader(self._tokenization, min(max_length, self._positions))
 
+    def arrange(self, texts: Sequence[Reading]) -> Passes:
+        """The passes in which it reads texts."""
+        limit = TEACHER_TOKENS.get(self._device.type, TEACHER_TOKENS["cuda"])
+        parts = Parts.on(self._device, limit)
+        return arrange(texts, self._backbone, parts, self._tokenization.pad_id)
+
     def vectors(self, texts: Sequence[str], max_length: int) -> Tensor:
         """(N, hidden) its sentence vectors of texts of which it reads `max_length` tokens."""
         length = min(max_length, self._positions)
-        return self.understand(read_whole(self._tokenization, texts, length)).sentences
+        readings = read_whole(self._tokenization, texts, length)
+        return self.understand(self.arrange(readings)).sentences
 
     @torch.no_grad()
-    def understand(self, texts: Sequence[Reading]) -> Understood:
-        """What it makes of the texts, in their order."""
-        order = np.argsort([-len(text.ids) for text in texts], kind="stable")
-        by_length = [texts[number] for number in order]
-        limit = TEACHER_TOKENS.get(self._device.type, TEACHER_TOKENS["cuda"])
+    def understand(self, texts: Passes) -> Understood:
+        """What it makes of the texts, in the order in which they were given."""
         parts = []
-        for start, end in Parts.on(self._device, limit).cut([text.ids for text in by_length]):
-            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):
-                part = by_length[start:end]
-                pad_id = self._tokenization.pad_id
-                parts.append(understand(self._backbone, self._pooling, part, pad_id))
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):
+            for part in texts.parts:
+                parts.append(understand(self._backbone, self._pooling, part))
         if not parts:
             nothing = torch.zeros((0, self.dim), device=self._device)
             return Understood(nothing, nothing, torch.zeros(0, dtype=torch.bool).to(self._device))
         sentences, words, was_read = (torch.cat(column) for column in zip(*parts, strict=True))
-        places = np.argsort(order)
-        rows = torch.from_numpy(word_rows([text.size for text in by_length], places))
-        rows = rows.to(self._device)
-        return Understood(sentences[torch.from_numpy(places)], words[rows], was_read[rows])
+        places = np.argsort(texts.order)
+        rows = torch.from_numpy(word_rows(texts.sizes[texts.order], places)).to(self._device)
+        where = torch.from_numpy(places).to(self._device)
+        return Understood(sentences[where], words[rows], was_read[rows])
 
 
-def word_rows(sizes: Sequence[int], texts: IntArray) -> IntArray:
+def word_rows(sizes: IntArray, texts: IntArray) -> IntArray:
     """Where the words of some texts stand among those of all, which have `sizes` words each."""
-    counts = np.asarray(sizes, np.int64)
-    lengths, firsts = counts[texts], (np.cumsum(counts) - counts)[texts]
+    lengths, firsts = sizes[texts], (np.cumsum(sizes) - sizes)[texts]
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     rows: IntArray = np.repeat(firsts, lengths) + within
     return rows
 
 
-def word_errors(student: Understood, teacher: Understood, sizes: Sequence[int]) -> Tensor:
-    """(N,) for texts with `sizes` words each, which both sides have in the same order: the mean
+def word_errors(student: Understood, teacher: Understood, sizes: IntArray) -> Tensor:
+    """(N,) for texts with `sizes` (N,) words, which both sides have in the same order: the mean
     over the words that both have read of |student - teacher|^2 / |teacher|^2."""
     device = student.words.device
     both = student.read & teacher.read
-    owner = torch.arange(len(sizes), device=device).repeat_interleave(
-        torch.tensor(sizes, dtype=torch.int64, device=device)
-    )[both]
+    owner = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)).to(device)[both]
     wanted = teacher.words[both]
     error = (student.words[both] - wanted).square().sum(dim=-1) / wanted.square().sum(dim=-1)
     counts = torch.bincount(owner, minlength=len(sizes)).clamp(min=1)

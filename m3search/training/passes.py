@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from m3search.model.attention import ready_attention
 from m3search.model.layout import count_positions
-from m3search.model.tokenization import Ids, pad
+from m3search.model.tokenization import Ids
 from m3search.records import BoolArray
 
 MULTIPLE = 8
@@ -78,10 +78,9 @@ class States(NamedTuple):
     """(B, L, hidden) the last ones, in float32"""
 
 
-def read_states(backbone: PreTrainedModel, texts: Sequence[Ids], pad_id: int) -> States:
-    """One forward pass over the token ids of texts."""
+def read_states(backbone: PreTrainedModel, ids: Ids, real: BoolArray) -> States:
+    """One forward pass over token ids (B, L), where `real` ones are no padding."""
     device = next(backbone.parameters()).device
-    ids, real = pad(texts, pad_id, width_of(backbone, texts))
     mask = torch.from_numpy(real).to(device)
     with attention_for(backbone, ids.shape[1]):
         inputs = {"input_ids": torch.from_numpy(ids).to(device), "attention_mask": mask.long()}

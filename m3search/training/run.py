@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -46,8 +45,10 @@ from m3search.training.start import (
 from m3search.training.state import load_state, save_state
 from m3search.training.watching import Health, Log, cut_log
 
-Prepared = Callable[[], Metrics]
-"""a step whose texts are read: adds its gradients to the model's"""
+Prepared: TypeAlias = Any
+"""the texts of a step, as the `read` of its stage gives them"""
+READERS = 6
+"""processes that read ahead of a GPU, where there are so many cores; a CPU has a thread"""
 
 
 class Run:
@@ -141,7 +142,8 @@ class Run:
     def _train_until(self, end: int, log: Log | None) -> None:
         """The steps before `end`, all with the negatives of now, the texts of each read ahead."""
         output, total = self.recipe.output, self.recipe.optimiser.steps
-        with closing(ahead(self.prepare_step, range(self.step, end))) as steps:
+        readers = self.devices.spare_cores(READERS)
+        with closing(ahead(self.prepare_step, range(self.step, end), readers)) as steps:
             started = time.perf_counter()
             for prepared in steps:
                 metrics = self.train_step(prepared)
@@ -236,16 +238,18 @@ class Run:
     def prepare_step(self, step: int) -> Prepared:
         """Draws and reads the texts of a step, which needs no device."""
         if self.recipe.stage == "retromae":
-            masked = self.pretraining.read(step, self.sampler.texts(step))
-            return partial(self.pretraining.accumulate, step, masked)
-        batch = self.sampler.batch(step)
-        if self.recipe.stage == "distil":
-            return partial(self.distilling.accumulate, step, self.distilling.read(batch))
-        return partial(self.finetuning.accumulate, step, self.finetuning.read(batch))
+            return self.pretraining.read(step, self.sampler.texts(step))
+        stage = self.distilling if self.recipe.stage == "distil" else self.finetuning
+        return stage.read(self.sampler.batch(step))
 
     def accumulate(self, prepared: Prepared | None = None) -> Metrics:
         """Adds the gradients of this step's loss to those of the model, summed over processes."""
-        return (prepared or self.prepare_step(self.step))()
+        texts = self.prepare_step(self.step) if prepared is None else prepared
+        if self.recipe.stage == "retromae":
+            return self.pretraining.accumulate(self.step, texts)
+        if self.recipe.stage == "distil":
+            return self.distilling.accumulate(self.step, texts)
+        return self.finetuning.accumulate(self.step, texts)
 
     def save(self) -> None:
         """Write the finished checkpoint with where it came from.
