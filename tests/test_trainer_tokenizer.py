@@ -83,6 +83,7 @@ def test_only_the_normal_form_counts(tokenizer: PreTrainedTokenizerFast, text: s
         ("ＬＩＧＨＴhouse ﬁre", "lighthouse fire"),
         ("İstanbul", "istanbul"),
         ("ΟΔΟΣ", "οδος"),
+        ("Απάντησή σου, μαΐου", "απαντηση σου, μαιου"),
         ("Ёлка", "елка"),
         ("١٩٩٠ ۱۹۹۰ १९९०", "1990 1990 1990"),
         ("كتابي", "کتابی"),

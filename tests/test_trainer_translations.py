@@ -35,7 +35,7 @@ def make_sides(count: int) -> Any:
 def test_translations_by_word_lists(tmp_path: Path, old: Any) -> None:
     ids = old.tokenizer.get_vocab()
     (tmp_path / "lexicon.es-en.tsv").write_text("Agua\tWater\nagua\tthe light\nel faro\tlight\n")
-    (tmp_path / "lexicon.it-en.tsv").write_text("faro\tlight\nxyz\tq\n")
+    (tmp_path / "dictionary.it-en.tsv").write_text("faro\tlight\nxyz\tq\n")
     chances = np.zeros(len(old.vectors))
     chances[ids["the"]] = 1e-3
     files = translating.lexicon_files(tmp_path)

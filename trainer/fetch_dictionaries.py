@@ -169,13 +169,15 @@ def count_english(texts: Iterable[str]) -> Counter[str]:
 def choose(
     pairs: Iterable[tuple[str, str]], known: Mapping[str, int], most: int
 ) -> list[tuple[str, str]]:
-    """At most `most` pairs, those first whose rarest English word stands in most texts."""
-    counted = []
+    """At most `most` pairs, those first whose rarest English word stands in most texts, and those
+    of one phrase in the order given."""
+    counted: list[tuple[int, str, tuple[str, str]]] = []
     for word, english in pairs:
         least = min((known.get(part, 0) for part in _WORD.findall(english.lower())), default=0)
         if least >= LEAST_TEXTS:
-            counted.append((-least, word, english))
-    return [(word, english) for _, word, english in sorted(counted)[:most]]
+            counted.append((-least, english.lower(), (word, english)))
+    counted.sort(key=lambda each: each[:2])
+    return [pair for *_, pair in counted[:most]]
 
 
 if __name__ == "__main__":

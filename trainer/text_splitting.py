@@ -38,6 +38,7 @@ _VOWEL_SIGNS = (
 _SPELLINGS = (
     ("i\u0307", "i"),
     ("ς", "σ"),
+    *zip("άέήίϊΐόύϋΰώ", "αεηιιιουυυω", strict=True),  # the stress of Greek moves as words bend
     ("ё", "е"),
     ("[يى]", "ی"),
     ("ك", "ک"),

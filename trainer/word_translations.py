@@ -23,7 +23,7 @@ from m3search.errors import DataError
 from m3search.records import BoolArray, IntArray
 from m3search.training.data import read_pairs
 
-LEXICONS = "lexicon.*-en.tsv*"
+LEXICONS = ("lexicon.*-en.tsv*", "dictionary.*-en.tsv*")
 RARE = 1e-3
 """a in the weight a / (a + p) of an English piece of probability p (Arora et al. 2017)"""
 LONGEST = 64
@@ -44,11 +44,11 @@ Floats = npt.NDArray[np.float64]
 
 def lexicon_files(folder: Path) -> list[Path]:
     """The word lists in a folder of training files."""
-    files = sorted(folder.glob(LEXICONS)) if folder.is_dir() else []
+    files = sorted(file for pattern in LEXICONS for file in folder.glob(pattern))
     if not files:
         raise DataError(
             folder,
-            expected=f"word lists ({LEXICONS})",
+            expected=f"word lists ({' or '.join(LEXICONS)})",
             found="none",
             remedy="Give the folder that holds them, or leave --lexicons out.",
         )
