@@ -84,6 +84,7 @@ def test_only_the_normal_form_counts(tokenizer: PreTrainedTokenizerFast, text: s
         ("İstanbul", "istanbul"),
         ("ΟΔΟΣ", "οδος"),
         ("Απάντησή σου, μαΐου", "απαντηση σου, μαιου"),
+        ("άέήίϊΐόύϋΰώ", "αεηιιιουυυω"),
         ("Ёлка", "елка"),
         ("١٩٩٠ ۱۹۹۰ १९९०", "1990 1990 1990"),
         ("كتابي", "کتابی"),

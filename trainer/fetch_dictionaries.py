@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
@@ -111,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     give_report(report, given.report)
 
 
+@lru_cache(maxsize=1)  # one file has both scripts of Chinese
 def download(url: str) -> bytes:
     """What is at an address; DataError where it cannot be had."""
     try:

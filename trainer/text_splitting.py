@@ -38,7 +38,8 @@ _VOWEL_SIGNS = (
 _SPELLINGS = (
     ("i\u0307", "i"),
     ("ς", "σ"),
-    *zip("άέήίϊΐόύϋΰώ", "αεηιιιουυυω", strict=True),  # the stress of Greek moves as words bend
+    # the stress of Greek moves as words bend
+    *(("ά", "α"), ("έ", "ε"), ("ή", "η"), ("[ίϊΐ]", "ι"), ("ό", "ο"), ("[ύϋΰ]", "υ"), ("ώ", "ω")),
     ("ё", "е"),
     ("[يى]", "ی"),
     ("ك", "ک"),
