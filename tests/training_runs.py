@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from tiny_models import write_bert
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from m3search.training.encoding import Parts
+from m3search.training.imitation import Pass, Reading, arrange
 from m3search.training.inputs import Batches, Data, Source, Start
 from m3search.training.recipe import Objective, Optimiser, Output, Recipe
 
@@ -95,3 +98,12 @@ def changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[st
     """Names of the weights that are not the same to the last bit."""
     assert before.keys() == after.keys()
     return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+
+
+def in_one_pass(
+    texts: list[Reading], backbone: PreTrainedModel, pad_id: int
+) -> tuple[Pass, list[int]]:
+    """The pass of an encoder through all texts, and which text each of its rows is."""
+    passes = arrange(texts, backbone, Parts(1 << 20, price=1 << 20), pad_id)
+    (one,) = passes.parts
+    return one, passes.order.tolist()

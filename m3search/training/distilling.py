@@ -29,7 +29,7 @@ from m3search.training.imitation import (
     word_errors,
     word_rows,
 )
-from m3search.training.memory_bank import MemoryBank
+from m3search.training.memory_bank import ROOM, MemoryBank
 from m3search.training.recipe import Distillation, Recipe
 from m3search.training.sources import Corpus
 
@@ -107,9 +107,10 @@ class Distilling:
         self._read_passages = Reader(tokenization, data.passage_max_length)
         self._read_translations = Reader(tokenization, data.query_max_length, words=False)
         self._bank: MemoryBank | None = None
-        if self._settings.contrast_passages:
+        if drawn := self._settings.contrast_passages:
             texts = [passage.text for corpus in corpora for passage in corpus.passages]
-            self._bank = MemoryBank(texts, self._teacher, data.passage_max_length, devices)
+            length = data.passage_max_length
+            self._bank = MemoryBank(texts, self._teacher, length, devices, most=ROOM * drawn)
 
     def read(self, batch: Batch) -> Texts:
         """The texts that this process encodes; no device is needed."""

@@ -96,8 +96,8 @@ class Distillation:
     """in the loss, of telling passages apart: the softmax of a text's cosines with the teacher's
     vectors of all passages of the step is to be the one that the teacher has; 0 is none"""
     contrast_passages: int = 0
-    """of all sources, drawn for each step beside its own; the teacher reads all of them before the
-    first step"""
+    """of all sources, drawn for each step beside its own, out of four times as many, which the
+    teacher reads before the first step"""
     temperature: float = 0.05
     """of that softmax, by which cosines are divided"""
 
