@@ -255,11 +255,24 @@ def test_a_distillation_has_a_teacher_and_no_objective() -> None:
 
 
 @pytest.mark.parametrize("stage", ["retromae", "contrastive", "finetune"])
-def test_only_a_distillation_has_a_teacher_or_reads_texts_of_pairs(stage: str) -> None:
+def test_a_teacher_and_its_texts_come_together(stage: str) -> None:
     with pytest.raises(ValueError, match=f"distillation in stage {stage}"):
         make_recipe(stage, distillation=Distillation("teacher"))
     with pytest.raises(ValueError, match=f"texts = true of a source in stage {stage}"):
         make_recipe(stage, data=Data((Source("*", texts=True),)))
+
+
+@pytest.mark.parametrize("stage", ["contrastive", "finetune"])
+def test_texts_are_imitated_beside_pairs(stage: str) -> None:
+    both = Data((Source("pairs"), Source("texts", texts=True)))
+    taught: dict[str, Any] = {"data": both, "distillation": Distillation("teacher")}
+    assert make_recipe(stage, **taught).distillation
+    with pytest.raises(ValueError, match="same_source = false"):
+        make_recipe(stage, **taught, batches=Batches(same_source=False))
+    with pytest.raises(ValueError, match="texts = true of all sources"):
+        make_recipe(stage, **taught | {"data": Data((Source("texts", texts=True),))})
+    with pytest.raises(ValueError, match="with fix_encoder = true"):
+        make_recipe("finetune", **taught, start=Start("x", fix_encoder=True))
 
 
 @pytest.mark.parametrize("stage", ["contrastive", "finetune"])

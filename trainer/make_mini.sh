@@ -21,27 +21,42 @@ make() {
   fi
 }
 
-# train STAGE START: the recipe mini-STAGE.toml, from the folder START
+# train STAGE START [SETTING...]: the recipe mini-STAGE.toml, from the folder START
 train() {
-  local resume=()
-  if [ -e "$out/$1/training_state.pt" ]; then resume=(--resume); fi
-  make "$out/$1" m3.json m3search train "$here/recipes/mini-$1.toml" --set "data.folder=$data" \
-    --set "start.checkpoint=$2" "${settings[@]}" --out "$out/$1" "${resume[@]}"
+  local stage=$1 start=$2 resume=()
+  shift 2
+  if [ -e "$out/$stage/training_state.pt" ]; then resume=(--resume); fi
+  make "$out/$stage" m3.json m3search train "$here/recipes/mini-$stage.toml" --set "data.folder=$data" \
+    --set "start.checkpoint=$start" "$@" --out "$out/$stage" "${resume[@]}"
+}
+
+# title_bodies: pairs of all unlabelled texts, a file for each language
+title_bodies() {
+  local file name
+  for file in "$data"/text.*.jsonl.gz; do
+    name=$(basename "$file" .jsonl.gz)
+    name=${name#text.}
+    # a file of several languages names them in its lines
+    python "$here/title_body_pairs.py" "$file" --out "$out/bodies/bodies-$name.jsonl.gz" --per-query 4 --max-body 2000
+  done
+  touch "$out/bodies/done"
 }
 
 make "$english" config.json python "$here/fetch_minilm.py" "$english"
 make "$out/dictionaries" dictionary.zh-Hant-en.tsv.gz python "$here/fetch_dictionaries.py" "$data" --out "$out/dictionaries"
+make "$out/rough" rough-dictionary.zh-en.jsonl.gz python "$here/word_by_word.py" "$out"/dictionaries/*.tsv.gz \
+  --english "$data"/{tatoeba,stories}.*-en.jsonl.gz --out "$out/rough"
+make "$out/bodies" done title_bodies
 mkdir -p "$out/data"
-ln -sf "$(realpath "$data")"/* "$(realpath "$out/dictionaries")"/* "$out/data/"
-data=$out/data
+ln -sf "$(realpath "$data")"/* "$(realpath "$out")"/{dictionaries,rough,bodies}/*.gz "$out/data/"
 make "$out/tokenizer" tokenizer_config.json python "$here/train_tokenizer.py" "$data" --out "$out/tokenizer" \
-  --pieces 62000 --old "$english"
+  --pieces 94000 --old "$english"
 make "$out/swapped" model.safetensors python "$here/swap_vocabulary.py" "$english" "$out/tokenizer" \
-  --out "$out/swapped" --embedding-size 176 --texts "$data"/*.en.jsonl.gz --lexicons "$data" \
+  --out "$out/swapped" --embedding-size 128 --texts "$data"/*.en.jsonl.gz --lexicons "$out/data" \
   --parallel "$data"/{apps,android,bible,crossqa-parallel,gnomehelp,guides,lafand,nusax,pud,pydocs,stories,tatoeba,tico19,tldr,wmt,written-parallel}.*-en.jsonl.gz
-settings=(--set "distillation.teacher=$english")
-train distil "$out/swapped"
-train words "$out/distil"
-settings=()
-train finetune "$out/words"
+data=$out/data
+teacher=(--set "distillation.teacher=$english")
+train distil "$out/swapped" "${teacher[@]}"
+train contrastive "$out/distil" "${teacher[@]}"
+train finetune "$out/contrastive" "${teacher[@]}"
 train long "$out/finetune"

@@ -34,7 +34,7 @@ from m3search.training.recipe import Distillation, Recipe
 from m3search.training.sources import Corpus
 
 
-class Texts(NamedTuple):
+class Lesson(NamedTuple):
     """This process's part of a batch, as both encoders read it."""
 
     passages: int
@@ -103,16 +103,17 @@ class Distilling:
                 remedy="Take a teacher and a start checkpoint of the same hidden size.",
             )
         data = recipe.data
-        self._read_taught = self._teacher.reader(data.passage_max_length)
-        self._read_passages = Reader(tokenization, data.passage_max_length)
+        length = min(data.passage_max_length, self._teacher.positions)
+        self._read_taught = self._teacher.reader(length)
+        self._read_passages = Reader(tokenization, length)
         self._read_translations = Reader(tokenization, data.query_max_length, words=False)
         self._bank: MemoryBank | None = None
         if drawn := self._settings.contrast_passages:
-            texts = [passage.text for corpus in corpora for passage in corpus.passages]
-            length = data.passage_max_length
+            taught = (c for c in corpora if recipe.stage == "distil" or c.source.texts)
+            texts = [passage.text for corpus in taught for passage in corpus.passages]
             self._bank = MemoryBank(texts, self._teacher, length, devices, most=ROOM * drawn)
 
-    def read(self, batch: Batch) -> Texts:
+    def read(self, batch: Batch) -> Lesson:
         """The texts that this process encodes; no device is needed."""
         passages = self._devices.own(len(batch.passages))
         translations = self._devices.own(len(batch.queries))
@@ -124,7 +125,7 @@ class Distilling:
         numbers = range(len(batch.passages))[passages]
         wanted = np.concatenate([np.array(numbers, np.int64), batch.targets[translations]])
         own = np.where(np.arange(len(readings)) < len(texts), np.arange(len(readings)), -1)
-        return Texts(
+        return Lesson(
             len(batch.passages),
             len(batch.queries),
             self._teacher.arrange(self._read_taught(texts)),
@@ -133,7 +134,7 @@ class Distilling:
             own[learned.order],
         )
 
-    def accumulate(self, step: int, texts: Texts) -> Metrics:
+    def accumulate(self, step: int, texts: Lesson) -> Metrics:
         """Adds the gradients of the loss of a batch to those of the model; metrics come back.
 
         Passages are the teacher's own texts, queries their translations. The loss is the mean over
@@ -163,7 +164,7 @@ class Distilling:
             "tokens": tokens
         }
 
-    def _wanted(self, step: int, texts: Texts) -> Wanted:
+    def _wanted(self, step: int, texts: Lesson) -> Wanted:
         own = self._teacher.understand(texts.taught)
         vectors = shown = self._devices.gather(own.sentences)
         if self._bank is not None:
@@ -172,7 +173,7 @@ class Distilling:
             shown = torch.cat([vectors, drawn])
         return Wanted(own, vectors, shown)
 
-    def _compare(self, part: Pass, texts: Texts, rows: slice, wanted: Wanted) -> Sums:
+    def _compare(self, part: Pass, texts: Lesson, rows: slice, wanted: Wanted) -> Sums:
         """How far the student is from its teacher on one pass of texts, `rows` of all of them."""
         device = wanted.shown.device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._half):
@@ -197,7 +198,7 @@ class Distilling:
             contrast,
         )
 
-    def _metrics(self, sums: Mapping[str, float], texts: Texts) -> Metrics:
+    def _metrics(self, sums: Mapping[str, float], texts: Lesson) -> Metrics:
         """Means over the texts of all processes from their sums."""
         settings, count = self._settings, texts.passages + texts.translations
         words, contrast = sums["words"] / texts.passages, sums["contrast"] / count

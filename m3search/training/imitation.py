@@ -170,7 +170,8 @@ class Teacher:
         self._backbone = load_backbone(folder).requires_grad_(False)
         nn.Module.to(self._backbone, device)
         self._backbone.train(False)
-        self._positions = count_positions(self._backbone.config.to_dict())
+        self.positions = count_positions(self._backbone.config.to_dict())
+        """tokens of a text that it can read"""
         self._device, self._half = device, half
 
     @property
@@ -180,7 +181,7 @@ class Teacher:
 
     def reader(self, max_length: int) -> Reader:
         """Reads texts as it does, at most `max_length` tokens of each."""
-        return Reader(self._tokenization, min(max_length, self._positions))
+        return Reader(self._tokenization, min(max_length, self.positions))
 
     def arrange(self, texts: Sequence[Reading]) -> Passes:
         """The passes in which it reads texts."""
@@ -190,7 +191,7 @@ class Teacher:
 
     def vectors(self, texts: Sequence[str], max_length: int) -> Tensor:
         """(N, hidden) its sentence vectors of texts of which it reads `max_length` tokens."""
-        length = min(max_length, self._positions)
+        length = min(max_length, self.positions)
         readings = read_whole(self._tokenization, texts, length)
         return self.understand(self.arrange(readings)).sentences
 

@@ -81,8 +81,8 @@ class Source:
     by_file: bool = False
     """whether every file that matches is a source of its own, such as one language of many"""
     texts: bool = False
-    """in stage distil, whether every text of the files is read alone, those of pairs, too: for
-    files that are wholly in the teacher's language; RetroMAE always reads so"""
+    """whether every text of the files is read alone, those of pairs, too, and imitated: for files
+    that are wholly in the teacher's language; RetroMAE always reads so"""
 
     def __post_init__(self) -> None:
         check_positive(self, "weight")

@@ -61,6 +61,8 @@ def check_contrast(recipe: Recipe, corpora: Sequence[Corpus], sampler: Sampler) 
     if not recipe.heads:
         return
     for corpus in corpora:
+        if corpus.source.texts:
+            continue
         if recipe.data.negatives and any(q.negatives for q in _questions([corpus])):
             continue
         if not corpus.source.in_batch_negatives:

@@ -5,13 +5,12 @@ A value out of range is a ValueError here, which `config.parse` turns into a Con
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from m3search.model.modeling import Pooling
 from m3search.records import MODES, Mode
 from m3search.training.inputs import SHORTEST, Batches, Data, Lora, Source, Start
+from m3search.training.learning import Distillation, Objective, Pretraining
 from m3search.training.mining.rules import MiningSettings
 from m3search.training.ranges import check_least, check_positive, check_share, check_weights
 
@@ -30,85 +29,6 @@ __all__ = [
     "Source",
     "Start",
 ]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """The loss of arXiv 2402.03216v4, section 3.3, with its published weights as defaults."""
-
-    modes: tuple[Mode, ...] = MODES
-    """the heads that are trained"""
-    temperature: float = 0.02
-    ensemble_weights: tuple[float, float, float] = (1.0, 0.3, 1.0)
-    """dense, sparse, multi in the ensemble score that teaches"""
-    loss_weights: tuple[float, float, float] = (1.0, 0.1, 1.0)
-    """dense, sparse, multi in the loss"""
-    self_distill: bool = True
-    """whether the ensemble score teaches each mode"""
-    self_distill_start_step: int = 0
-    """optimiser steps, counted from 0, before self-distillation begins"""
-    teacher: Literal["none", "kl", "listwise"] = "none"
-    """what is made of `pos_scores` and `neg_scores` in the files"""
-
-    def __post_init__(self) -> None:
-        check_positive(self, "temperature")
-        check_least(self, 0, "self_distill_start_step")
-        check_weights(self, "ensemble_weights", "loss_weights")
-        if not self.modes or len(set(self.modes)) < len(self.modes):
-            raise ValueError(f"modes = {list(self.modes)}, not one or more different ones")
-
-    def weights_of(self, kind: Literal["ensemble", "loss"]) -> Mapping[Mode, float]:
-        """The weights of the ensemble score or of the loss by mode."""
-        weights = self.ensemble_weights if kind == "ensemble" else self.loss_weights
-        return dict(zip(MODES, weights, strict=True))
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """RetroMAE (Xiao et al. 2022, arXiv 2205.12035) with enhanced decoding."""
-
-    encoder_share: float = 0.3
-    """of the tokens, hidden from the encoder and predicted by it"""
-    decoder_share: float = 0.5
-    """of the tokens, hidden from each row of the decoder, which predicts all"""
-    masks: int = 128
-    """different masks that the decoder's rows of a text choose from"""
-
-    def __post_init__(self) -> None:
-        check_positive(self, "encoder_share", "decoder_share")
-        check_share(self, "encoder_share", "decoder_share", below=True)
-        check_least(self, 1, "masks")
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """An encoder whose sentence vectors and word states are imitated, also across languages
-    (Reimers and Gurevych 2020, arXiv 2004.09813)."""
-
-    teacher: str
-    """a folder or hub name, of an encoder with the student's hidden size; it reads the passages,
-    which are in a language that it knows, and a query is a translation of its passage"""
-    pooling: Pooling | None = None
-    """of the teacher; None is what its checkpoint says, and "cls" where it says nothing"""
-    word_weight: float = 0.0
-    """in the loss, of the error of the mean states of a passage's words; 0 is sentences alone"""
-    contrast_weight: float = 0.0
-    """in the loss, of telling passages apart: the softmax of a text's cosines with the teacher's
-    vectors of all passages of the step is to be the one that the teacher has; 0 is none"""
-    contrast_passages: int = 0
-    """of all sources, drawn for each step beside its own, out of four times as many, which the
-    teacher reads before the first step"""
-    temperature: float = 0.05
-    """of that softmax, by which cosines are divided"""
-
-    def __post_init__(self) -> None:
-        check_least(self, 0, "word_weight", "contrast_weight", "contrast_passages")
-        check_positive(self, "temperature")
-        if self.contrast_passages and not self.contrast_weight:
-            raise ValueError(
-                f"contrast_passages = {self.contrast_passages} with contrast_weight = 0: "
-                "nothing is told apart"
-            )
 
 
 @dataclass(frozen=True)
@@ -218,7 +138,7 @@ class Recipe:
     pretraining: Pretraining | None = None
     """of RetroMAE alone"""
     distillation: Distillation | None = None
-    """of distil alone"""
+    """of distil, and of other stages on pairs that imitate texts in steps of their own"""
     development: Development | None = None
     """None, also of a table without sets, measures nothing"""
     refresh: Refresh | None = None
@@ -245,16 +165,20 @@ class Recipe:
     def _check_tables(self) -> None:
         """Each stage has the tables that it uses, by default or as given, and no other."""
         pairs = self.stage in ("contrastive", "finetune")
+        imitates = any(source.texts for source in self.data.sources)
         uses = {
             "pretraining": self.stage == "retromae",
-            "distillation": self.stage == "distil",
+            "distillation": self.stage == "distil" or (pairs and imitates),
             "objective": pairs,
             "refresh": pairs,
             "development": self.stage != "retromae",
         }
         for name, used in uses.items():
             if getattr(self, name) is not None and not used:
-                raise ValueError(f"{name} in stage {self.stage}")
+                why = (
+                    ", where no source has texts = true" if name == "distillation" and pairs else ""
+                )
+                raise ValueError(f"{name} in stage {self.stage}{why}")
         if self.stage == "retromae":
             self._default("pretraining", Pretraining())
         elif self.stage == "distil" and self.distillation is None:
@@ -264,8 +188,23 @@ class Recipe:
             self._default("objective", alone if self.stage == "contrastive" else Objective())
         if self.start.fix_encoder and not pairs:
             raise ValueError(f"fix_encoder = true in stage {self.stage}: nothing to train")
-        if self.stage != "distil" and any(source.texts for source in self.data.sources):
-            raise ValueError(f"texts = true of a source in stage {self.stage}")
+        if imitates and self.stage == "retromae":
+            raise ValueError("texts = true of a source in stage retromae, which reads all so")
+        if imitates and self.distillation is None:
+            raise ValueError(
+                f"texts = true of a source in stage {self.stage} without distillation.teacher"
+            )
+        if imitates and pairs:
+            self._check_imitation()
+
+    def _check_imitation(self) -> None:
+        """Of a stage on pairs that imitates in steps of their own."""
+        if not self.batches.same_source:
+            raise ValueError("texts = true of a source with batches.same_source = false")
+        if all(source.texts for source in self.data.sources):
+            raise ValueError(f"texts = true of all sources in stage {self.stage}: no pairs")
+        if self.start.fix_encoder:
+            raise ValueError("texts = true of a source with fix_encoder = true: nothing to train")
 
     def _check_lengths(self) -> None:
         """No text is read further than the finished encoder is said to read."""

@@ -21,7 +21,7 @@ from m3search.training.ahead import ahead
 from m3search.training.batching import Sampler
 from m3search.training.development import development_sets, measure
 from m3search.training.devices import Devices
-from m3search.training.distilling import Distilling
+from m3search.training.distilling import Distilling, Lesson
 from m3search.training.finetuning import Finetuning, Metrics
 from m3search.training.fitting import fit_heads
 from m3search.training.lengths import passage_lengths
@@ -78,11 +78,11 @@ class Run:
         self.trained: nn.Module = self.model
         if recipe.stage == "retromae":
             self.trained = self._retromae()
-        elif recipe.stage == "distil":
+        if recipe.distillation is not None:
             self.distilling = Distilling(
                 recipe, self.model, self.tokenization, self.corpora, self.devices
             )
-        else:
+        if recipe.heads:
             self.finetuning = Finetuning(recipe, self.model, self.tokenization, self.devices)
         self.optimiser = make_optimiser(self.trained, recipe)
         self.notes += describe(recipe, self.corpora, self.sampler, self.model, self.devices)
@@ -239,15 +239,17 @@ class Run:
         """Draws and reads the texts of a step, which needs no device."""
         if self.recipe.stage == "retromae":
             return self.pretraining.read(step, self.sampler.texts(step))
-        stage = self.distilling if self.recipe.stage == "distil" else self.finetuning
-        return stage.read(self.sampler.batch(step))
+        batch = self.sampler.batch(step)
+        if self.recipe.heads and batch.queries:
+            return self.finetuning.read(batch)
+        return self.distilling.read(batch)
 
     def accumulate(self, prepared: Prepared | None = None) -> Metrics:
         """Adds the gradients of this step's loss to those of the model, summed over processes."""
         texts = self.prepare_step(self.step) if prepared is None else prepared
         if self.recipe.stage == "retromae":
             return self.pretraining.accumulate(self.step, texts)
-        if self.recipe.stage == "distil":
+        if isinstance(texts, Lesson):
             return self.distilling.accumulate(self.step, texts)
         return self.finetuning.accumulate(self.step, texts)
 
