@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from evaluation_fakes import FakeEncoder, Log, WordEncoder, make_set
 
-from m3search.errors import ConfigError
+from m3search.corpus import write_run
+from m3search.errors import ConfigError, DataError
 from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets, load_sets
 from m3search.evaluation.suite import ROWS, modes_of
+from m3search.evaluation.tables import percentages
 from m3search.records import MODES, Encoded
 
 
@@ -146,6 +148,56 @@ def test_the_mean_is_over_sets_and_for_what_all_have(tmp_path: Path) -> None:
     found = evaluate_sets([one, two], log.encoders, engine=log.engine()).to_json()
     assert found["mean"] == {"rows": {"dense": {"R@100": 0.5}}}
     assert log.lengths == [None]  # one encoder serves sets of the same length
+
+
+def test_groups_have_means_of_their_own(tmp_path: Path) -> None:
+    log = Log()
+    hard = make_set(tmp_path / "one", judged={"q1": {"d4": 1}})
+    folders = (hard, make_set(tmp_path / "two"), make_set(tmp_path / "three"))
+    sets = [
+        EvaluationSet(folder, rows=("dense",), measures=("R@100",), group=group)
+        for folder, group in zip(folders, ("b", "b", "a"), strict=True)
+    ]
+    experiment = evaluate_sets(sets, log.encoders, engine=log.engine())
+    assert experiment.groups == ["b", "a"]
+    values = [each.report.means["dense"]["R@100"] for each in experiment.sets]
+    assert values[0] != values[1]
+    found = experiment.to_json()
+    of_b, of_a = (sum(values[:2]) / 2, values[2])
+    assert found["groups"]["b"]["rows"]["dense"]["R@100"] == pytest.approx(of_b)
+    assert found["groups"]["a"]["rows"]["dense"]["R@100"] == pytest.approx(of_a)
+    names = [line[0] for line in percentages(experiment, "R@100")]
+    assert names == ["set", "one", "two", "three", "mean of b", "mean of a", "mean"]
+
+
+def test_runs_of_other_systems_stand_beside(tmp_path: Path) -> None:
+    log = Log()
+    for name, document in (("one", "d1"), ("two", "d9")):
+        write_run(tmp_path / f"{name}.trec", {"q1": {document: 1.0}})
+    others = {"other": str(tmp_path / "{set}.trec")}
+    sets = [
+        EvaluationSet(
+            make_set(tmp_path / name, judged={"q1": {"d1": 1}}),
+            rows=("dense",),
+            run_files=others,
+        )
+        for name in ("one", "two")
+    ]
+    report = ReportFolder(tmp_path / "report")
+    experiment = evaluate_sets(sets, log.encoders, engine=log.engine(), keep=report.add)
+    text = report.finish(experiment).read_text()
+    found = [each.report.means["other"]["R@100"] for each in experiment.sets]
+    assert found == [1.0, 0.0]
+    assert list(experiment.sets[0].report.means) == ["dense", "other"]
+    assert "| set | dense | other |" in text and str(tmp_path / "two.trec") in text
+    assert (tmp_path / "report" / "runs" / "two.other.trec").exists()
+    [alone] = evaluate_sets([replace(sets[0], rows=())], log.encoders, engine=log.engine()).sets
+    assert list(alone.report.means) == ["other"]
+    (tmp_path / "two.trec").unlink()
+    encoded = list(log.encoded)
+    with pytest.raises(DataError, match=r"two\.trec: expected a file"):
+        evaluate_sets(sets, log.encoders, engine=log.engine())
+    assert log.encoded == encoded  # nothing was begun
 
 
 def test_missing_candidates_and_template_of_a_suite(tmp_path: Path) -> None:

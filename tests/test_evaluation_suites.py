@@ -71,6 +71,8 @@ def test_a_suite_gives_its_settings_to_its_sets(tmp_path: Path) -> None:
         ("[[sets]]\npath = 'a'\nrows = ['dense+spars']", "key sets.1.rows", "'sparse'"),
         ("[[sets]]\npath = 'a'\nrows = ['dense+dense']", "key sets.1.rows", "different modes"),
         ("rows = []\n[[sets]]\npath = 'a'", "s.toml", "no rows"),
+        ("[[sets]]\npath = 'a'\nrun_files = { all = 'x' }", "key sets.1", "run_files for all"),
+        ("[[sets]]\npath = 'a'\nrun_files = { 'a/b' = 'x' }", "key sets.1", "'a/b'"),
         ("[[sets]]\npath = 'a'\ndepth = 0", "key sets.1", "below 1"),
         ("[[sets]]\npath = 'a'\nname = 'a/b'", "key sets.1", "'a/b'"),
         ("[[sets]]\npath = 'a'\nweights = [1, -1, 1]", "key sets.1", "from 0 up"),

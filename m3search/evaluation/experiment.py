@@ -14,12 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from m3search.corpus import read_run
 from m3search.evaluation.baselines import check_implementation, make_bm25
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.collection import Collection, load_collection
 from m3search.evaluation.engine import Engine, Progress, open_or_build
 from m3search.evaluation.measures import Report, evaluate, largest_cutoff
 from m3search.evaluation.suite import EvaluationSet, check_folder
+from m3search.lines import check_file
 from m3search.records import Run
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ class SetResult:
     name: str
     report: Report
     details: dict[str, Any]
-    """counts, settings, truncated, seconds, bytes, bm25, model; JSON-ready"""
+    """counts, settings, truncated, seconds, bytes, bm25, model, run_files; JSON-ready"""
+    group: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The means under "rows", then the details."""
@@ -60,27 +63,36 @@ class Experiment:
         """All that any set was measured by, in the order asked."""
         return list(dict.fromkeys(name for each in self.sets for name in each.report.measures))
 
-    def means(self) -> dict[str, dict[str, float]]:
-        """Row -> measure -> mean over the sets, for what every set has."""
-        if not self.sets:
+    @property
+    def groups(self) -> list[str]:
+        """The groups of the sets, in the order of the sets."""
+        return list(dict.fromkeys(each.group for each in self.sets if each.group))
+
+    def means(self, group: str | None = None) -> dict[str, dict[str, float]]:
+        """Row -> measure -> mean over the sets, or those of a group, for what each of them has."""
+        sets = [each for each in self.sets if group is None or each.group == group]
+        if not sets:
             return {}
         means: dict[str, dict[str, float]] = {}
-        for row, values in self.sets[0].report.means.items():
+        for row, values in sets[0].report.means.items():
             for name in values:
-                column = [each.report.means.get(row, {}).get(name) for each in self.sets]
+                column = [each.report.means.get(row, {}).get(name) for each in sets]
                 there = [value for value in column if value is not None]
-                if len(there) == len(self.sets):
+                if len(there) == len(sets):
                     means.setdefault(row, {})[name] = sum(there) / len(there)
         return means
 
     def to_json(self) -> dict[str, Any]:
-        """{"sets": {name: {"rows": {row: {measure: value}}, ...}}}, "mean" where sets are several.
+        """{"sets": {name: {"rows": {row: {measure: value}}, ...}}}, "mean" where sets are several,
+        "groups" by name where they are in groups.
 
         Values are 0 to 1.
         """
         content: dict[str, Any] = {"sets": {each.name: each.to_json() for each in self.sets}}
         if len(self.sets) > 1:
             content["mean"] = {"rows": self.means()}
+        if self.groups:
+            content["groups"] = {group: {"rows": self.means(group)} for group in self.groups}
         return content | {"provenance": self.provenance}
 
 
@@ -104,6 +116,8 @@ def evaluate_sets(
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
         check_folder(each)
         each.plans(_retrieved(each))
+        for path in each.run_paths().values():
+            check_file(path, inside="run.trec")
         if "bm25" in each.rows:
             check_implementation(each.bm25)
     latest = lru_cache(maxsize=1)(encoders)
@@ -146,13 +160,16 @@ class _Bench:
         if "bm25" in wanted.rows:
             self._run_bm25(collection)
         self.runs = {row: self.runs[row] for row in wanted.rows}
+        if paths := wanted.run_paths():
+            self.runs |= {row: read_run(path) for row, path in paths.items()}
+            self._details["run_files"] = {row: str(path) for row, path in paths.items()}
         details = {
             "counts": collection.counts(),
             "settings": self._settings(),
             "seconds": {stage: round(spent, 3) for stage, spent in self._seconds.items()},
         }
         report = evaluate(self.runs, collection.qrels, wanted.measures)
-        return SetResult(wanted.name, report, details | self._details)
+        return SetResult(wanted.name, report, details | self._details, wanted.group)
 
     def _settings(self) -> dict[str, Any]:
         """What the runs were made with, defaults included; JSON-ready."""

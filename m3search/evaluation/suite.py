@@ -33,6 +33,8 @@ class EvaluationSet:
     """the folder with corpus.jsonl, queries.jsonl and qrels/<split>.tsv"""
     name: str = ""
     """as reports call it; by default the folder's name"""
+    group: str = ""
+    """sets of one group have a mean of their own"""
     split: str = "test"
     language: str | None = None
     """for BM25's stemmer and stop words, as "en"; guessed where it is absent"""
@@ -54,18 +56,24 @@ class EvaluationSet:
     rows: tuple[str, ...] = ROWS
     bm25: Implementation = "bm25s"
     """which BM25 the row of that name is; lucene needs the extra `m3search[bm25]`"""
+    run_files: dict[str, str] = field(default_factory=dict)
+    """row -> a TREC run of another system, from where the command runs; {set} in its path is the
+    name of the set"""
     unknown_documents: Literal["error", "keep"] = "error"
     """judgements of documents outside the corpus: an error, or kept as never found"""
 
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.path.resolve().name)
-        if not re.fullmatch(r"[\w+-][\w.+-]*", self.name):
-            raise ValueError(f"the name {self.name!r}, which does not suit a file's name")
+        for name in (self.name, *self.run_files):
+            if not re.fullmatch(r"[\w+-][\w.+-]*", name):
+                raise ValueError(f"the name {name!r}, which does not suit a file's name")
         if self.depth < 1 or (self.max_length is not None and self.max_length < 1):
             raise ValueError("a depth or max_length below 1")
-        if not self.rows:
+        if not self.rows and not self.run_files:
             raise ValueError("no rows")
+        if both := sorted(self.run_files.keys() & {*self.rows, *ROWS}):
+            raise ValueError(f"run_files for {both[0]}, which is a row of this engine")
         for weights in (self.weights, *self.row_weights.values()):
             if weights and not all(math.isfinite(w) and w >= 0 for w in weights):
                 raise ValueError(f"weights {weights} that are not all from 0 up")
@@ -74,6 +82,10 @@ class EvaluationSet:
         for row in self.rows:
             modes_of(row)
         _check_fused(self.row_weights)
+
+    def run_paths(self) -> dict[str, Path]:
+        """Row -> the file of its run."""
+        return {row: Path(path.replace("{set}", self.name)) for row, path in self.run_files.items()}
 
     def weights_of(self, row: str) -> ThreeWeights | None:
         """What a row is weighed by, as the suite says; None for those of the model."""

@@ -22,10 +22,11 @@ def to_markdown(experiment: Experiment) -> str:
 
 
 def percentages(experiment: Experiment, measure: str) -> list[list[str]]:
-    """One measure as a table of sets x rows, the names of the rows first, the mean last."""
+    """One measure as a table of sets x rows, the names of the rows first, the means last."""
     rows = list(dict.fromkeys(row for each in experiment.sets for row in each.report.means))
     lines = [(each.name, each.report.means) for each in experiment.sets]
-    if len(lines) > 1:
+    lines += [(f"mean of {group}", experiment.means(group)) for group in experiment.groups]
+    if len(experiment.sets) > 1:
         lines.append(("mean", experiment.means()))
     return [
         ["set", *rows],
@@ -105,8 +106,10 @@ def _truncation(experiment: Experiment) -> str:
 
 
 def _provenance(experiment: Experiment) -> str:
-    models, baselines = {}, {}
+    models, baselines, files = {}, {}, {}
     for each in experiment.sets:
+        for row, file in each.details.get("run_files", {}).items():
+            files[f"{row} on {each.name}"] = file
         if model := each.details.get("model"):
             models[each.name] = (
                 f"{model['name']} ({model['fingerprint'][:12]}), {model['max_length']} tokens"
@@ -115,6 +118,8 @@ def _provenance(experiment: Experiment) -> str:
             settings = f"k1 {bm25['k1']}, b {bm25['b']}, {bm25['variant']} variant"
             baselines[each.name] = f"{bm25['implementation']}, {settings}"
     details: dict[str, Any] = _by_set("Model", models) | _by_set("BM25", baselines)
+    if files:
+        details["Runs from files"] = files
     for name, value in experiment.provenance.items():
         if isinstance(value, Mapping):
             value = ", ".join(f"{key} {item}" for key, item in value.items())
