@@ -65,6 +65,8 @@ class Plan:
     @property
     def first_stages(self) -> tuple[Mode, ...]:
         """The modes that give the candidates."""
+        if self.retrieves_only:
+            return self.modes
         if self.candidates == "dense":
             return ("dense",)
         return tuple(mode for mode in self.modes if mode != "multi")

@@ -7,15 +7,15 @@ of given rows in a mode. It knows neither how vectors are stored nor how they we
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3search.candidates import Scored, score_candidates
 from m3search.errors import ConfigError
 from m3search.explain import Explanation, explain_hit
-from m3search.fusion import top_k, weighted_sum
 from m3search.origin import check_identity, load_encoder
 from m3search.plan import Plan, Weights
 from m3search.records import (
@@ -163,6 +163,34 @@ class Searcher:
                 progress(len(ids))
         return run
 
+    def candidates(
+        self,
+        queries: EncodedQueries,
+        *,
+        stages: Sequence[Mode] = ("dense", "sparse"),
+        modes: Sequence[Mode] = MODES,
+        depth: int = 200,
+    ) -> Iterator[tuple[str, list[str], Scored]]:
+        """Of every query its id, the ids of its candidates, and their exact scores in each mode.
+
+        Any plan whose stages, modes and depth are within these can be ranked from them, as `run`
+        would: see `Scored.ranked`.
+        """
+        self._require([*modes, *stages])
+        index = self.index.pinned()
+        depth = min(depth, len(index))
+        for start in range(0, len(queries), BATCH):
+            ids, batch = queries.ids[start : start + BATCH], queries.encoded[start : start + BATCH]
+            if not depth:
+                none = np.zeros(0, np.float32)
+                places = dict.fromkeys(stages, np.zeros(0, np.int64))
+                nothing = Scored(np.zeros(0, np.int64), dict.fromkeys(modes, none), places)
+                yield from ((query_id, [], nothing) for query_id in ids)
+                continue
+            found = score_candidates(index, batch, stages, modes, depth)
+            for query_id, scored in zip(ids, found, strict=True):
+                yield query_id, index.ids(scored.rows), scored
+
     def encode(
         self, queries: Iterable[Query], progress: Callable[[int], None] | None = None
     ) -> EncodedQueries:
@@ -211,41 +239,8 @@ def rank(index: Index, queries: Encoded, plan: Plan, allowed: BoolArray | None =
     """The k best rows of every query by the plan; (n_queries, k), padded with -1."""
     if plan.retrieves_only:
         return index.retrieve(plan.modes[0], queries, plan.k, allowed)
-    found = {mode: index.retrieve(mode, queries, plan.depth, allowed) for mode in plan.first_stages}
-    lines = []
-    for query in range(len(queries)):
-        lists = {mode: (hits.rows[query], hits.scores[query]) for mode, hits in found.items()}
-        lines.append(_rerank(index, queries[query : query + 1], lists, plan))
-    return Hits.stack(lines, plan.k)
-
-
-def _rerank(
-    index: Index, query: Encoded, found: Mapping[Mode, tuple[IntArray, FloatArray]], plan: Plan
-) -> tuple[IntArray, FloatArray]:
-    """The candidates of one query in the order of their weighted sum."""
-    united = np.unique(np.concatenate([rows for rows, _ in found.values()]))
-    rows = united[united >= 0]
-    if not len(rows):
-        return rows, np.zeros(0, dtype=np.float32)
-    scores: dict[Mode, FloatArray] = {}
-    for mode in plan.modes:
-        if plan.missing != "exact" and mode in found:
-            scores[mode] = _fill(rows, *found[mode], plan.missing)
-        else:
-            scores[mode] = index.scores(mode, query, rows)
-    return top_k(rows, weighted_sum(scores, plan.weights), plan.k)
-
-
-def _fill(
-    rows: IntArray, found_rows: IntArray, found_scores: FloatArray, missing: Missing
-) -> FloatArray:
-    """Scores of `rows` from one list, with 0 or the list's minimum where it lacks a row."""
-    kept = found_rows >= 0
-    listed, listed_scores = found_rows[kept], found_scores[kept]
-    fill = listed_scores.min() if missing == "min" and len(listed) else 0.0
-    scores = np.full(len(rows), fill, dtype=np.float32)
-    scores[np.searchsorted(rows, listed)] = listed_scores
-    return scores
+    scored = score_candidates(index, queries, plan.first_stages, plan.modes, plan.depth, allowed)
+    return Hits.stack((each.ranked(plan) for each in scored), plan.k)
 
 
 def _to_hits(

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse as sp
 
+from m3search.candidates import Scored
 from m3search.errors import ArtifactError
 from m3search.evaluation import Engine
-from m3search.records import Document, Encoded, ModelIdentity, Query, Run
+from m3search.records import Document, Encoded, ModelIdentity, Query
 
 TEXTS = {"d1": "red fox", "d2": "blue whale", "d3": "red panda", "d4": "green tree"}
 
@@ -76,7 +77,7 @@ class Log:
     built: list[Path] = field(default_factory=list)
     opened: list[Path] = field(default_factory=list)
     encoded: list[int] = field(default_factory=list)
-    runs: list[dict[str, Any]] = field(default_factory=list)
+    searches: list[dict[str, Any]] = field(default_factory=list)
     lengths: list[int | None] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
     damaged: bool = False
@@ -128,7 +129,7 @@ class FakeQueries:
 
 @dataclass
 class FakeSearcher:
-    """Scores are the number of common words, and a tenth more for every mode asked."""
+    """The score in every mode is the number of common words, of documents that have any."""
 
     index: FakeIndex
     log: Log
@@ -138,18 +139,17 @@ class FakeSearcher:
         self.log.encoded.append(len(found))
         return FakeQueries(found)
 
-    def run(self, queries, k, *, modes, **settings) -> Run:
+    def candidates(self, queries, *, stages, modes, depth):
         assert isinstance(queries, FakeQueries)
-        self.log.runs.append({"k": k, "modes": modes, **settings})
-        run: Run = {}
+        self.log.searches.append({"stages": stages, "modes": modes, "depth": depth})
         for query in queries.queries:
             words = set(query.text.split())
-            scores = {
-                each.id: len(words & set(each.text.split())) + len(modes) / 10
-                for each in self.index.documents
-            }
-            run[query.id] = {name: score for name, score in scores.items() if score >= 1}
-        return run
+            found = [each for each in self.index.documents if words & set(each.text.split())]
+            common = [len(words & set(each.text.split())) for each in found]
+            rows, counts = np.arange(len(found)), np.array(common, np.float32)
+            ranks = np.argsort(np.argsort(-counts, kind="stable"), kind="stable") + 1
+            scored = Scored(rows, dict.fromkeys(modes, counts), dict.fromkeys(stages, ranks))
+            yield query.id, [each.id for each in found], scored
 
 
 @dataclass

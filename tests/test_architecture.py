@@ -22,13 +22,15 @@ ROWS = {
     "corpus": 1, "lines": 1, "config": 1, "scoring": 1, "fusion": 1,
     "model": 2, "stores": 2,
     "encoder": 3, "index": 3,
-    "search": 4, "origin": 4, "plan": 4, "explain": 4, "snippet": 4, "training": 4, "evaluation": 4,
+    "search": 4, "candidates": 4, "origin": 4, "plan": 4, "explain": 4, "snippet": 4,
+    "training": 4, "evaluation": 4,
     "serve": 5, "cli": 5, "__main__": 6,
 }  # fmt: skip
 """Each place imports from rows above its own, and within itself."""
 
 PARTS = {
     "lines": "corpus",
+    "candidates": "search",
     "origin": "search",
     "plan": "search",
     "explain": "search",

@@ -40,18 +40,18 @@ def test_rows_and_measures_of_a_set(tmp_path: Path) -> None:
     assert animals["bytes"] == {"dense": 1_500_000, "sparse": 500_000}
     assert animals["bm25"]["language_origin"] == "given"
     assert animals["model"]["max_length"] == 64
-    assert set(animals["seconds"]) == {"index", "encode queries", "bm25 index", *ROWS}
+    stages = {"index", "encode queries", "candidates", "bm25 index", "bm25"}
+    assert set(animals["seconds"]) == stages
     assert found["provenance"]["command"] == "m3search eval animals"
     assert "bm25s" in found["provenance"]["versions"]
     json.dumps(found, allow_nan=False)
     assert log.encoded == [2]
     assert log.lengths == [64]
-    assert [run["modes"] for run in log.runs] == [modes_of(row) for row in ROWS[:-1]]
-    shared = {"k": 100, "depth": 100, "missing": "exact", "candidates": "union"}
+    assert log.searches == [{"stages": MODES, "modes": MODES, "depth": 100}]
     default = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}
-    for run in log.runs:
-        own = {mode: default[mode] if len(run["modes"]) > 1 else 1.0 for mode in run["modes"]}
-        assert run == {**shared, "modes": run["modes"], "weights": own}
+    for row, weights in animals["settings"]["weights"].items():
+        modes = modes_of(row) or ()
+        assert weights == {mode: default[mode] if len(modes) > 1 else 1.0 for mode in modes}
     assert steps[0] == ("animals: indexing", 4, 4)
 
 
@@ -79,9 +79,6 @@ def test_what_was_run_is_reported_with_its_defaults(tmp_path: Path) -> None:
     assert found["two"]["weights"]["all"] == {"dense": 0.0, "sparse": 0.0, "multi": 1.0}
     assert (found["two"]["depth"], found["two"]["max_length"]) == (100, 64)
     assert (found["three"]["k"], found["three"]["weights"]) == (1000, {})
-    by_row = {run["modes"]: run["weights"] for run in log.runs[-4:]}
-    assert by_row[("dense", "sparse")] == {"dense": 0.2, "sparse": 0.8}
-    assert by_row[MODES] == {"dense": 0.0, "sparse": 0.0, "multi": 1.0}
     text = report.finish(experiment).read_text()
     assert [line for line in text.splitlines() if line.startswith("| ") and "`" in line] == [
         '| one | test | 100 | 300 | exact | union | 512 | `"{title}\\n{text}"` '
@@ -124,7 +121,7 @@ def test_a_measure_that_looks_further_gets_longer_runs(tmp_path: Path) -> None:
     log = Log()
     wanted = EvaluationSet(make_set(tmp_path / "s"), measures=("R@1000",), rows=("sparse",))
     evaluate_sets([wanted], log.encoders, engine=log.engine())
-    assert [run["k"] for run in log.runs] == [1000]
+    assert log.searches == [{"stages": ("sparse",), "modes": ("sparse",), "depth": 1000}]
 
 
 def test_bm25_alone_needs_no_model(tmp_path: Path) -> None:
@@ -221,9 +218,7 @@ def test_missing_candidates_and_template_of_a_suite(tmp_path: Path) -> None:
     log = Log()
     one, again = load_sets([path])
     found = evaluate_sets([one, again], log.encoders, engine=log.engine()).to_json()["sets"]
-    assert [(run["missing"], run["candidates"]) for run in log.runs] == [
-        ("zero", "dense"), ("min", "dense"),
-    ]  # fmt: skip
+    assert log.searches == [{"stages": ("dense",), "modes": ("multi",), "depth": 200}] * 2
     assert log.templates == ["{text} {title}", "{text}"]
     assert found["one"]["settings"]["missing"] == "zero"
     assert found["again"]["settings"]["candidates"] == "dense"

@@ -39,8 +39,9 @@ def test_a_report_folder(tmp_path: Path) -> None:
     assert sorted(each.relative_to(out).as_posix() for each in out.rglob("*")) == [
         "queries", "queries/one.tsv", "queries/two.tsv", "report.json", "report.md", "runs",
         "runs/one.bm25.trec", "runs/one.dense.trec", "runs/two.bm25.trec", "runs/two.dense.trec",
+        "scores", "scores/one.jsonl.gz", "scores/two.jsonl.gz",
     ]  # fmt: skip
-    assert read_run(out / "runs" / "one.dense.trec")["q2"] == {"d2": pytest.approx(1.1)}
+    assert read_run(out / "runs" / "one.dense.trec")["q2"] == {"d2": 1.0}
     found = json.loads((out / "report.json").read_text())
     values = [line.split("\t") for line in (out / "queries" / "one.tsv").read_text().splitlines()]
     assert values[0] == ["row", "measure", "query", "value"]

@@ -75,6 +75,14 @@ def evaluate_runs(
         Path | None,
         typer.Option(metavar="DIR", help="Keep the indexes here, and use them again next time."),
     ] = None,
+    from_scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder of a report: its component scores in place of a search, for other "
+            "weights, rows or measures.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,6 +95,7 @@ def evaluate_runs(
 ) -> None:
     """Measure each mode on judged sets. BM25 stands beside them."""
     from m3search.evaluation import ReportFolder, evaluate_sets, load_sets
+    from m3search.evaluation.report import SCORES
 
     changes = {
         "measures": tuple(split_names(measures)) if measures is not None else None,
@@ -100,6 +109,8 @@ def evaluate_runs(
     report = ReportFolder(out or REPORTS / paths[0].resolve().stem)
     provenance = {"sets": ", ".join(map(str, paths))}
     changed = [*(settings or ()), *(f"{name} {value}" for name, value in given.items())]
+    if from_scores is not None:
+        changed.append(f"from the scores in {from_scores}")
     if pooling is not None:
         changed.append(f"pooling {pooling}")
     if changed:
@@ -109,6 +120,7 @@ def evaluate_runs(
             sets,
             lambda length: _load_encoder(model, length, pooling, sets),
             work=work,
+            scores=None if from_scores is None else from_scores / SCORES,
             keep=report.add,
             progress=progress,
             provenance=provenance,

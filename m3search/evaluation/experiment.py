@@ -18,9 +18,10 @@ from m3search.corpus import read_run
 from m3search.evaluation.baselines import check_implementation, make_bm25
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.collection import Collection, load_collection
+from m3search.evaluation.components import ComponentScores, collect, read_scores, scores_file
 from m3search.evaluation.engine import Engine, Progress, open_or_build
 from m3search.evaluation.measures import Report, evaluate, largest_cutoff
-from m3search.evaluation.suite import EvaluationSet, check_folder
+from m3search.evaluation.suite import EvaluationSet, check_folder, modes_of
 from m3search.lines import check_file
 from m3search.records import Run
 
@@ -33,6 +34,8 @@ RETRIEVED = 100
 Encoders = Callable[[int | None], "Encoder"]
 """a maximum length, None for the model's own -> the encoder"""
 Runs = dict[str, Run]
+Keep = Callable[["SetResult", Runs, ComponentScores | None], None]
+"""called with a set's result, its runs, and the scores that they were made from"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def evaluate_sets(
     encoders: Encoders,
     *,
     work: str | Path | None = None,
-    keep: Callable[[SetResult, Runs], None] | None = None,
+    scores: str | Path | None = None,
+    keep: Keep | None = None,
     progress: Progress | None = None,
     provenance: Mapping[str, Any] | None = None,
     engine: Engine | None = None,
@@ -110,14 +114,17 @@ def evaluate_sets(
 
     `encoders` makes the encoder for a maximum length; it is not called where only BM25 is asked.
     Indexes stay in `work` and are used again while corpus and model are the same; without it they
-    go with the call. `keep` gets each set's result and runs as soon as they are made: the runs of
-    many sets are too large to hold.
+    go with the call. `scores` is a folder of component scores from which rows are made in place of
+    a search. `keep` gets each set's result, runs and component scores as soon as they are made:
+    those of many sets are too large to hold.
     """
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
         check_folder(each)
         each.plans(_retrieved(each))
         for path in each.run_paths().values():
             check_file(path, inside="run.trec")
+        if scores is not None and any(map(modes_of, each.rows)):
+            check_file(scores_file(Path(scores), each.name), inside="scores.jsonl.gz")
         if "bm25" in each.rows:
             check_implementation(each.bm25)
     latest = lru_cache(maxsize=1)(encoders)
@@ -125,9 +132,9 @@ def evaluate_sets(
     with _work_folder(work) as folder:
         for each in sets:
             bench = _Bench(each, latest, folder, engine, progress or (lambda *_: None))
-            result = bench.measure()
+            result = bench.measure(None if scores is None else Path(scores))
             if keep is not None:
-                keep(result, bench.runs)
+                keep(result, bench.runs, bench.scores)
             results.append(result)
     return Experiment(tuple(results), _versions() | dict(provenance or {}))
 
@@ -145,18 +152,26 @@ class _Bench:
     ) -> None:
         self.wanted = wanted
         self.runs: Runs = {}
+        self.scores: ComponentScores | None = None
         self._encoders, self._work, self._engine = encoders, work, engine
         self._progress = progress
         self._seconds: dict[str, float] = {}
         self._details: dict[str, Any] = {}
         self._plans = wanted.plans(_retrieved(wanted))
 
-    def measure(self) -> SetResult:
-        """The set's rows, run and evaluated."""
+    def measure(self, scores: Path | None) -> SetResult:
+        """The set's rows, run and evaluated; scores: a folder of component scores to start from."""
         wanted = self.wanted
         collection = load_collection(wanted)
         if self._plans:
-            self._run_modes(collection)
+            if scores is None:
+                self.scores = self._search(collection)
+            else:
+                file = scores_file(scores, wanted.name)
+                self.scores = read_scores(file)
+                self.scores.check_queries(collection.queries, file)
+                self._details["model"] = dict(self.scores.model)
+            self._run_modes(self.scores)
         if "bm25" in wanted.rows:
             self._run_bm25(collection)
         self.runs = {row: self.runs[row] for row in wanted.rows}
@@ -186,7 +201,13 @@ class _Bench:
             "max_length": model["max_length"] if model else wanted.max_length,
         }
 
-    def _run_modes(self, collection: Collection) -> None:
+    def _run_modes(self, scores: ComponentScores) -> None:
+        """Every row of the modes from the scores of each."""
+        default = scores.model["fusion_weights"]
+        self._plans = self.wanted.plans(_retrieved(self.wanted), default)
+        self.runs |= {row: scores.run(plan) for row, plan in self._plans.items()}
+
+    def _search(self, collection: Collection) -> ComponentScores:
         engine = self._engine or Engine.default()
         encoder = self._encoders(self.wanted.max_length)
         total = collection.documents
@@ -205,7 +226,6 @@ class _Bench:
             "index_reused": built.reused,
             "bytes": built.index.bytes_by_store(),
         }
-        self._plans = self.wanted.plans(_retrieved(self.wanted), encoder.identity.fusion_weights)
         searcher = engine.searcher(built.index, encoder)
         with self._timed("encode queries"):
             encoded = searcher.encode(collection.queries)
@@ -213,18 +233,10 @@ class _Bench:
             "documents": built.index.manifest.truncated,
             "queries": int(encoded.encoded.truncated.sum()),
         }
-        for row, plan in self._plans.items():
-            with self._timed(row):
-                self.runs[row] = searcher.run(
-                    encoded,
-                    plan.k,
-                    modes=plan.modes,
-                    weights=plan.weights,
-                    depth=plan.depth,
-                    missing=plan.missing,
-                    candidates=plan.candidates,
-                )
-            self._report(f"running {row}", len(collection.queries), len(collection.queries))
+        with self._timed("candidates"):
+            found = collect(searcher, encoded, self._plans.values(), asdict(encoder.identity))
+        self._report("scoring", len(collection.queries), len(collection.queries))
+        return found
 
     def _run_bm25(self, collection: Collection) -> None:
         language = Language.known_or_guessed(self.wanted.language, collection.guess)

@@ -2,6 +2,7 @@
 
     report.md, report.json     report.json comes last: a folder without it holds no whole report
     runs/<set>.<row>.trec      TREC runs
+    scores/<set>.jsonl.gz      component scores: any other weights or rows can be made from them
     queries/<set>.tsv          row, measure, query, value
 
 All is first written to `.unfinished` inside the folder, which a killed run leaves behind and the
@@ -18,11 +19,13 @@ from pathlib import Path
 
 from m3search.corpus import write_run
 from m3search.errors import ConfigError, DataError
+from m3search.evaluation.components import ComponentScores, scores_file
 from m3search.evaluation.experiment import Experiment, SetResult
 from m3search.evaluation.tables import to_markdown
 from m3search.records import Run
 
-PARTS = ("report.json", "report.md", "runs", "queries")
+SCORES = "scores"
+PARTS = ("report.json", "report.md", "runs", SCORES, "queries")
 """in the order in which an older report goes; a new one comes in the reverse order"""
 UNFINISHED, OLDER = ".unfinished", ".older"
 
@@ -48,9 +51,14 @@ class ReportFolder:
             shutil.rmtree(self._staged)
         (self._staged / "runs").mkdir(parents=True)
         (self._staged / "queries").mkdir()
+        (self._staged / SCORES).mkdir()
 
-    def add(self, result: SetResult, runs: Mapping[str, Run]) -> None:
-        """Writes the runs and the values per query of one set."""
+    def add(
+        self, result: SetResult, runs: Mapping[str, Run], scores: ComponentScores | None = None
+    ) -> None:
+        """Writes the runs, the component scores and the values per query of one set."""
+        if scores is not None:
+            scores.write(scores_file(self._staged / SCORES, result.name))
         for row, run in runs.items():
             try:
                 write_run(self._staged / "runs" / f"{result.name}.{row}.trec", run, row)

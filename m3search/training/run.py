@@ -78,12 +78,11 @@ class Run:
         self.trained: nn.Module = self.model
         if recipe.stage == "retromae":
             self.trained = self._retromae()
+        parts = (recipe, self.model, self.tokenization)
         if recipe.distillation is not None:
-            self.distilling = Distilling(
-                recipe, self.model, self.tokenization, self.corpora, self.devices
-            )
+            self.distilling = Distilling(*parts, self.corpora, self.devices)
         if recipe.heads:
-            self.finetuning = Finetuning(recipe, self.model, self.tokenization, self.devices)
+            self.finetuning = Finetuning(*parts, self.devices)
         self.optimiser = make_optimiser(self.trained, recipe)
         self.notes += describe(recipe, self.corpora, self.sampler, self.model, self.devices)
         self._health = Health()

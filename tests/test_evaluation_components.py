@@ -1,0 +1,193 @@
+"""Component scores: every run that a search gives is made from them, kept in a file or not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from evaluation_fakes import JUDGED, Log, WordEncoder, make_set
+
+from m3search.candidates import Scored
+from m3search.corpus import read_corpus, read_queries
+from m3search.errors import ConfigError, DataError
+from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets
+from m3search.evaluation.components import ComponentScores, collect, read_scores
+from m3search.index import Index
+from m3search.plan import Plan
+from m3search.records import MODES, Candidates, Missing
+from m3search.search import Searcher
+
+WORDS = ["red", "blue", "green", "fox", "whale", "panda", "tree", "animal"]
+SUBSETS = [("dense",), ("sparse",), ("multi",), ("dense", "sparse"), ("sparse", "multi"), MODES]
+
+
+@pytest.fixture(scope="module")
+def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
+    folder = tmp_path_factory.mktemp("words")
+    random = np.random.default_rng(5)
+    texts = {f"d {n}": " ".join(random.choice(WORDS, 1 + n % 6)) for n in range(60)}
+    queries = {f"q{n}": " ".join(random.choice(WORDS, 1 + n % 4)) for n in range(9)}
+    make_set(folder / "set", texts, {**queries, "unknown": "xyz"}, {"q1": {"d 1": 1}})
+    encoder = WordEncoder(WORDS)
+    documents = read_corpus(folder / "set" / "corpus.jsonl.gz")
+    return Searcher(Index.build(folder / "index", documents, encoder), encoder)  # type: ignore[arg-type]
+
+
+def plans(k: int = 7) -> list[Plan]:
+    return [
+        Plan.check(k, depth, modes, (1, 0.3, 2), missing, candidates)
+        for modes, missing, candidates, depth in product(
+            SUBSETS, get_args(Missing), get_args(Candidates), (7, 20)
+        )
+    ]
+
+
+def queries_of(searcher: Searcher) -> Any:
+    return searcher.encode(read_queries(searcher.index.path.parent / "set" / "queries.jsonl"))
+
+
+def assert_same_run(found: Any, wanted: Any) -> None:
+    assert found.keys() == wanted.keys()
+    for query, documents in wanted.items():
+        assert list(found[query]) == list(documents), query
+        assert found[query] == pytest.approx(documents, rel=1e-6)
+
+
+def test_runs_are_those_of_searches(searcher: Searcher, tmp_path: Path) -> None:
+    queries = queries_of(searcher)
+    scores = collect(searcher, queries, plans(), {"name": "words"})
+    assert (scores.stages, scores.modes, scores.depth) == (MODES, MODES, 20)
+    scores.write(tmp_path / "scores.jsonl.gz")
+    kept = read_scores(tmp_path / "scores.jsonl.gz")
+    assert kept.model == {"name": "words"}
+    for plan in plans():
+        wanted = searcher.run(
+            queries,
+            plan.k,
+            weights=plan.weights,
+            depth=plan.depth,
+            modes=plan.modes,
+            missing=plan.missing,
+            candidates=plan.candidates,
+        )
+        assert_same_run(scores.run(plan), wanted)
+        assert kept.run(plan) == scores.run(plan)
+
+
+def test_what_is_not_there_is_refused(searcher: Searcher) -> None:
+    queries = queries_of(searcher)
+    small = Plan.check(7, 7, ("dense", "multi"), None, "exact", "union")
+    scores = collect(searcher, queries, [small], {})
+    assert (scores.stages, scores.modes) == (("dense",), ("dense", "multi"))
+    for modes, depth, found in (
+        (("sparse",), 7, "sparse"),
+        (("multi",), 7, "multi"),  # its own best were not retrieved
+        (("dense",), 8, "a depth of 8"),
+    ):
+        with pytest.raises(ConfigError, match=f"found {found}"):
+            scores.run(Plan.check(7, depth, modes, None, "exact", "union"))
+
+
+def test_ties_and_missing_scores_by_hand() -> None:
+    scored = Scored(
+        np.array([3, 5, 8, 9]),
+        {
+            "dense": np.array([0.5, 0.25, 0.5, 0.125], np.float32),
+            "sparse": np.array([1, 2, 0, 4], np.float32),
+        },
+        {"dense": np.array([1, 3, 2, 0]), "sparse": np.array([0, 2, 0, 1])},
+    )
+
+    def ranked(depth: int, missing: str, candidates: str = "union") -> dict[int, float]:
+        plan = Plan.check(1, depth, ("dense", "sparse"), (1, 1, 1), missing, candidates)
+        rows, scores = scored.ranked(replace(plan, k=4))  # check raises the depth to k
+        return dict(zip(rows.tolist(), scores.tolist(), strict=True))
+
+    assert ranked(3, "exact") == {9: 4.125, 5: 2.25, 3: 1.5, 8: 0.5}
+    assert ranked(3, "zero") == {9: 4.0, 5: 2.25, 3: 0.5, 8: 0.5}
+    assert list(ranked(3, "zero")) == [9, 5, 3, 8]  # the tie by row
+    assert ranked(3, "min") == {9: 4.25, 5: 2.25, 3: 2.5, 8: 2.5}
+    assert ranked(1, "exact") == {9: 4.125, 3: 1.5}
+    assert ranked(2, "zero", "dense") == {3: 1.5, 8: 0.5}
+
+
+def evaluate(tmp_path: Path, log: Log, scores: Path | None = None, **changes: Any) -> Any:
+    folder = tmp_path / "animals"
+    if not folder.exists():
+        make_set(folder)
+    wanted = EvaluationSet(folder, **{"rows": ("dense", "all"), **changes})
+    report = ReportFolder(tmp_path / "report")
+    experiment = evaluate_sets(
+        [wanted], log.encoders, engine=log.engine(), keep=report.add, scores=scores
+    )
+    report.finish(experiment)
+    return experiment.to_json()["sets"]["animals"]
+
+
+def test_a_report_is_made_again_from_its_scores(tmp_path: Path) -> None:
+    first = evaluate(tmp_path, log := Log())
+    kept = tmp_path / "report" / "scores"
+    again = evaluate(tmp_path, second := Log(), kept)
+    assert again["rows"] == first["rows"]
+    assert again["model"]["fingerprint"] == first["model"]["fingerprint"]
+    assert log.built and not second.built and not second.lengths
+    changed = evaluate(tmp_path, Log(), kept, weights=(0.0, 0.0, 1.0), measures=("P@1",))
+    assert list(changed["rows"]["all"]) == ["P@1"]
+    assert changed["settings"]["weights"]["all"] == {"dense": 0.0, "sparse": 0.0, "multi": 1.0}
+    with pytest.raises(ConfigError, match="found multi"):  # its own best were not retrieved
+        evaluate(tmp_path, Log(), kept, rows=("multi",))
+
+
+def test_scores_of_other_queries_or_of_none_are_refused(tmp_path: Path) -> None:
+    evaluate(tmp_path, Log())
+    kept = tmp_path / "report" / "scores"
+    file = kept / "animals.jsonl.gz"
+    lines = gzip.decompress(file.read_bytes()).splitlines()
+    assert len(lines) == 1 + len(JUDGED)
+    file.write_bytes(gzip.compress(b"\n".join(lines[:-1])))
+    with pytest.raises(DataError, match="none of 'q2'"):
+        evaluate(tmp_path, Log(), kept)
+    file.unlink()
+    with pytest.raises(DataError, match="nothing at this path"):
+        evaluate(tmp_path, Log(), kept)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"depth": 3}],
+        [{"depth": 3, "stages": ["dens"], "modes": ["dense"], "model": {}}],
+        [
+            {"depth": 3, "stages": ["dense"], "modes": ["dense"], "model": {}},
+            {
+                "query": "q",
+                "documents": ["a"],
+                "scores": {"dense": [1, 2]},
+                "ranks": {"dense": [1]},
+            },
+        ],
+        [
+            {"depth": 3, "stages": ["dense"], "modes": ["dense"], "model": {}},
+            {"query": "q", "documents": ["a"], "scores": {"dense": [1]}, "ranks": {}},
+        ],
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, lines: list[Any]) -> None:
+    path = tmp_path / "scores.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(DataError, match=rf"scores\.jsonl.*line {len(lines)}.*component scores"):
+        read_scores(path)
+
+
+def test_nothing_found_is_kept_as_such(tmp_path: Path) -> None:
+    nothing = Scored(np.zeros(0, np.int64), {"dense": np.zeros(0)}, {"dense": np.zeros(0, int)})  # type: ignore[dict-item]
+    scores = ComponentScores({"q": ([], nothing)}, ("dense",), ("dense",), 5, {})  # type: ignore[dict-item]
+    scores.write(tmp_path / "s.jsonl")
+    plan = Plan.check(5, 5, ("dense",), None, "exact", "union")
+    assert read_scores(tmp_path / "s.jsonl").run(plan) == scores.run(plan) == {"q": {}}
