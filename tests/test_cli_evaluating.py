@@ -110,3 +110,43 @@ def test_eval_tells_what_is_wrong_before_it_works(
     assert (result.code, result.out) == (code, "")
     assert message in result.err
     assert LoadedEncoder.loads == []
+
+
+def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: Path) -> None:
+    m3("eval", "tiny", "--out", "report")
+    options = ("--rows", "all", "--weights", "0,1,0", "--json")
+    again = m3("eval", "tiny", "--out", "again", "--from-scores", "report", *options)
+    assert again.code == 0
+    (found,) = lines_of(again.out)
+    by_sparse = {"dense": 0.0, "sparse": 1.0, "multi": 0.0}
+    assert found["sets"]["tiny"]["settings"]["weights"] == {"all": by_sparse}
+    assert found["sets"]["tiny"]["rows"]["all"] == {"nDCG@10": 1.0, "R@100": 1.0}
+    assert "index" not in found["sets"]["tiny"]["seconds"]
+    assert found["provenance"]["changed"].endswith("from the scores in report")
+
+    told = m3("tune", "tiny", "--from-scores", "report", "--folds", "2")
+    assert told.code == 0
+    assert told.out.splitlines()[0].split() == [
+        "nDCG@10",
+        "before",
+        "tuned",
+        "tuned",
+        "on",
+        "others",
+    ]
+    assert re.search(r"tiny +[\d.]+ +100\.0 ", told.out)
+    weights = re.fullmatch(r"with these weights: --weights (\S+)\n", told.err)
+    assert weights and len(weights.group(1).split(",")) == 3
+    (found,) = lines_of(
+        m3("tune", "tiny", "--from-scores", "report", "--row", "dense+sparse", "--json").out
+    )
+    assert set(found["weights"]) == {"dense", "sparse"} and found["measure"] == "nDCG@10"
+    for arguments, said in (
+        (("--row", "bm25"), "row: expected modes"),
+        (("--row", "multi"), "two modes or three"),
+        (("--folds", "1"), "folds: expected two or more"),
+        (("--measure", "ndcg@10"), "nDCG@10"),
+    ):
+        wrong = m3("tune", "tiny", "--from-scores", "report", *arguments)
+        assert wrong.code == 1 and said in wrong.err
+    assert m3("tune", "tiny", "--from-scores", "nowhere").code == 1

@@ -20,6 +20,7 @@ from m3search.cli.inspecting import show_info
 from m3search.cli.mining import mine_negatives
 from m3search.cli.querying import query_index
 from m3search.cli.training import train_model
+from m3search.cli.tuning import tune_weights
 
 
 class Commands(TyperGroup):
@@ -70,6 +71,11 @@ _add("delete", delete_documents, "m3search delete doc7 doc9 --index indexes/news
 _add("compact", compact_index, "m3search compact --index indexes/news")
 _add("info", show_info, "m3search info indexes/news --verify")
 _add("eval", evaluate_runs, "m3search eval eval/suites/dev.toml --data beir --out eval/reports/dev")
+_add(
+    "tune",
+    tune_weights,
+    "m3search tune eval/suites/dev.toml --from-scores eval/reports/dev",
+)
 _add("mine", mine_negatives, "m3search mine pairs.jsonl --corpus corpus.jsonl --out mined.jsonl")
 _add("train", train_model, "m3search train trainer/recipes/mini.toml --out checkpoints/mini")
 

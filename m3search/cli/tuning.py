@@ -1,0 +1,80 @@
+"""`m3search tune`: the weights of the modes, chosen on judged sets from an evaluation's scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from m3search.cli.options import JsonOption
+from m3search.cli.output import print_json, print_note, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from m3search.evaluation.tuning import Tuned
+
+
+def tune_weights(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...",
+            help="BEIR folders or suites in TOML, as for eval.",
+            show_default=False,
+        ),
+    ],
+    from_scores: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="The folder of their report, whose component scores are weighed.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the paths in a suite start; else at the suite."),
+    ] = None,
+    measure: Annotated[str, typer.Option(metavar="NAME", help="What is to be best.")] = "nDCG@10",
+    row: Annotated[
+        str, typer.Option(metavar="NAME", help="The modes to weigh, as all or dense+sparse.")
+    ] = "all",
+    folds: Annotated[
+        int,
+        typer.Option(metavar="N", help="Parts of the queries; each is told by what others choose."),
+    ] = 5,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting. Repeatable."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Choose the weights of the modes on judged sets. Nothing is searched again."""
+    from m3search.evaluation import load_sets
+    from m3search.evaluation.report import SCORES
+    from m3search.evaluation.tuning import grid, judged_scores, tune
+    from m3search.records import MODES
+
+    sets = load_sets(paths, data=data, settings=settings or ())
+    judged = [judged_scores(each, from_scores / SCORES, row, measure) for each in sets]
+    points = len(grid(judged[0].before.modes))
+    with progress_bar("weights", points) as progress:
+        tuned = tune(judged, measure, folds=folds, progress=progress)
+    if json:
+        print_json({"measure": measure, **tuned.to_json()})
+        return
+    _print_values(tuned, measure)
+    weights = ",".join(f"{tuned.weights.get(mode, 0.0):g}" for mode in MODES)
+    print_note(f"with these weights: --weights {weights}")
+
+
+def _print_values(tuned: Tuned, measure: str) -> None:
+    """Sets x values in percent, the mean last."""
+    from m3search.evaluation.measures import in_percent
+
+    columns = [tuned.before, tuned.after, tuned.unseen]
+    lines = [[name, *(in_percent(column[name]) for column in columns)] for name in tuned.before]
+    if len(lines) > 1:
+        means = [sum(column.values()) / len(column) for column in columns]
+        lines.append(["mean", *map(in_percent, means)])
+    print_table([measure, "before", "tuned", "tuned on others"], lines)

@@ -1,0 +1,178 @@
+"""Weights of the three modes, chosen on judged queries from component scores, and what they gain.
+
+Order depends on the ratios of the weights alone, so the grid holds the weight of multi at 1 and
+steps the others by about a half, without multi that of sparse. The gain is told by queries that had
+no say: each fold of them is measured with the weights that are best on the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from m3search.errors import ConfigError
+from m3search.evaluation.collection import load_collection
+from m3search.evaluation.components import ComponentScores, read_scores, scores_file
+from m3search.evaluation.experiment import RETRIEVED
+from m3search.evaluation.measures import evaluate, largest_cutoff
+from m3search.evaluation.suite import EvaluationSet
+from m3search.plan import Plan
+from m3search.records import MODES, Mode, Qrels
+
+STEPS = (0.0, 0.1, 0.2, 0.4, 0.6, 1.0, 1.5, 2.5, 4.0)
+"""weights in the grid beside one of 1"""
+FOLDS = 5
+
+Values = npt.NDArray[np.float64]
+
+
+class JudgedScores(NamedTuple):
+    """A set as tuning needs it."""
+
+    name: str
+    scores: ComponentScores
+    qrels: Qrels
+    before: Plan
+    """as it is searched without tuning; tuned plans differ from it in their weights alone"""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was chosen; a value is the mean over the queries of a set, 0 to 1."""
+
+    weights: Mapping[Mode, float]
+    before: Mapping[str, float]
+    """set -> value with the weights of before"""
+    after: Mapping[str, float]
+    """set -> value with the weights chosen, on the queries that chose them"""
+    unseen: Mapping[str, float]
+    """set -> value of each fold with the weights that the other folds choose"""
+    landscape: Mapping[tuple[float, ...], float]
+    """weights of the modes -> mean over the sets"""
+
+    def to_json(self) -> dict[str, Any]:
+        """Weights, values by set, and all points of the grid, the best first."""
+        points = sorted(self.landscape.items(), key=lambda point: -point[1])
+        return {
+            "weights": dict(self.weights),
+            "sets": {
+                name: {
+                    "before": self.before[name],
+                    "after": self.after[name],
+                    "unseen": self.unseen[name],
+                }
+                for name in self.before
+            },
+            "landscape": [{"weights": list(at), "value": value} for at, value in points],
+        }
+
+
+def grid(modes: Sequence[Mode]) -> list[dict[Mode, float]]:
+    """Weights of two modes or three: every order that the steps tell apart, each once."""
+    *others, last = modes
+    if not others:
+        raise ConfigError(
+            "modes",
+            expected="two modes or three",
+            found=last,
+            remedy="One mode alone has nothing to be weighed against.",
+        )
+    points: list[dict[Mode, float]] = [
+        {**dict(zip(others, given, strict=True)), last: 1.0}
+        for given in product(STEPS, repeat=len(others))
+    ]
+    if len(others) > 1:
+        points += [{**point, last: 0.0} for point in grid(others)]
+    return points
+
+
+def judged_scores(wanted: EvaluationSet, scores: Path, row: str, measure: str) -> JudgedScores:
+    """A set with its component scores out of a folder of them; row: the modes that are weighed."""
+    k = largest_cutoff([measure]) or RETRIEVED
+    file = scores_file(scores, wanted.name)
+    found, collection = read_scores(file), load_collection(wanted)
+    found.check_queries(collection.queries, file)
+    rows = replace(wanted, rows=(row,), run_files={})
+    plan = rows.plans(k, found.model["fusion_weights"]).get(row)
+    if plan is None:
+        raise ConfigError(
+            "row", expected="modes, as all or dense+sparse", found=row, remedy="Name modes."
+        )
+    found.check(plan)
+    return JudgedScores(wanted.name, found, collection.qrels, plan)
+
+
+def tune(
+    sets: Sequence[JudgedScores],
+    measure: str = "nDCG@10",
+    *,
+    folds: int = FOLDS,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Tuned:
+    """The weights with the best mean of a measure over the sets, of which each counts as much.
+
+    All sets are searched in the same modes. `progress` is called with the points done.
+    """
+    points = grid(sets[0].before.modes)
+    before = [_values(each, each.before.weights, measure) for each in sets]
+    values = [np.empty((len(points), len(each.qrels))) for each in sets]
+    for number, point in enumerate(points):
+        for each, table in zip(sets, values, strict=True):
+            table[number] = _values(each, point, measure)
+        progress(1)
+    means = np.mean([table.mean(axis=1) for table in values], axis=0)
+    best = int(means.argmax())
+    unseen = _cross_validate(sets, values, folds)
+    names = [each.name for each in sets]
+    return Tuned(
+        points[best],
+        {name: float(found.mean()) for name, found in zip(names, before, strict=True)},
+        {name: float(table[best].mean()) for name, table in zip(names, values, strict=True)},
+        {name: float(found.mean()) for name, found in zip(names, unseen, strict=True)},
+        {
+            tuple(point.get(mode, 0.0) for mode in MODES): float(value)
+            for point, value in zip(points, means, strict=True)
+        },
+    )
+
+
+def _values(judged: JudgedScores, weights: Mapping[Mode, float], measure: str) -> Values:
+    """(queries,) of a set with some weights."""
+    run = judged.scores.run(replace(judged.before, weights=weights))
+    found = evaluate({"run": run}, judged.qrels, [measure]).per_query["run"]
+    (by_query,) = found.values()
+    return np.array(list(by_query.values()))
+
+
+def _cross_validate(
+    sets: Sequence[JudgedScores], values: Sequence[Values], folds: int
+) -> list[Values]:
+    """(queries,) of each set, each query with the weights that the other folds find best."""
+    if folds < 2:
+        raise ConfigError(
+            "folds", expected="two or more", found=str(folds), remedy="For example 5."
+        )
+    of_query = [np.array([_fold(query, folds) for query in each.qrels]) for each in sets]
+    unseen = [np.empty(len(each.qrels)) for each in sets]
+    for fold in range(folds):
+        others = [
+            table[:, numbers != fold].mean(axis=1)
+            for table, numbers in zip(values, of_query, strict=True)
+            if (numbers != fold).any()
+        ]
+        best = int(np.mean(others, axis=0).argmax()) if others else 0
+        for table, numbers, found in zip(values, of_query, unseen, strict=True):
+            found[numbers == fold] = table[best, numbers == fold]
+    return unseen
+
+
+def _fold(query: str, folds: int) -> int:
+    """The fold of a query, by its id alone."""
+    return int.from_bytes(hashlib.blake2b(query.encode(), digest_size=8).digest(), "big") % folds
