@@ -12,8 +12,16 @@ from killing import kill_at_each_call
 
 from m3search.corpus import read_run
 from m3search.errors import ConfigError, DataError
-from m3search.evaluation import EvaluationSet, Experiment, ReportFolder, evaluate_sets
-from m3search.evaluation.tables import table
+from m3search.evaluation import (
+    EvaluationSet,
+    Experiment,
+    Report,
+    ReportFolder,
+    SetResult,
+    evaluate_sets,
+)
+from m3search.evaluation.significance import compare_rows
+from m3search.evaluation.tables import table, to_markdown
 
 
 def run_two_sets(tmp_path: Path, out: Path) -> Path:
@@ -177,3 +185,31 @@ def test_the_best_row_is_bold_and_a_row_that_a_set_lacks_is_empty(tmp_path: Path
         "| two |  | **0.0** |",
         "| mean |  | **50.0** |",
     ]
+
+
+def test_rows_are_told_apart_by_their_differences(tmp_path: Path) -> None:
+    values = {"dense": [0.1, 0.2] * 20, "all": [0.4, 0.5] * 20, "bm25": [0.4, 0.5, 0.5, 0.4] * 10}
+    per_query = {
+        row: {"P@1": {f"q{n}": value for n, value in enumerate(column)}}
+        for row, column in values.items()
+    }
+    means = {row: {"P@1": sum(column) / 40} for row, column in values.items()}
+    report = Report(("P@1",), 40, means, per_query, dict.fromkeys(values, 0))
+    differences = compare_rows({row: by["P@1"] for row, by in per_query.items()})
+    details = {
+        "counts": {"documents": 1, "queries": 40, "judgements": 40},
+        "seconds": {},
+        "settings": {
+            "split": "test", "k": 1, "depth": 1, "missing": "exact", "candidates": "union",
+            "max_length": 8, "title_template": "{text}", "weights": {},
+        },
+    }  # fmt: skip
+    result = SetResult("s", report, details, differences=tuple(differences))
+    text = to_markdown(Experiment((result,), {}))
+    table = text.split("## Differences in P@1\n\n")[1].split("\n\n")[0].splitlines()
+    assert table[0] == "| set | dense | bm25 |"
+    assert table[2].startswith("| s | +30.0\\* (+30.0 to +30.0) | +0.0 (-")
+    assert "less the others" in text
+    (dense_all, dense_bm25, all_bm25) = result.to_json()["differences"]
+    assert dense_all["first"] == "dense" and dense_all["mean"] == pytest.approx(-0.3)
+    assert all_bm25["holm"] == 1.0 and dense_bm25["holm"] < 0.01

@@ -21,6 +21,7 @@ from m3search.evaluation.collection import Collection, load_collection
 from m3search.evaluation.components import ComponentScores, collect, read_scores, scores_file
 from m3search.evaluation.engine import Engine, Progress, open_or_build
 from m3search.evaluation.measures import Report, evaluate, largest_cutoff
+from m3search.evaluation.significance import Difference, compare_rows
 from m3search.evaluation.suite import EvaluationSet, check_folder, modes_of
 from m3search.lines import check_file
 from m3search.records import Run
@@ -47,10 +48,13 @@ class SetResult:
     details: dict[str, Any]
     """counts, settings, truncated, seconds, bytes, bm25, model, run_files; JSON-ready"""
     group: str = ""
+    differences: tuple[Difference, ...] = ()
+    """between every two rows, in the first measure"""
 
     def to_json(self) -> dict[str, Any]:
-        """The means under "rows", then the details."""
-        return {**self.report.to_json(), **self.details}
+        """The means under "rows", the differences, then the details."""
+        differences = {"differences": [each.to_json() for each in self.differences]}
+        return self.report.to_json() | differences | self.details
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,9 @@ class _Bench:
             "seconds": {stage: round(spent, 3) for stage, spent in self._seconds.items()},
         }
         report = evaluate(self.runs, collection.qrels, wanted.measures)
-        return SetResult(wanted.name, report, details | self._details, wanted.group)
+        by_row = {row: values[report.measures[0]] for row, values in report.per_query.items()}
+        differences = tuple(compare_rows(by_row))
+        return SetResult(wanted.name, report, details | self._details, wanted.group, differences)
 
     def _settings(self) -> dict[str, Any]:
         """What the runs were made with, defaults included; JSON-ready."""

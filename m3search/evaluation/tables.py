@@ -10,11 +10,15 @@ from m3search.evaluation.experiment import Experiment
 from m3search.evaluation.measures import in_percent, markdown_table
 from m3search.records import MODES
 
+CERTAIN = 0.05
+"""p-value below which a difference gets its star"""
+
 
 def to_markdown(experiment: Experiment) -> str:
     """One table of sets x rows for each measure, then how the numbers were made."""
     parts = ["# Evaluation\n"]
     parts += [table(experiment, measure) for measure in experiment.measures]
+    parts.append(_differences(experiment))
     parts.append(_sets_table(experiment))
     parts.append(_settings_table(experiment))
     parts.append(_provenance(experiment))
@@ -47,6 +51,34 @@ def table(experiment: Experiment, measure: str) -> str:
 def _best_in_bold(cells: list[str]) -> list[str]:
     best = max(filter(None, cells), key=float, default="")
     return [f"**{cell}**" if cell and cell == best else cell for cell in cells]
+
+
+def _differences(experiment: Experiment) -> str:
+    """One row less every other one, the sum of all modes where there is one; sets x others."""
+    rows = list(dict.fromkeys(row for each in experiment.sets for row in each.report.means))
+    if len(rows) < 2:
+        return ""
+    chosen = "all" if "all" in rows else rows[0]
+    others = [row for row in rows if row != chosen]
+    lines = [["set", *others]]
+    for each in experiment.sets:
+        cells = {}
+        for found in each.differences:
+            if chosen in (found.first, found.second):
+                sign = 1 if found.first == chosen else -1
+                low, high = sorted((sign * found.interval.low, sign * found.interval.high))
+                values = [f"{100 * value:+.1f}" for value in (sign * found.mean, low, high)]
+                star = "\\*" if found.holm < CERTAIN else ""
+                other = found.second if sign > 0 else found.first
+                cells[other] = f"{values[0]}{star} ({values[1]} to {values[2]})"
+        lines.append([each.name, *(cells.get(row, "") for row in others)])
+    note = (
+        f"{chosen} less the others, with the bootstrap's 95 % of it; \\* where the paired "
+        f"randomisation test, corrected by Holm over all pairs of rows, has p below {CERTAIN:g}."
+    )
+    first = {each.report.measures[0] for each in experiment.sets}
+    measure = first.pop() if len(first) == 1 else "the first measure of each set"
+    return f"## Differences in {measure}\n\n{markdown_table(lines)}\n{note}\n"
 
 
 def _sets_table(experiment: Experiment) -> str:
