@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# eval/reports/m3-mini: what m3-mini finds, beside Lucene's BM25, bm25s and its English teacher.
+#   eval/mini_report.sh DATA MINILM [MODEL [OUT]]
+# DATA: the folder of the sets. MINILM: what trainer/fetch_minilm.py has made. MODEL: by default the
+# embedded m3-mini. The baselines, and the indexes of the model, are kept in indexes/mini-report:
+# what is there is used again.
+set -euo pipefail
+data=${1:?the folder of the sets}
+minilm=${2:?the folder of all-MiniLM-L6-v2}
+model=${3:-}
+out=${4:-eval/reports/m3-mini}
+suites=(eval/suites/mini.toml eval/suites/mini-long.toml)
+work=indexes/mini-report
+
+# baseline NAME OPTION...: a report in $work/NAME, unless it is there
+baseline() {
+  local name=$1
+  shift
+  if [ -e "$work/$name/report.json" ]; then return; fi
+  m3search eval "${suites[@]}" --data "$data" --out "$work/$name" "$@"
+}
+
+baseline minilm --model "$minilm" --pooling mean --rows dense --max-length 512
+baseline lucene --rows bm25 --set bm25=lucene
+m3search eval "${suites[@]}" --data "$data" --out "$out" --work "$work/indexes" ${model:+--model "$model"} \
+  --set "run_files.MiniLM-dense=$work/minilm/runs/{set}.dense.trec" \
+  --set "run_files.BM25-Lucene=$work/lucene/runs/{set}.bm25.trec"
