@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,15 @@ class Scored:
         ranks = self.ranks[mode]
         found: BoolArray = (ranks > 0) & (ranks <= depth)
         return found
+
+
+class QueryScores(NamedTuple):
+    """The candidates of one query, with their names."""
+
+    query: str
+    documents: list[str]
+    """(n,) their ids, in the order of the rows"""
+    scored: Scored
 
 
 def _fill(scores: FloatArray, found: BoolArray, *, least: bool) -> FloatArray:

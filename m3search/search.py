@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3search.candidates import Scored, score_candidates
+from m3search.candidates import QueryScores, score_candidates
 from m3search.errors import ConfigError
 from m3search.explain import Explanation, explain_hit
 from m3search.origin import check_identity, load_encoder
@@ -170,26 +170,19 @@ class Searcher:
         stages: Sequence[Mode] = ("dense", "sparse"),
         modes: Sequence[Mode] = MODES,
         depth: int = 200,
-    ) -> Iterator[tuple[str, list[str], Scored]]:
-        """Of every query its id, the ids of its candidates, and their exact scores in each mode.
+    ) -> Iterator[QueryScores]:
+        """The candidates of every query, with their exact scores in each mode.
 
         Any plan whose stages, modes and depth are within these can be ranked from them, as `run`
         would: see `Scored.ranked`.
         """
         self._require([*modes, *stages])
         index = self.index.pinned()
-        depth = min(depth, len(index))
         for start in range(0, len(queries), BATCH):
             ids, batch = queries.ids[start : start + BATCH], queries.encoded[start : start + BATCH]
-            if not depth:
-                none = np.zeros(0, np.float32)
-                places = dict.fromkeys(stages, np.zeros(0, np.int64))
-                nothing = Scored(np.zeros(0, np.int64), dict.fromkeys(modes, none), places)
-                yield from ((query_id, [], nothing) for query_id in ids)
-                continue
-            found = score_candidates(index, batch, stages, modes, depth)
-            for query_id, scored in zip(ids, found, strict=True):
-                yield query_id, index.ids(scored.rows), scored
+            found = score_candidates(index, batch, stages, modes, min(depth, len(index)))
+            for query, scored in zip(ids, found, strict=True):
+                yield QueryScores(query, index.ids(scored.rows), scored)
 
     def encode(
         self, queries: Iterable[Query], progress: Callable[[int], None] | None = None

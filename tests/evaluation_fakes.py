@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse as sp
 
-from m3search.candidates import Scored
+from m3search.candidates import QueryScores, Scored
 from m3search.errors import ArtifactError
 from m3search.evaluation import Engine
 from m3search.records import Document, Encoded, ModelIdentity, Query
@@ -149,7 +149,7 @@ class FakeSearcher:
             rows, counts = np.arange(len(found)), np.array(common, np.float32)
             ranks = np.argsort(np.argsort(-counts, kind="stable"), kind="stable") + 1
             scored = Scored(rows, dict.fromkeys(modes, counts), dict.fromkeys(stages, ranks))
-            yield query.id, [each.id for each in found], scored
+            yield QueryScores(query.id, [each.id for each in found], scored)
 
 
 @dataclass

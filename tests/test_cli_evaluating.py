@@ -126,14 +126,7 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
 
     told = m3("tune", "tiny", "--from-scores", "report", "--folds", "2")
     assert told.code == 0
-    assert told.out.splitlines()[0].split() == [
-        "nDCG@10",
-        "before",
-        "tuned",
-        "tuned",
-        "on",
-        "others",
-    ]
+    assert told.out.splitlines()[0].split() == ["nDCG@10", "before", "after", "unseen"]
     assert re.search(r"tiny +[\d.]+ +100\.0 ", told.out)
     weights = re.fullmatch(r"with these weights: --weights (\S+)\n", told.err)
     assert weights and len(weights.group(1).split(",")) == 3
@@ -150,3 +143,12 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
         wrong = m3("tune", "tiny", "--from-scores", "report", *arguments)
         assert wrong.code == 1 and said in wrong.err
     assert m3("tune", "tiny", "--from-scores", "nowhere").code == 1
+    for given, said in (
+        (("--out", "report"), "--out: expected a folder other than"),
+        (("--out", "again", "--model", "other"), "--model: expected nothing"),
+        (("--out", "again", "--work", "w"), "--work: expected nothing"),
+        (("--out", "again", "--max-length", "8"), "scores with max_length = 8"),
+        (("--out", "again", "--set", "title_template={text}"), "scores with title_template"),
+    ):
+        wrong = m3("eval", "tiny", "--from-scores", "report", *given)
+        assert wrong.code == 1 and said in wrong.err, given

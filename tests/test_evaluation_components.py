@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -15,16 +16,20 @@ from evaluation_fakes import JUDGED, Log, WordEncoder, make_set
 
 from m3search.candidates import Scored
 from m3search.corpus import read_corpus, read_queries
-from m3search.errors import ConfigError, DataError
+from m3search.errors import ArtifactError, ConfigError, DataError
 from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets
-from m3search.evaluation.components import ComponentScores, collect, read_scores
+from m3search.evaluation.collection import load_collection
+from m3search.evaluation.components import Origin, collect, read_scores
 from m3search.index import Index
 from m3search.plan import Plan
-from m3search.records import MODES, Candidates, Missing
+from m3search.records import MODES, Candidates, Missing, Query
 from m3search.search import Searcher
 
 WORDS = ["red", "blue", "green", "fox", "whale", "panda", "tree", "animal"]
-SUBSETS = [("dense",), ("sparse",), ("multi",), ("dense", "sparse"), ("sparse", "multi"), MODES]
+SUBSETS = [
+    ("dense",), ("sparse",), ("multi",), ("dense", "sparse"), ("dense", "multi"),
+    ("sparse", "multi"), MODES,
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +64,22 @@ def assert_same_run(found: Any, wanted: Any) -> None:
         assert found[query] == pytest.approx(documents, rel=1e-6)
 
 
-def test_runs_are_those_of_searches(searcher: Searcher, tmp_path: Path) -> None:
+def test_runs_are_those_of_searches(
+    searcher: Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3search.search.BATCH", 4)
     queries = queries_of(searcher)
-    scores = collect(searcher, queries, plans(), {"name": "words"})
+    wanted_set = EvaluationSet(searcher.index.path.parent / "set")
+    collection = load_collection(wanted_set)
+    model = {"name": "words", "max_length": 512, "fusion_weights": [1.0, 0.3, 1.0]}
+    done: list[int] = []
+    origin = Origin.of(wanted_set, collection, model)
+    scores = collect(searcher, queries, plans(), origin, done.append)
+    assert sum(done) == len(queries) == len(scores.queries)
     assert (scores.stages, scores.modes, scores.depth) == (MODES, MODES, 20)
     scores.write(tmp_path / "scores.jsonl.gz")
-    kept = read_scores(tmp_path / "scores.jsonl.gz")
-    assert kept.model == {"name": "words"}
+    kept = read_scores(tmp_path / "scores.jsonl.gz", wanted_set, collection)
+    assert kept.origin == origin
     for plan in plans():
         wanted = searcher.run(
             queries,
@@ -83,15 +97,25 @@ def test_runs_are_those_of_searches(searcher: Searcher, tmp_path: Path) -> None:
 def test_what_is_not_there_is_refused(searcher: Searcher) -> None:
     queries = queries_of(searcher)
     small = Plan.check(7, 7, ("dense", "multi"), None, "exact", "union")
-    scores = collect(searcher, queries, [small], {})
+    origin = Origin("0" * 64, "{text}", {})
+    scores = collect(searcher, queries, [small], origin)
     assert (scores.stages, scores.modes) == (("dense",), ("dense", "multi"))
-    for modes, depth, found in (
-        (("sparse",), 7, "sparse"),
-        (("multi",), 7, "multi"),  # its own best were not retrieved
-        (("dense",), 8, "a depth of 8"),
+    for modes, depth, lacking in (
+        (("sparse",), 7, "the scores of sparse"),
+        (("multi",), 7, "what multi retrieves"),
+        (("dense",), 8, "the 8 best of a stage"),
     ):
-        with pytest.raises(ConfigError, match=f"found {found}"):
-            scores.run(Plan.check(7, depth, modes, None, "exact", "union"))
+        with pytest.raises(ConfigError, match=f"^here: expected for the row r: {lacking}"):
+            scores.check("r", Plan.check(7, depth, modes, None, "exact", "union"), "here")
+    scores.check("r", small, "here")
+
+
+def test_an_empty_index_has_no_candidates(tmp_path: Path) -> None:
+    encoder = WordEncoder(WORDS)
+    empty = Searcher(Index.build(tmp_path / "index", [], encoder), encoder)  # type: ignore[arg-type]
+    queries = empty.encode([Query("q", "red fox")])
+    (found,) = empty.candidates(queries, stages=MODES, modes=MODES)
+    assert (found.query, found.documents, len(found.scored.rows)) == ("q", [], 0)
 
 
 def test_ties_and_missing_scores_by_hand() -> None:
@@ -140,54 +164,64 @@ def test_a_report_is_made_again_from_its_scores(tmp_path: Path) -> None:
     changed = evaluate(tmp_path, Log(), kept, weights=(0.0, 0.0, 1.0), measures=("P@1",))
     assert list(changed["rows"]["all"]) == ["P@1"]
     assert changed["settings"]["weights"]["all"] == {"dense": 0.0, "sparse": 0.0, "multi": 1.0}
-    with pytest.raises(ConfigError, match="found multi"):  # its own best were not retrieved
+    with pytest.raises(
+        ConfigError, match="what multi retrieves"
+    ):  # its own best were not retrieved
         evaluate(tmp_path, Log(), kept, rows=("multi",))
 
 
-def test_scores_of_other_queries_or_of_none_are_refused(tmp_path: Path) -> None:
+def test_scores_of_something_else_are_refused(tmp_path: Path) -> None:
     evaluate(tmp_path, Log())
     kept = tmp_path / "report" / "scores"
+    for changes, said in (
+        ({"title_template": "{text}"}, "title_template = '{text}', found with"),
+        ({"max_length": 8}, "max_length = 8, found with 512"),
+    ):
+        with pytest.raises(ArtifactError, match=re.escape(said)):
+            evaluate(tmp_path, Log(), kept, **changes)
     file = kept / "animals.jsonl.gz"
-    lines = gzip.decompress(file.read_bytes()).splitlines()
+    whole = file.read_bytes()
+    lines = gzip.decompress(whole).splitlines()
     assert len(lines) == 1 + len(JUDGED)
     file.write_bytes(gzip.compress(b"\n".join(lines[:-1])))
-    with pytest.raises(DataError, match="none of 'q2'"):
+    with pytest.raises(ArtifactError, match="none of 'q2'"):
+        evaluate(tmp_path, Log(), kept)
+    file.write_bytes(whole)
+    corpus = tmp_path / "animals" / "corpus.jsonl.gz"
+    corpus.write_bytes(gzip.compress(gzip.decompress(corpus.read_bytes()) + b"\n"))
+    with pytest.raises(ArtifactError, match="this set's corpus"):
         evaluate(tmp_path, Log(), kept)
     file.unlink()
     with pytest.raises(DataError, match="nothing at this path"):
         evaluate(tmp_path, Log(), kept)
 
 
+HEADER: dict[str, Any] = {
+    "format": 1, "depth": 3, "stages": ["dense"], "modes": ["dense"], "corpus": "0",
+    "title_template": "{text}", "model": {"max_length": 9, "fusion_weights": [1, 1, 1]},
+}  # fmt: skip
+LINE: dict[str, Any] = {
+    "query": "q", "documents": ["a"], "scores": {"dense": [1]}, "ranks": {"dense": [1]},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "lines",
     [
         [{"depth": 3}],
-        [{"depth": 3, "stages": ["dens"], "modes": ["dense"], "model": {}}],
-        [
-            {"depth": 3, "stages": ["dense"], "modes": ["dense"], "model": {}},
-            {
-                "query": "q",
-                "documents": ["a"],
-                "scores": {"dense": [1, 2]},
-                "ranks": {"dense": [1]},
-            },
-        ],
-        [
-            {"depth": 3, "stages": ["dense"], "modes": ["dense"], "model": {}},
-            {"query": "q", "documents": ["a"], "scores": {"dense": [1]}, "ranks": {}},
-        ],
+        [HEADER | {"format": 2}],
+        [HEADER | {"stages": ["dens"]}],
+        [HEADER | {"model": []}],
+        [HEADER | {"model": {"max_length": 9}}],
+        [HEADER, LINE | {"documents": []}],
+        [HEADER, LINE | {"documents": None}],
+        [HEADER, LINE | {"ranks": {}}],
+        [HEADER, LINE, LINE],
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, lines: list[Any]) -> None:
+    wanted = EvaluationSet(make_set(tmp_path / "set"))
     path = tmp_path / "scores.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     with pytest.raises(DataError, match=rf"scores\.jsonl.*line {len(lines)}.*component scores"):
-        read_scores(path)
-
-
-def test_nothing_found_is_kept_as_such(tmp_path: Path) -> None:
-    nothing = Scored(np.zeros(0, np.int64), {"dense": np.zeros(0)}, {"dense": np.zeros(0, int)})  # type: ignore[dict-item]
-    scores = ComponentScores({"q": ([], nothing)}, ("dense",), ("dense",), 5, {})  # type: ignore[dict-item]
-    scores.write(tmp_path / "s.jsonl")
-    plan = Plan.check(5, 5, ("dense",), None, "exact", "union")
-    assert read_scores(tmp_path / "s.jsonl").run(plan) == scores.run(plan) == {"q": {}}
+        read_scores(path, wanted, load_collection(wanted))

@@ -22,28 +22,31 @@ def test_few_queries_are_tested_exactly(seed: int) -> None:
     wanted = stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
     )
-    assert randomisation_test(differences) == pytest.approx(wanted.pvalue)
-    assert randomisation_test(-differences) == pytest.approx(wanted.pvalue)
+    both = np.column_stack([differences, -differences])
+    assert randomisation_test(both) == pytest.approx([wanted.pvalue] * 2)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.03, 0.08])
 def test_many_queries_are_tested_by_rounds(shift: float) -> None:
     differences = np.random.default_rng(9).normal(shift, 0.4, 300)
     wanted = stats.ttest_1samp(differences, 0).pvalue  # nearly the same for so many
-    assert randomisation_test(differences) == pytest.approx(wanted, abs=0.02)
-    assert randomisation_test(differences) == randomisation_test(differences)
-    assert randomisation_test(np.full(300, 0.1)) == pytest.approx(1 / (1 + significance.ROUNDS))
+    both = np.column_stack([differences, np.full(300, 0.1)])
+    found, clear = randomisation_test(both)
+    assert found == pytest.approx(wanted, abs=0.02)
+    assert clear == pytest.approx(1 / (1 + significance.ROUNDS))
+    assert randomisation_test(both) == [found, clear]
 
 
 def test_nothing_is_told_by_one_query_or_by_equal_ones() -> None:
-    assert randomisation_test([0.7]) == 1.0
-    assert randomisation_test([0.0, 0.0, 0.0]) == 1.0
-    assert randomisation_test([]) == 1.0
-    assert compare_rows({"a": {}, "b": {}}) == []
+    assert randomisation_test([[0.7]]) == [1.0]
+    assert (
+        randomisation_test(np.zeros((3, 2))) == randomisation_test(np.zeros((30, 2))) == [1.0] * 2
+    )
+    assert compare_rows({"a": {}, "b": {}}) == compare_rows({"a": {"q": 1.0}}) == []
 
 
 def test_portions_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(2).normal(0.1, 1, 40)
+    values = np.random.default_rng(2).normal(0.1, 1, (40, 3))
     whole = (randomisation_test(values), bootstrap(values))
     monkeypatch.setattr(significance, "_AT_ONCE", 40 * 999)
     assert sum(significance._portions(40)) == significance.ROUNDS
@@ -53,7 +56,7 @@ def test_portions_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_bootstrap_is_that_of_scipy() -> None:
     values = np.random.default_rng(4).exponential(1, 200)
     wanted = stats.bootstrap((values,), np.mean, method="percentile", random_state=1)
-    found = bootstrap(values)
+    (found,) = bootstrap(values[:, np.newaxis])
     assert found.low == pytest.approx(wanted.confidence_interval.low, abs=0.01)
     assert found.high == pytest.approx(wanted.confidence_interval.high, abs=0.01)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
-from m3search.candidates import Scored
+from m3search.candidates import QueryScores, Scored
 from m3search.errors import ConfigError
-from m3search.evaluation.components import ComponentScores, QueryScores
+from m3search.evaluation.components import ComponentScores, Origin
 from m3search.evaluation.measures import evaluate
 from m3search.evaluation.tuning import STEPS, JudgedScores, grid, tune
 from m3search.plan import Plan
@@ -27,10 +29,12 @@ def make_set(name: str, seed: int, queries: int = 12, trust: Any = (0.2, 2.0, 1.
         best = int((np.array(trust) @ scores + noise).argmax())
         ranks = dict.fromkeys(MODES, np.arange(1, 9))
         scored = Scored(np.arange(8), dict(zip(MODES, scores, strict=True)), ranks)
-        found[f"{name}{number}"] = QueryScores([f"d{n}" for n in range(8)], scored)
+        query = f"{name}{number}"
+        found[query] = QueryScores(query, [f"d{n}" for n in range(8)], scored)
         qrels[f"{name}{number}"] = {f"d{best}": 1}
-    scores = ComponentScores(found, MODES, MODES, 8, {})
-    return JudgedScores(name, scores, qrels, Plan.check(8, 8, MODES, None, "exact", "union"))
+    scores = ComponentScores(found, MODES, MODES, 8, Origin("", "", {}))
+    texts = {query: f"What is {query}?" for query in qrels}
+    return JudgedScores(name, scores, texts, qrels, Plan.check(8, 8, MODES, None, "exact", "union"))
 
 
 def value_of(judged: JudgedScores, weights: Any, only: Any = None) -> float:
@@ -44,14 +48,16 @@ def value_of(judged: JudgedScores, weights: Any, only: Any = None) -> float:
 
 def test_the_grid_has_every_order_once() -> None:
     points = grid(MODES)
-    assert len(points) == len(STEPS) ** 2 + len(STEPS)
+    assert len(points) == len(STEPS) ** 2 + len(STEPS) + 1
     directions = {
         tuple(np.round(np.array([p[mode] for mode in MODES]) / max(p.values()), 6)) for p in points
     }
     assert len(directions) == len(points)
     assert {"dense": 0.0, "sparse": 0.0, "multi": 1.0} in points
     assert {"dense": 0.0, "sparse": 1.0, "multi": 0.0} in points
-    assert [point["dense"] for point in grid(("dense", "sparse"))] == list(STEPS)
+    assert {"dense": 1.0, "sparse": 0.0, "multi": 0.0} in points
+    two = grid(("dense", "sparse"))
+    assert [point["dense"] for point in two] == [*STEPS, 1.0] and two[-1]["sparse"] == 0
     assert all(a < b <= 2 * a for a, b in pairwise(STEPS[1:]))
     with pytest.raises(ConfigError, match="two modes or three"):
         grid(("multi",))
@@ -63,7 +69,7 @@ def test_the_best_of_the_grid_is_chosen() -> None:
     tuned = tune(sets, "RR@5", progress=done.append)
     assert len(done) == len(grid(MODES)) == len(tuned.landscape)
     by_point = {
-        tuple(point.values()): np.mean([value_of(each, point) for each in sets])
+        tuple(point[mode] for mode in MODES): np.mean([value_of(each, point) for each in sets])
         for point in grid(MODES)
     }
     for point, value in by_point.items():
@@ -79,29 +85,51 @@ def test_the_best_of_the_grid_is_chosen() -> None:
     assert first["value"] == pytest.approx(max(by_point.values()))
 
 
-def test_a_fold_is_measured_by_what_the_others_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_equal_weights_those_of_before_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = make_set("a", 1, queries=3)
     monkeypatch.setattr(
-        "m3search.evaluation.tuning._fold", lambda query, folds: int(query[1:]) % folds
+        "m3search.evaluation.tuning._values", lambda each, *_: np.full(len(each.qrels), 0.5)
     )
+    plan = replace(judged.before, weights={"dense": 0.8, "sparse": 3.2, "multi": 2.0})
+    assert tune([judged._replace(before=plan)]).weights == {
+        "dense": 0.4, "sparse": 1.5, "multi": 1.0,
+    }  # fmt: skip
+
+
+def test_a_fold_is_measured_by_what_the_others_choose() -> None:
     sets = [make_set("a", 3), make_set("b", 4, queries=20)]
+    twin = make_set("a", 3)  # the same queries, as a set with others together may have them
+    sets.append(twin._replace(name="c", texts={q: t.upper() for q, t in twin.texts.items()}))
     tuned = tune(sets, "RR@5", folds=3)
     wanted = {each.name: 0.0 for each in sets}
     for fold in range(3):
+
+        def of(each: JudgedScores, inside: bool, fold: int = fold) -> list[str]:
+            return [q for q, t in each.texts.items() if (fold_of(t) == fold) == inside]
+
+        points = sorted(grid(MODES), key=lambda point: distance(point, sets[0].before.weights))
         best = max(
-            grid(MODES),
+            points,
             key=lambda point: round(
-                sum(
-                    value_of(each, point, lambda query, out=fold: int(query[1:]) % 3 != out)
-                    for each in sets
-                ),
-                9,
+                sum(value_of(each, point, of(each, False).__contains__) for each in sets), 9
             ),
         )
         for each in sets:
-            of_fold = [query for query in each.qrels if int(query[1:]) % 3 == fold]
-            value = value_of(each, best, of_fold.__contains__)
-            wanted[each.name] += value * len(of_fold) / len(each.qrels)
+            value = value_of(each, best, of(each, True).__contains__)
+            wanted[each.name] += value * len(of(each, True)) / len(each.qrels)
     assert tuned.unseen == pytest.approx(wanted)
     assert tuned.unseen != tuned.after
+    assert tuned.unseen["a"] == pytest.approx(tuned.unseen["c"])
     with pytest.raises(ConfigError, match="two or more"):
         tune(sets, "RR@5", folds=1)
+
+
+def fold_of(text: str) -> int:
+    """As documented: by the words alone, and the same in every process."""
+    digest = hashlib.blake2b(" ".join(text.casefold().split()).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % 3
+
+
+def distance(point: Any, other: Any) -> float:
+    one, two = (np.array([weights[mode] for mode in MODES]) for weights in (point, other))
+    return float(np.linalg.norm(one / np.linalg.norm(one) - two / np.linalg.norm(two)))

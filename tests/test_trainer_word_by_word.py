@@ -53,6 +53,8 @@ WORDS = {
         ("I read 3.5 hot dog, Ann", "ich lesen 3.5 Würstchen, Ann", 1.0),  # a phrase, no name
         ("In May dogs eat", "In May Hund essen", 2 / 3),  # a name is none of its words
         ("3 , 4", "3, 4", 0.0),
+        ("Yes. Dogs (dogs), I'm Ann's dog.", "Yes. Hund (Hund), I'm Ann's Hund.", 3 / 5),
+        ("“Dogs eat café in São Paulo”", "“Hund essen café in São Paulo”", 2 / 4),
     ],
 )
 def test_a_sentence_word_by_word(sentence: str, text: str, known: float) -> None:
@@ -105,6 +107,12 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, run: Runner) -> None:
     (tmp_path / "words.tsv").write_text("Hund\tdog\n")
     said = run.fail(tmp_path / "words.tsv", "--english", english, "--out", tmp_path / "out")
     assert "NAME.de-en.tsv" in said and not (tmp_path / "out").exists()
+    twins = [tmp_path / folder / "words.de-en.tsv" for folder in ("a", "b")]
+    for twin in twins:
+        twin.parent.mkdir()
+        twin.write_text("Hund\tdog\n")
+    said = run.fail(*twins, "--english", english, "--out", tmp_path / "out")
+    assert "a file of its own" in said and not (tmp_path / "out").exists()
     (tmp_path / "words.de-en.tsv").write_text("Hund dog\n")
     said = run.fail(tmp_path / "words.de-en.tsv", "--english", english, "--out", tmp_path / "out")
     assert "words.de-en.tsv" in said and "1" in said

@@ -25,14 +25,10 @@ from m3search.encoder import Encoder
 from m3search.errors import ArtifactError, ConfigError
 from m3search.model.checkpoint import load_backbone, load_tokenizer
 from m3search.model.tokenization import Tokenization
-from m3search.training.distilling import Distilling
-from m3search.training.finetuning import Finetuning, step_seed
-from m3search.training.imitation import (
-    read,
-    understand,
-)
+from m3search.training.finetuning import step_seed
+from m3search.training.imitation import read, understand
 from m3search.training.loop import train
-from m3search.training.recipe import Distillation, Objective, Recipe, Source
+from m3search.training.recipe import Distillation, Recipe, Source
 from m3search.training.run import Run
 
 
@@ -93,46 +89,6 @@ def test_parts_and_processes_change_no_gradient(recipe: Recipe, tmp_path: Path) 
     for gradients, told in of_processes:
         assert_same(gradients, wanted)
         assert told == pytest.approx(metrics, rel=1e-5)
-
-
-def test_pairs_and_texts_learn_in_steps_of_their_own(recipe: Recipe, tmp_path: Path) -> None:
-    """Each as it does in a training of its own."""
-    write_lines(tmp_path / "data" / "texts.jsonl", [{"text": f"On the {s}."} for s in SUBJECTS])
-    alone = replace(recipe, data=replace(recipe.data, sources=(Source("texts.jsonl", texts=True),)))
-    pairs = replace(
-        recipe,
-        stage="finetune",
-        start=replace(recipe.start, multi_dim=8),
-        data=replace(recipe.data, sources=(Source("pairs.jsonl"),)),
-        distillation=None,
-        objective=Objective(),
-    )
-    sources = (*pairs.data.sources, *alone.data.sources)
-    both = replace(
-        pairs,
-        data=replace(pairs.data, sources=sources),
-        distillation=replace(recipe.distillation, contrast_passages=99),  # type: ignore[type-var]
-    )
-    run = Run(both, tmp_path)
-    assert run.distilling._bank is not None
-    assert len(run.distilling._bank.draw(99, 0)) == len(SUBJECTS)  # the teacher's texts alone
-    seen = set()
-    for step in range(run.sampler.steps_per_epoch):
-        run.model.zero_grad()
-        batch = run.sampler.batch(step)
-        metrics = run.accumulate(run.prepare_step(step))
-        imitated = not batch.queries
-        seen.add(imitated)
-        assert ("loss_words" in metrics) == imitated == ("accuracy_multi" not in metrics)
-        stage: Distilling | Finetuning = run.distilling if imitated else run.finetuning
-        found = gradients_of(run)
-        run.model.zero_grad()
-        stage.accumulate(0, stage.read(batch))  # type: ignore[arg-type]
-        assert_same(gradients_of(run), found)
-        assert any(name.startswith("sparse") for name in found) != imitated
-    assert seen == {True, False}
-    train(replace(both, optimiser=replace(both.optimiser, steps=8)), tmp_path / "out")
-    assert (tmp_path / "out" / "sparse_linear.pt").exists()
 
 
 def test_dropout_is_another_at_every_step(recipe: Recipe, tmp_path: Path) -> None:

@@ -247,9 +247,10 @@ def test_a_distillation_has_a_teacher_and_no_objective() -> None:
         make_recipe("distil")
     with pytest.raises(ValueError, match="word_weight = -1, not at least 0"):
         Distillation("teacher", word_weight=-1)
-    for name, table in (("objective", Objective()), ("refresh", Refresh(5))):
+    tables: dict[str, Any] = {"objective": Objective(), "refresh": Refresh(5)}
+    for name in tables:
         with pytest.raises(ValueError, match=f"{name} in stage distil"):
-            make_recipe("distil", distillation=taught, **{name: table})
+            make_recipe("distil", distillation=taught, **{name: tables[name]})
     with pytest.raises(ValueError, match="fix_encoder = true in stage distil"):
         make_recipe("distil", distillation=taught, start=Start("x", fix_encoder=True))
 

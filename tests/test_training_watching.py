@@ -68,6 +68,7 @@ def test_a_head_is_dead_after_so_many_steps_in_a_row(side: str) -> None:
     health.check_terms(0, alive)
     for step in range(1, DEAD_STEPS):
         health.check_terms(step, alive | {side: 0.49})
+        health.check_terms(step, {"loss": 1.0})  # a step of another kind says nothing
     with pytest.raises(DivergenceError, match=f"step {DEAD_STEPS}.*found 0.49 over the last"):
         health.check_terms(DEAD_STEPS, alive | {side: 0.49})
 

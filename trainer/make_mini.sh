@@ -9,54 +9,56 @@ out=${2:-checkpoints/mini}
 here=$(dirname "$0")
 english=$out/all-MiniLM-L6-v2
 
-# make FOLDER FILE COMMAND...: runs the command unless the folder has the file, which it leaves late
+# make FOLDER COMMAND...: runs the command, which ends in --out or the like, with a folder that gets
+# its name when all is in it; a training in such a folder goes on, anything else begins again
 make() {
-  local folder=$1 last=$2
-  shift 2
-  if [ -e "$folder/$last" ]; then
+  local folder=$1
+  shift
+  if [ -e "$folder" ]; then
     echo "== $folder is there"
-  else
-    echo "== $folder"
-    "$@"
+    return
   fi
+  echo "== $folder"
+  if [ ! -e "$folder.partial/training_state.pt" ]; then rm -rf "$folder.partial"; fi
+  "$@" "$folder.partial"
+  mv "$folder.partial" "$folder"
 }
 
 # train STAGE START [SETTING...]: the recipe mini-STAGE.toml, from the folder START
 train() {
   local stage=$1 start=$2 resume=()
   shift 2
-  if [ -e "$out/$stage/training_state.pt" ]; then resume=(--resume); fi
-  make "$out/$stage" m3.json m3search train "$here/recipes/mini-$stage.toml" --set "data.folder=$data" \
-    --set "start.checkpoint=$start" "$@" --out "$out/$stage" "${resume[@]}"
+  if [ -e "$out/$stage.partial/training_state.pt" ]; then resume=(--resume); fi
+  make "$out/$stage" m3search train "$here/recipes/mini-$stage.toml" --set "data.folder=$data" \
+    --set "start.checkpoint=$start" "$@" "${resume[@]}" --out
 }
 
-# title_bodies: pairs of all unlabelled texts, a file for each language
+# title_bodies FOLDER: pairs of all unlabelled texts, a file for each language
 title_bodies() {
   local file name
   for file in "$data"/text.*.jsonl.gz; do
     name=$(basename "$file" .jsonl.gz)
     name=${name#text.}
     # a file of several languages names them in its lines
-    python "$here/title_body_pairs.py" "$file" --out "$out/bodies/bodies-$name.jsonl.gz" --per-query 4 --max-body 2000
+    python "$here/title_body_pairs.py" "$file" --out "$1/bodies-$name.jsonl.gz" --per-query 4 --max-body 2000
   done
-  touch "$out/bodies/done"
 }
 
-make "$english" config.json python "$here/fetch_minilm.py" "$english"
-make "$out/dictionaries" dictionary.zh-Hant-en.tsv.gz python "$here/fetch_dictionaries.py" "$data" --out "$out/dictionaries"
-make "$out/rough" rough-dictionary.zh-en.jsonl.gz python "$here/word_by_word.py" "$out"/dictionaries/*.tsv.gz \
-  --english "$data"/{tatoeba,stories}.*-en.jsonl.gz --out "$out/rough"
-make "$out/bodies" done title_bodies
+make "$english" python "$here/fetch_minilm.py"
+make "$out/dictionaries" python "$here/fetch_dictionaries.py" "$data" --out
+make "$out/rough" python "$here/word_by_word.py" "$out"/dictionaries/*.tsv.gz \
+  --english "$data"/{tatoeba,stories}.*-en.jsonl.gz --out
+make "$out/bodies" title_bodies
 mkdir -p "$out/data"
 ln -sf "$(realpath "$data")"/* "$(realpath "$out")"/{dictionaries,rough,bodies}/*.gz "$out/data/"
-make "$out/tokenizer" tokenizer_config.json python "$here/train_tokenizer.py" "$data" --out "$out/tokenizer" \
-  --pieces 94000 --old "$english"
-make "$out/swapped" model.safetensors python "$here/swap_vocabulary.py" "$english" "$out/tokenizer" \
-  --out "$out/swapped" --embedding-size 128 --texts "$data"/*.en.jsonl.gz --lexicons "$out/data" \
-  --parallel "$data"/{apps,android,bible,crossqa-parallel,gnomehelp,guides,lafand,nusax,pud,pydocs,stories,tatoeba,tico19,tldr,wmt,written-parallel}.*-en.jsonl.gz
+make "$out/tokenizer" python "$here/train_tokenizer.py" "$data" --pieces 94000 --old "$english" --out
+make "$out/swapped" python "$here/swap_vocabulary.py" "$english" "$out/tokenizer" --embedding-size 128 \
+  --texts "$data"/*.en.jsonl.gz --lexicons "$out/data" \
+  --parallel "$data"/{apps,android,bible,crossqa-parallel,gnomehelp,guides,lafand,nusax,pud,pydocs,stories,tatoeba,tico19,tldr,wmt,written-parallel}.*-en.jsonl.gz \
+  --out
 data=$out/data
 teacher=(--set "distillation.teacher=$english")
 train distil "$out/swapped" "${teacher[@]}"
 train contrastive "$out/distil" "${teacher[@]}"
 train finetune "$out/contrastive" "${teacher[@]}"
-train long "$out/finetune"
+train long "$out/finetune" "${teacher[@]}"

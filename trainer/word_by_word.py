@@ -27,7 +27,7 @@ from training_texts import languages_of, read_parallel
 
 from m3search.cli.ending import run_script
 from m3search.corpus.scripts import is_spaceless
-from m3search.errors import DataError
+from m3search.errors import ConfigError, DataError
 from m3search.training.data import read_pairs
 
 SHORTEST, LONGEST = 3, 25
@@ -36,7 +36,8 @@ FIRST, OTHERS = 0.7, 3
 """how often a phrase becomes its first word, and from how many it is drawn else"""
 PHRASE = 3
 """words of the longest entry that is looked for"""
-_WORD = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*|\d+(?:[.,]\d+)*|[^\w\s]")
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s]")
+_OPENING = frozenset("([{“‘«¿¡")
 _DROPPED = frozenset({"a", "an", "the"})
 _ENDINGS = (("ies", "y"), ("es", ""), ("s", ""), ("ied", "y"), ("ed", ""), ("ed", "e"), ("ing", ""),
             ("ing", "e"), ("'s", ""), ("’s", ""))  # fmt: skip
@@ -68,7 +69,7 @@ def translate(sentence: str, words: Words, rng: random.Random) -> Rough:
     place, asked, known, said = 0, 0, 0, list[str]()
     while place < len(tokens):
         token = tokens[place]
-        named = _is_name(token, place)
+        named = place > 0 and _is_name(token, tokens[place - 1])
         length, choices = (1, ()) if named else _longest(tokens[place : place + PHRASE], words)
         if choices:
             said.append(choices[0] if rng.random() < FIRST else rng.choice(choices[:OTHERS]))
@@ -95,15 +96,18 @@ def _base(word: str, words: Words) -> str:
     return next((base for base in bases if base in words), "")
 
 
-def _is_name(token: str, place: int) -> bool:
-    return token[0].isupper() and place > 0 and token != "I"
+def _is_name(token: str, before: str) -> bool:
+    """Whether a word with a capital stands inside a sentence: behind a word, or a comma."""
+    inside = before[-1].isalnum() or before == ","
+    return inside and token[0].isupper() and re.split("['’]", token)[0] != "I"
 
 
 def _join(said: Iterable[str]) -> str:
     """With spaces, but for scripts that have none, and before punctuation."""
     text = ""
     for word in said:
-        close = not text or (not word[0].isalnum() and not word[0].isalpha())
+        close = not text or text[-1] in _OPENING
+        close = close or not (word[0].isalnum() or word in _OPENING)
         close = close or (is_spaceless(ord(text[-1])) and is_spaceless(ord(word[0])))
         text += word if close else f" {word}"
     return text
@@ -146,6 +150,23 @@ def language_of(path: Path) -> str:
     return language
 
 
+def plan_files(lists: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """The file of each word list -> the list; ConfigError where two would write one."""
+    planned: dict[Path, Path] = {}
+    for path in lists:
+        name, *_ = path.name.split(".")
+        target = folder / f"rough-{name}.{language_of(path)}-en.jsonl.gz"
+        if target in planned:
+            raise ConfigError(
+                "lists",
+                expected="a file of its own for each",
+                found=f"{target.name} for {planned[target]} and {path}",
+                remedy="Leave one out, or give it another name.",
+            )
+        planned[target] = path
+    return planned
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the options and writes the pairs of every language."""
     parser = options(__doc__)
@@ -161,14 +182,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=42)
     given = parser.parse_args(arguments)
     check_new(given.out)
-    languages = {path: language_of(path) for path in given.lists}
+    planned = plan_files(given.lists, given.out)
     english = sentences(given.english)
     written: dict[str, int] = {}
-    for path, language in showing(list(languages.items()), "lists"):
+    for target, path in showing(list(planned.items()), "lists"):
         rng, words = random.Random(f"{given.seed}:{path.name}"), read_words(path)
-        name = path.name.split(".tsv")[0].split(".")[0]
-        made = 0
-        with open_lines(given.out / f"rough-{name}.{language}-en.jsonl.gz") as file:
+        language, made = language_of(path), 0
+        with open_lines(target) as file:
             for rough, sentence in rough_pairs(english, words, rng, given.known, given.most):
                 write_object(file, {"query": rough, "pos": [sentence], "lang": f"{language}-en"})
                 made += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +106,11 @@ def evaluate_runs(
     }
     given = {name: value for name, value in changes.items() if value is not None}
     sets = [_changed(each, given) for each in load_sets(paths, data=data, settings=settings or ())]
-    report = ReportFolder(out or REPORTS / paths[0].resolve().stem)
+    place = out or REPORTS / paths[0].resolve().stem
+    if from_scores is not None:
+        given_too = {"--model": model, "--pooling": pooling, "--work": work}
+        _check_from_scores(from_scores, place, given_too)
+    report = ReportFolder(place)
     provenance = {"sets": ", ".join(map(str, paths))}
     changed = [*(settings or ()), *(f"{name} {value}" for name, value in given.items())]
     if from_scores is not None:
@@ -125,12 +129,32 @@ def evaluate_runs(
             progress=progress,
             provenance=provenance,
         )
-    place = report.finish(experiment)
+    written = report.finish(experiment)
     if json:
         print_json(experiment.to_json())
     else:
         _print_tables(experiment)
-    print_note(f"report in {place}")
+    print_note(f"report in {written}")
+
+
+def _check_from_scores(scores: Path, out: Path, others: Mapping[str, object]) -> None:
+    """ConfigError where a report would take the place of the one that it is made from, or where an
+    option of a search is given that is not made."""
+    if out.resolve() == scores.resolve():
+        raise ConfigError(
+            "--out",
+            expected=f"a folder other than {scores}, whose scores are read",
+            found="the same",
+            remedy="Give the new report a folder of its own.",
+        )
+    for name, value in others.items():
+        if value is not None:
+            raise ConfigError(
+                name,
+                expected="nothing beside --from-scores, which searches nothing",
+                found=str(value),
+                remedy="Leave one of the two out.",
+            )
 
 
 def _load_encoder(

@@ -69,7 +69,10 @@ def tune_weights(
 
 
 def _print_values(tuned: Tuned, measure: str) -> None:
-    """Sets x values in percent, the mean last."""
+    """Sets x values in percent, the mean last.
+
+    before and after the tuning, and of queries that had no say in it.
+    """
     from m3search.evaluation.measures import in_percent
 
     columns = [tuned.before, tuned.after, tuned.unseen]
@@ -77,4 +80,4 @@ def _print_values(tuned: Tuned, measure: str) -> None:
     if len(lines) > 1:
         means = [sum(column.values()) / len(column) for column in columns]
         lines.append(["mean", *map(in_percent, means)])
-    print_table([measure, "before", "tuned", "tuned on others"], lines)
+    print_table([measure, "before", "after", "unseen"], lines)

@@ -5,7 +5,9 @@ suite       which sets, from BEIR folders and TOML suites
 collection  one set's files, checked
 baselines   which BM25: bm25, with words and languages, or lucene, through java
 components  what each mode says of the candidates, from which all rows are made
-experiment  `evaluate_sets`: an index and one run for each row of each set
+experiment  `evaluate_sets`: an index, one search and a run for each row of each set
+significance  which differences between rows are more than luck
+tuning      weights of the modes, chosen from component scores
 report      the folder that an evaluation leaves
 tables      what its report.md says
 """

@@ -1,31 +1,35 @@
 """What each mode says of the candidates of a set's queries: every row of a report comes from it.
 
-A file of them is JSON lines. The first has `depth`, `stages`, `modes` and the `model`; each other
-one a `query`, its `documents` in the order that decides ties, the `scores` of each mode and the
-`ranks` of each first stage, 0 where that did not return a document.
+A file of them is JSON lines. The first has the `format`, `depth`, `stages` and `modes`, the SHA-256
+of the `corpus`, the `title_template` and the `model`; each other one a `query`, its `documents` in
+the order that decides ties, the `scores` of each mode and the `ranks` of each first stage, 0 where
+that did not return a document.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from m3search.candidates import Scored
-from m3search.errors import ConfigError, DataError
+from m3search.candidates import QueryScores, Scored
+from m3search.errors import ArtifactError, ConfigError, DataError
+from m3search.evaluation.collection import Collection
+from m3search.evaluation.suite import EvaluationSet
 from m3search.lines import display_name, parse_object, read_records
 from m3search.plan import Plan
-from m3search.records import MODES, Mode, Query, Run
-from m3search.stores.files import write_whole
+from m3search.records import MODES, Mode, Run
+from m3search.stores.files import checksum, write_whole
 
 if TYPE_CHECKING:
     from m3search.search import EncodedQueries, Searcher
 
+FORMAT = 1
 _DIGITS = ".9g"  # as many as tell float32 numbers apart
 
 
@@ -34,11 +38,20 @@ def scores_file(folder: Path, name: str) -> Path:
     return folder / f"{name}.jsonl.gz"
 
 
-class QueryScores(NamedTuple):
-    """The candidates of one query."""
+@dataclass(frozen=True)
+class Origin:
+    """What component scores are of."""
 
-    documents: list[str]
-    scored: Scored
+    corpus: str
+    """SHA-256 of its file"""
+    title_template: str
+    model: Mapping[str, Any]
+    """the identity of the encoder; JSON-ready"""
+
+    @classmethod
+    def of(cls, wanted: EvaluationSet, collection: Collection, model: Mapping[str, Any]) -> Origin:
+        """That of a search of a set."""
+        return cls(checksum(collection.corpus), wanted.title_template, model)
 
 
 @dataclass(frozen=True)
@@ -52,85 +65,115 @@ class ComponentScores:
     """modes that have scored them"""
     depth: int
     """candidates of a stage at most"""
-    model: Mapping[str, Any]
-    """the identity of the encoder; JSON-ready"""
+    origin: Origin
+
+    @property
+    def fusion_weights(self) -> Sequence[float]:
+        """Those of the model."""
+        weights: Sequence[float] = self.origin.model["fusion_weights"]
+        return weights
 
     def run(self, plan: Plan) -> Run:
-        """The run of a plan, as a search by it gives it; ConfigError where it asks for more."""
-        self.check(plan)
+        """The run of a plan, as a search by it gives it."""
         return {query: _ranked(found, plan) for query, found in self.queries.items()}
 
-    def check(self, plan: Plan) -> None:
-        """ConfigError where a plan needs what is not here."""
-        lacking = [mode for mode in plan.modes if mode not in self.modes]
-        lacking += [mode for mode in plan.first_stages if mode not in self.stages]
-        if lacking or plan.depth > self.depth:
-            have = f"{', '.join(self.modes)} of the {self.depth} best of {', '.join(self.stages)}"
-            asked = f"{lacking[0]}" if lacking else f"a depth of {plan.depth}"
+    def check(self, row: str, plan: Plan, where: str) -> None:
+        """ConfigError where a row's plan needs what is not here."""
+        unscored = [f"the scores of {mode}" for mode in plan.modes if mode not in self.modes]
+        stages = [mode for mode in plan.first_stages if mode not in self.stages]
+        lacking = [*unscored, *(f"what {mode} retrieves" for mode in stages)]
+        if plan.depth > self.depth:
+            lacking.append(f"the {plan.depth} best of a stage")
+        if lacking:
             raise ConfigError(
-                "component scores",
-                expected=f"rows of what they hold: {have}",
-                found=asked,
-                remedy="Ask for fewer rows or a smaller depth, or evaluate without them.",
-            )
-
-    def check_queries(self, queries: Iterable[Query], where: Path) -> None:
-        """DataError unless all of the queries have scores here."""
-        lacking = next((query.id for query in queries if query.id not in self.queries), None)
-        if lacking is not None:
-            raise DataError(
                 where,
-                expected="component scores of all queries of the set",
-                found=f"none of {lacking!r}",
-                remedy="Take the scores of this set, or evaluate without them.",
+                expected=f"for the row {row}: {lacking[0]}",
+                found=f"scores of {', '.join(self.modes)}, of the {self.depth} best of "
+                f"{', '.join(self.stages)}",
+                remedy="Ask for other rows, a smaller depth or cut-off, or evaluate without "
+                "component scores.",
             )
 
     def write(self, path: Path) -> None:
         """A file of them: there whole, or not at all."""
         header = {
-            "depth": self.depth, "stages": self.stages, "modes": self.modes,
-            "model": dict(self.model),
+            "format": FORMAT, "depth": self.depth, "stages": self.stages, "modes": self.modes,
+            **vars(self.origin),
         }  # fmt: skip
         with write_whole(path) as file:
             for fields in (header, *self._lines()):
                 file.write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        for query, (documents, scored) in self.queries.items():
+        for query, documents, scored in self.queries.values():
             scores = {mode: _numbers(values) for mode, values in scored.scores.items()}
             ranks = {stage: places.tolist() for stage, places in scored.ranks.items()}
             yield {"query": query, "documents": documents, "scores": scores, "ranks": ranks}
 
 
 def collect(
-    searcher: Searcher, queries: EncodedQueries, plans: Iterable[Plan], model: Mapping[str, Any]
+    searcher: Searcher,
+    queries: EncodedQueries,
+    plans: Iterable[Plan],
+    origin: Origin,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> ComponentScores:
-    """What all of the plans need, searched once."""
+    """What all of the plans need, searched once; `progress` gets the number of queries done."""
     asked = list(plans)
     stages = _modes(mode for plan in asked for mode in plan.first_stages)
     modes = _modes(mode for plan in asked for mode in plan.modes)
     depth = max(plan.depth for plan in asked)
-    found = searcher.candidates(queries, stages=stages, modes=modes, depth=depth)
-    by_query = {query: QueryScores(ids, scored) for query, ids, scored in found}
-    return ComponentScores(by_query, stages, modes, depth, model)
+    found: dict[str, QueryScores] = {}
+    for each in searcher.candidates(queries, stages=stages, modes=modes, depth=depth):
+        found[each.query] = each
+        progress(1)
+    return ComponentScores(found, stages, modes, depth, origin)
 
 
-def read_scores(path: Path) -> ComponentScores:
-    """Those of a file; DataError with the line of what is wrong."""
-    name = display_name(path)
+def read_scores(path: Path, wanted: EvaluationSet, collection: Collection) -> ComponentScores:
+    """Those of a set in a file.
+
+    DataError with the line of what is wrong, ArtifactError where they are of another corpus, of
+    other settings or lack a query.
+    """
+    lines = read_records(path, _parser(display_name(path)), inside="scores.jsonl.gz")
+    header = next(lines)
+    found = {each.query: each for each in lines}
+    if header["corpus"] != checksum(collection.corpus):
+        raise _foreign(path, "scores of this set's corpus", "those of another, or of an older one")
+    for name, asked, had in (
+        ("title_template", wanted.title_template, header["title_template"]),
+        ("max_length", wanted.max_length, header["model"]["max_length"]),
+    ):
+        if asked is not None and asked != had:
+            raise _foreign(path, f"scores with {name} = {asked!r}", f"with {had!r}")
+    lacking = next((query.id for query in collection.queries if query.id not in found), None)
+    if lacking is not None:
+        raise _foreign(path, "scores of all queries of the set", f"none of {lacking!r}")
+    origin = Origin(*(header[name] for name in ("corpus", "title_template", "model")))
+    return ComponentScores(found, header["stages"], header["modes"], header["depth"], origin)
+
+
+def _foreign(path: Path, expected: str, found: str) -> ArtifactError:
+    remedy = "Take the scores of an evaluation like this one, or evaluate without them."
+    return ArtifactError(str(path), expected=expected, found=found, remedy=remedy)
+
+
+def _parser(name: str) -> Callable[[int, bytes], Any]:
+    """Reads the lines of a file: the first as the header, every other as a `QueryScores`."""
     header: dict[str, Any] = {}
-    queries: dict[str, QueryScores] = {}
+    seen: set[str] = set()
 
-    def parse(number: int, line: bytes) -> None:
+    def parse(number: int, line: bytes) -> Any:
         fields = parse_object(name, number, line)
         try:
-            if header:
-                queries[fields["query"]] = _query_scores(fields, header)
-            else:
-                stages, modes = (_modes(fields[key]) for key in ("stages", "modes"))
-                header.update(
-                    stages=stages, modes=modes, depth=int(fields["depth"]), model=fields["model"]
-                )
+            if not header:
+                header.update(_header(fields))
+                return header
+            scores = _query_scores(fields, header)
+            if scores.query in seen:
+                raise ValueError(f"the query {scores.query!r} a second time")
+            seen.add(scores.query)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 name,
@@ -139,18 +182,34 @@ def read_scores(path: Path) -> ComponentScores:
                 found=f"something else ({type(error).__name__}: {error})",
                 remedy="Evaluate anew.",
             ) from error
+        return scores
 
-    for _ in read_records(path, parse, inside="scores.jsonl.gz"):
-        pass
-    return ComponentScores(queries, **header)
+    return parse
+
+
+def _header(fields: Mapping[str, Any]) -> dict[str, Any]:
+    if fields["format"] != FORMAT:
+        raise ValueError(f"format {fields['format']!r} instead of {FORMAT}")
+    return {
+        "depth": int(fields["depth"]),
+        "stages": _modes(fields["stages"]),
+        "modes": _modes(fields["modes"]),
+        "corpus": str(fields["corpus"]),
+        "title_template": str(fields["title_template"]),
+        "model": {
+            **fields["model"],
+            "max_length": int(fields["model"]["max_length"]),
+            "fusion_weights": [float(weight) for weight in fields["model"]["fusion_weights"]],
+        },
+    }
 
 
 def _query_scores(fields: Mapping[str, Any], header: Mapping[str, Any]) -> QueryScores:
-    documents = fields["documents"]
+    documents = list(map(str, fields["documents"]))
     count = len(documents)
     scores = {mode: _column(fields["scores"][mode], np.float32, count) for mode in header["modes"]}
     ranks = {stage: _column(fields["ranks"][stage], np.int64, count) for stage in header["stages"]}
-    return QueryScores(documents, Scored(np.arange(count), scores, ranks))
+    return QueryScores(str(fields["query"]), documents, Scored(np.arange(count), scores, ranks))
 
 
 def _column(values: list[float], kind: npt.DTypeLike, count: int) -> Any:
@@ -161,11 +220,8 @@ def _column(values: list[float], kind: npt.DTypeLike, count: int) -> Any:
 
 
 def _ranked(found: QueryScores, plan: Plan) -> dict[str, float]:
-    documents, scored = found
-    if not documents:
-        return {}
-    names: dict[int, str] = dict(zip(scored.rows.tolist(), documents, strict=True))
-    rows, scores = scored.ranked(plan)
+    names = dict(zip(found.scored.rows.tolist(), found.documents, strict=True))
+    rows, scores = found.scored.ranked(plan)
     return {names[row]: score for row, score in zip(rows.tolist(), scores.tolist(), strict=True)}
 
 

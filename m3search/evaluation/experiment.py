@@ -1,4 +1,4 @@
-"""Sets x rows: every set indexed once, its queries encoded once, a run for every row."""
+"""Sets x rows: every set indexed and searched once, and a run for every row."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3search.corpus import read_run
+from m3search.errors import DataError
 from m3search.evaluation.baselines import check_implementation, make_bm25
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.collection import Collection, load_collection
-from m3search.evaluation.components import ComponentScores, collect, read_scores, scores_file
+from m3search.evaluation.components import (
+    ComponentScores,
+    Origin,
+    collect,
+    read_scores,
+    scores_file,
+)
 from m3search.evaluation.engine import Engine, Progress, open_or_build
 from m3search.evaluation.measures import Report, evaluate, largest_cutoff
 from m3search.evaluation.significance import Difference, compare_rows
@@ -48,13 +56,18 @@ class SetResult:
     details: dict[str, Any]
     """counts, settings, truncated, seconds, bytes, bm25, model, run_files; JSON-ready"""
     group: str = ""
-    differences: tuple[Difference, ...] = ()
-    """between every two rows, in the first measure"""
+
+    @cached_property
+    def differences(self) -> list[Difference]:
+        """Between every two rows, in the first measure."""
+        report, first = self.report, self.report.measures[0]
+        return compare_rows({row: by[first] for row, by in report.per_query.items()})
 
     def to_json(self) -> dict[str, Any]:
         """The means under "rows", the differences, then the details."""
         differences = {"differences": [each.to_json() for each in self.differences]}
-        return self.report.to_json() | differences | self.details
+        group = {"group": self.group} if self.group else {}
+        return self.report.to_json() | differences | group | self.details
 
 
 @dataclass(frozen=True)
@@ -75,9 +88,13 @@ class Experiment:
         """The groups of the sets, in the order of the sets."""
         return list(dict.fromkeys(each.group for each in self.sets if each.group))
 
+    def sets_of(self, group: str | None) -> list[SetResult]:
+        """The sets of a group; None is all."""
+        return [each for each in self.sets if group is None or each.group == group]
+
     def means(self, group: str | None = None) -> dict[str, dict[str, float]]:
-        """Row -> measure -> mean over the sets, or those of a group, for what each of them has."""
-        sets = [each for each in self.sets if group is None or each.group == group]
+        """Row -> measure -> mean over the sets of a group, for what each of them has."""
+        sets = self.sets_of(group)
         if not sets:
             return {}
         means: dict[str, dict[str, float]] = {}
@@ -172,25 +189,23 @@ class _Bench:
                 self.scores = self._search(collection)
             else:
                 file = scores_file(scores, wanted.name)
-                self.scores = read_scores(file)
-                self.scores.check_queries(collection.queries, file)
-                self._details["model"] = dict(self.scores.model)
-            self._run_modes(self.scores)
+                self.scores = read_scores(file, wanted, collection)
+                self._details["model"] = dict(self.scores.origin.model)
+                self._details["scores"] = str(file)
+            self._run_modes(self.scores, self._details.get("scores", wanted.name))
         if "bm25" in wanted.rows:
             self._run_bm25(collection)
         self.runs = {row: self.runs[row] for row in wanted.rows}
         if paths := wanted.run_paths():
-            self.runs |= {row: read_run(path) for row, path in paths.items()}
-            self._details["run_files"] = {row: str(path) for row, path in paths.items()}
+            self.runs |= {row: self._read_run(path, collection) for row, path in paths.items()}
+            self._details["run_files"] = dict(wanted.run_files)
         details = {
             "counts": collection.counts(),
             "settings": self._settings(),
             "seconds": {stage: round(spent, 3) for stage, spent in self._seconds.items()},
         }
         report = evaluate(self.runs, collection.qrels, wanted.measures)
-        by_row = {row: values[report.measures[0]] for row, values in report.per_query.items()}
-        differences = tuple(compare_rows(by_row))
-        return SetResult(wanted.name, report, details | self._details, wanted.group, differences)
+        return SetResult(wanted.name, report, details | self._details, wanted.group)
 
     def _settings(self) -> dict[str, Any]:
         """What the runs were made with, defaults included; JSON-ready."""
@@ -207,11 +222,12 @@ class _Bench:
             "max_length": model["max_length"] if model else wanted.max_length,
         }
 
-    def _run_modes(self, scores: ComponentScores) -> None:
+    def _run_modes(self, scores: ComponentScores, where: str) -> None:
         """Every row of the modes from the scores of each."""
-        default = scores.model["fusion_weights"]
-        self._plans = self.wanted.plans(_retrieved(self.wanted), default)
-        self.runs |= {row: scores.run(plan) for row, plan in self._plans.items()}
+        self._plans = self.wanted.plans(_retrieved(self.wanted), scores.fusion_weights)
+        for row, plan in self._plans.items():
+            scores.check(row, plan, where)
+            self.runs[row] = scores.run(plan)
 
     def _search(self, collection: Collection) -> ComponentScores:
         engine = self._engine or Engine.default()
@@ -240,9 +256,27 @@ class _Bench:
             "queries": int(encoded.encoded.truncated.sum()),
         }
         with self._timed("candidates"):
-            found = collect(searcher, encoded, self._plans.values(), asdict(encoder.identity))
-        self._report("scoring", len(collection.queries), len(collection.queries))
-        return found
+            origin = Origin.of(self.wanted, collection, asdict(encoder.identity))
+            asked = len(collection.queries)
+            return collect(
+                searcher,
+                encoded,
+                self._plans.values(),
+                origin,
+                lambda done: self._report("scoring", done, asked),
+            )
+
+    def _read_run(self, path: Path, collection: Collection) -> Run:
+        """Another system's run, as deep as those of this one."""
+        run, k = read_run(path), _retrieved(self.wanted)
+        if not run.keys() & collection.qrels.keys():
+            raise DataError(
+                path,
+                expected=f"queries of the set {self.wanted.name}",
+                found="none of them",
+                remedy="Give the run of this set; {set} in its path is the name of the set.",
+            )
+        return {query: dict(islice(found.items(), k)) for query, found in run.items()}
 
     def _run_bm25(self, collection: Collection) -> None:
         language = Language.known_or_guessed(self.wanted.language, collection.guess)

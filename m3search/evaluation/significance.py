@@ -57,54 +57,56 @@ def compare_rows(values: Mapping[str, Mapping[str, float]], seed: int = 42) -> l
     All rows have the same queries. One query alone tells nothing: p is 1.
     """
     queries = list(next(iter(values.values()), {}))
+    pairs = list(combinations(values, 2))
+    if not queries or not pairs:
+        return []
     columns = {
         row: np.array([by_query[query] for query in queries]) for row, by_query in values.items()
     }
-    pairs = list(combinations(columns, 2)) if queries else []
-    differences = [columns[first] - columns[second] for first, second in pairs]
-    tested = [randomisation_test(each, seed) for each in differences]
+    differences = np.column_stack([columns[first] - columns[second] for first, second in pairs])
+    tested = randomisation_test(differences, seed)
+    found = zip(pairs, differences.mean(axis=0), bootstrap(differences, seed), tested, strict=True)
+    corrected = holm_correction(tested)
     return [
-        Difference(*pair, float(each.mean()), bootstrap(each, seed), p, holm)
-        for pair, each, p, holm in zip(
-            pairs, differences, tested, holm_correction(tested), strict=True
-        )
+        Difference(*pair, float(mean), interval, p, holm)
+        for (pair, mean, interval, p), holm in zip(found, corrected, strict=True)
     ]
 
 
-def randomisation_test(differences: npt.ArrayLike, seed: int = 42) -> float:
-    """The p-value of the mean of paired differences (n,), two-sided.
+def randomisation_test(differences: npt.ArrayLike, seed: int = 42) -> list[float]:
+    """The two-sided p-values of the means of paired differences (queries, pairs of systems).
 
-    Exact where all 2^n ways to exchange are fewer than the rounds; otherwise (1 + the number of
-    rounds with a mean as far from 0) / (1 + rounds).
+    Exact where all 2^queries ways to exchange are fewer than the rounds; otherwise (1 + the number
+    of rounds with a mean as far from 0) / (1 + rounds).
     """
     given = np.asarray(differences, np.float64)
-    given = given[given != 0]  # exchanging equal values changes nothing
-    if not len(given):
-        return 1.0
-    observed = abs(given.sum()) * (1 - 1e-12)  # sums in another order differ in the last bits
-    if 2 ** len(given) <= ROUNDS:
-        ways = np.arange(2 ** len(given))[:, np.newaxis] >> np.arange(len(given)) & 1
-        return float(np.mean(np.abs((2 * ways - 1) @ given) >= observed))
+    size = len(given)
+    observed = np.abs(given.sum(axis=0)) * (1 - 1e-12)  # sums in another order differ a little
+    if 2**size <= ROUNDS:
+        ways = np.arange(2**size)[:, np.newaxis] >> np.arange(size) & 1
+        exact = (np.abs((2.0 * ways - 1) @ given) >= observed).mean(axis=0)
+        return [float(p) for p in exact]
     random = np.random.default_rng(seed)
-    found = 0
-    for rounds in _portions(len(given)):
-        signs = 2 * random.integers(0, 2, (rounds, len(given)), dtype=np.int8) - 1
-        found += int((np.abs(signs @ given) >= observed).sum())
-    return (1 + found) / (1 + ROUNDS)
+    found = np.zeros(given.shape[1], np.int64)
+    for rounds in _portions(size):
+        signs = 2.0 * random.integers(0, 2, (rounds, size), dtype=np.int8) - 1
+        found += (np.abs(signs @ given) >= observed).sum(axis=0)
+    return [(1 + int(count)) / (1 + ROUNDS) for count in found]
 
 
-def bootstrap(values: npt.ArrayLike, seed: int = 42) -> Interval:
-    """The interval of the mean of values (n,), n at least 1, by drawing as many of them again."""
+def bootstrap(values: npt.ArrayLike, seed: int = 42) -> list[Interval]:
+    """The intervals of the means of values (queries, columns), by drawing as many queries again."""
     given = np.asarray(values, np.float64)
+    size = len(given)
     random = np.random.default_rng(seed)
-    means = np.concatenate(
-        [
-            given[random.integers(0, len(given), (rounds, len(given)))].mean(axis=1)
-            for rounds in _portions(len(given))
-        ]
-    )
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
+    means = []
+    for rounds in _portions(size):
+        drawn = random.integers(0, size, (rounds, size)) + size * np.arange(rounds)[:, np.newaxis]
+        times = np.bincount(drawn.ravel(), minlength=rounds * size).reshape(rounds, size)
+        means.append(times @ given / size)
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    lows, highs = np.quantile(np.concatenate(means), ends, axis=0)
+    return [Interval(float(low), float(high)) for low, high in zip(lows, highs, strict=True)]
 
 
 def holm_correction(p_values: Sequence[float]) -> list[float]:

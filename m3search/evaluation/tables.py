@@ -29,7 +29,8 @@ def percentages(experiment: Experiment, measure: str) -> list[list[str]]:
     """One measure as a table of sets x rows, the names of the rows first, the means last."""
     rows = list(dict.fromkeys(row for each in experiment.sets for row in each.report.means))
     lines = [(each.name, each.report.means) for each in experiment.sets]
-    lines += [(f"mean of {group}", experiment.means(group)) for group in experiment.groups]
+    several = [group for group in experiment.groups if len(experiment.sets_of(group)) > 1]
+    lines += [(f"mean of {group}", experiment.means(group)) for group in several]
     if len(experiment.sets) > 1:
         lines.append(("mean", experiment.means()))
     return [
@@ -138,10 +139,10 @@ def _truncation(experiment: Experiment) -> str:
 
 
 def _provenance(experiment: Experiment) -> str:
-    models, baselines, files = {}, {}, {}
+    models, baselines = {}, {}
+    files: dict[str, str] = {}
     for each in experiment.sets:
-        for row, file in each.details.get("run_files", {}).items():
-            files[f"{row} on {each.name}"] = file
+        files |= each.details.get("run_files", {})
         if model := each.details.get("model"):
             models[each.name] = (
                 f"{model['name']} ({model['fingerprint'][:12]}), {model['max_length']} tokens"

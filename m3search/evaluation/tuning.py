@@ -8,7 +8,7 @@ no say: each fold of them is measured with the weights that are best on the othe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -38,6 +38,8 @@ class JudgedScores(NamedTuple):
 
     name: str
     scores: ComponentScores
+    texts: Mapping[str, str]
+    """of the queries, by id"""
     qrels: Qrels
     before: Plan
     """as it is searched without tuning; tuned plans differ from it in their weights alone"""
@@ -53,7 +55,7 @@ class Tuned:
     after: Mapping[str, float]
     """set -> value with the weights chosen, on the queries that chose them"""
     unseen: Mapping[str, float]
-    """set -> value of each fold with the weights that the other folds choose"""
+    """set -> value of each part of the queries with the weights that the others choose"""
     landscape: Mapping[tuple[float, ...], float]
     """weights of the modes -> mean over the sets"""
 
@@ -76,37 +78,38 @@ class Tuned:
 
 def grid(modes: Sequence[Mode]) -> list[dict[Mode, float]]:
     """Weights of two modes or three: every order that the steps tell apart, each once."""
-    *others, last = modes
-    if not others:
+    if len(modes) < 2:
         raise ConfigError(
             "modes",
             expected="two modes or three",
-            found=last,
+            found=modes[0],
             remedy="One mode alone has nothing to be weighed against.",
         )
-    points: list[dict[Mode, float]] = [
-        {**dict(zip(others, given, strict=True)), last: 1.0}
-        for given in product(STEPS, repeat=len(others))
-    ]
-    if len(others) > 1:
-        points += [{**point, last: 0.0} for point in grid(others)]
-    return points
+    return list(_points(modes))
+
+
+def _points(modes: Sequence[Mode]) -> Iterator[dict[Mode, float]]:
+    """The last of the modes weighs 1, and the others any step; then it weighs 0."""
+    *others, last = modes
+    for given in product(STEPS, repeat=len(others)):
+        yield {**dict(zip(others, given, strict=True)), last: 1.0}
+    if others:
+        yield from ({**point, last: 0.0} for point in _points(others))
 
 
 def judged_scores(wanted: EvaluationSet, scores: Path, row: str, measure: str) -> JudgedScores:
     """A set with its component scores out of a folder of them; row: the modes that are weighed."""
+    file, collection = scores_file(scores, wanted.name), load_collection(wanted)
+    found = read_scores(file, wanted, collection)
     k = largest_cutoff([measure]) or RETRIEVED
-    file = scores_file(scores, wanted.name)
-    found, collection = read_scores(file), load_collection(wanted)
-    found.check_queries(collection.queries, file)
-    rows = replace(wanted, rows=(row,), run_files={})
-    plan = rows.plans(k, found.model["fusion_weights"]).get(row)
+    plan = replace(wanted, rows=(row,), run_files={}).plans(k, found.fusion_weights).get(row)
     if plan is None:
         raise ConfigError(
             "row", expected="modes, as all or dense+sparse", found=row, remedy="Name modes."
         )
-    found.check(plan)
-    return JudgedScores(wanted.name, found, collection.qrels, plan)
+    found.check(row, plan, str(file))
+    texts = {query.id: query.text for query in collection.queries}
+    return JudgedScores(wanted.name, found, texts, collection.qrels, plan)
 
 
 def tune(
@@ -118,9 +121,15 @@ def tune(
 ) -> Tuned:
     """The weights with the best mean of a measure over the sets, of which each counts as much.
 
-    All sets are searched in the same modes. `progress` is called with the points done.
+    Of weights that are as good, those nearest to the ones of before. All sets are searched in the
+    same modes. `progress` is called with the points done.
     """
-    points = grid(sets[0].before.modes)
+    if folds < 2:
+        raise ConfigError(
+            "folds", expected="two or more", found=str(folds), remedy="For example 5."
+        )
+    first = sets[0].before
+    points = sorted(grid(first.modes), key=lambda point: _distance(point, first.weights))
     before = [_values(each, each.before.weights, measure) for each in sets]
     values = [np.empty((len(points), len(each.qrels))) for each in sets]
     for number, point in enumerate(points):
@@ -128,19 +137,30 @@ def tune(
             table[number] = _values(each, point, measure)
         progress(1)
     means = np.mean([table.mean(axis=1) for table in values], axis=0)
-    best = int(means.argmax())
-    unseen = _cross_validate(sets, values, folds)
+    best = _best(means)
+    others = _cross_validate(sets, values, folds)
     names = [each.name for each in sets]
     return Tuned(
         points[best],
         {name: float(found.mean()) for name, found in zip(names, before, strict=True)},
         {name: float(table[best].mean()) for name, table in zip(names, values, strict=True)},
-        {name: float(found.mean()) for name, found in zip(names, unseen, strict=True)},
+        {name: float(found.mean()) for name, found in zip(names, others, strict=True)},
         {
             tuple(point.get(mode, 0.0) for mode in MODES): float(value)
             for point, value in zip(points, means, strict=True)
         },
     )
+
+
+def _distance(point: Mapping[Mode, float], other: Mapping[Mode, float]) -> float:
+    """Between two weightings, whose lengths say nothing."""
+    one, two = (np.array([weights[mode] for mode in point]) for weights in (point, other))
+    return float(np.linalg.norm(one / np.linalg.norm(one) - two / np.linalg.norm(two)))
+
+
+def _best(means: Values) -> int:
+    """The first of the best, whatever the last bits of a sum say."""
+    return int(np.flatnonzero(means >= means.max() - 1e-12)[0])
 
 
 def _values(judged: JudgedScores, weights: Mapping[Mode, float], measure: str) -> Values:
@@ -155,24 +175,23 @@ def _cross_validate(
     sets: Sequence[JudgedScores], values: Sequence[Values], folds: int
 ) -> list[Values]:
     """(queries,) of each set, each query with the weights that the other folds find best."""
-    if folds < 2:
-        raise ConfigError(
-            "folds", expected="two or more", found=str(folds), remedy="For example 5."
-        )
-    of_query = [np.array([_fold(query, folds) for query in each.qrels]) for each in sets]
-    unseen = [np.empty(len(each.qrels)) for each in sets]
+    of_query = [
+        np.array([_fold(each.texts[query], folds) for query in each.qrels]) for each in sets
+    ]
+    found = [np.empty(len(each.qrels)) for each in sets]
     for fold in range(folds):
         others = [
             table[:, numbers != fold].mean(axis=1)
             for table, numbers in zip(values, of_query, strict=True)
             if (numbers != fold).any()
         ]
-        best = int(np.mean(others, axis=0).argmax()) if others else 0
-        for table, numbers, found in zip(values, of_query, unseen, strict=True):
-            found[numbers == fold] = table[best, numbers == fold]
-    return unseen
+        best = _best(np.mean(others, axis=0)) if others else 0
+        for table, numbers, unseen in zip(values, of_query, found, strict=True):
+            unseen[numbers == fold] = table[best, numbers == fold]
+    return found
 
 
-def _fold(query: str, folds: int) -> int:
-    """The fold of a query, by its id alone."""
-    return int.from_bytes(hashlib.blake2b(query.encode(), digest_size=8).digest(), "big") % folds
+def _fold(text: str, folds: int) -> int:
+    """The fold of a query by its words, as two sets may ask the same under different ids."""
+    words = " ".join(text.casefold().split()).encode()
+    return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "big") % folds

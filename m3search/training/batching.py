@@ -51,8 +51,11 @@ class Sampler:
 
     @property
     def steps_of_one(self) -> int:
-        """Batches of one positive passage in the first epoch."""
-        return sum(len(batch) == 1 for batch in self._epoch(0))
+        """Batches of one positive passage in the first epoch, those of texts alone left out."""
+        return sum(
+            len(batch) == 1 and not self._corpora[batch[0][0]].source.texts
+            for batch in self._epoch(0)
+        )
 
     def batch(self, step: int) -> Batch:
         """The batch of an optimiser step, counted from 0."""

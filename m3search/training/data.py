@@ -31,7 +31,7 @@ TYPES = ("normal", "symmetric_class", "symmetric_clustering", "symmetric_sts", "
 """what `type` may say; one whose two sides are alike has its prompt before both"""
 _BOTH_PROMPTED = ("symmetric_clustering", "symmetric_sts")
 DOCUMENTS = ".docs.jsonl"
-_ALONE = "a text alone, which only stage retromae reads, and distil from sources with texts = true"
+_ALONE = "a text alone, which only stage retromae reads, and others from sources with texts = true"
 Documents = Mapping[str, Document]
 
 

@@ -27,7 +27,7 @@ from m3search.training.sources import Corpus
 COUNTED = 4000
 """passages of a source at most, drawn at random, whose terms are counted"""
 ENCODED = 6000
-"""passages of all sources together, as many of each, whose states are fitted to"""
+"""passages of all sources together whose states are fitted to"""
 MEAN_WEIGHT = 0.2
 """lexical weight of a token on average, as heads have that are not fitted"""
 STATES_TOKENS = 8192
@@ -48,14 +48,16 @@ def fit_heads(
 ) -> None:
     """Replaces the heads of `modes` ("sparse", "multi") of the model.
 
-    Every source counts its terms for itself, as a word that is rare in all languages together may
-    be on every line of its own, and takes part with as many passages.
+    Every source of pairs counts its terms for itself, as a word that is rare in all languages
+    together may be on every line of its own, and takes part as often as in the training.
     """
     if not modes:
         return
+    corpora = [corpus for corpus in corpora if not corpus.source.texts]
+    drawn_of = [corpus.source.weight * len(corpus.passages) for corpus in corpora]
     moments, seed = Moments(model.dim), recipe.optimiser.seed
-    some = max(1, ENCODED // len(corpora))
-    for corpus in corpora:
+    for corpus, share in zip(corpora, drawn_of, strict=True):
+        some = max(1, round(ENCODED * share / sum(drawn_of)))
         texts = [passage.text for passage in corpus.passages]
         rng = random.Random(f"{seed}:{corpus.fingerprint}")
         drawn = rng.sample(texts, min(COUNTED, len(texts)))

@@ -65,8 +65,10 @@ class Distillation:
     (Reimers and Gurevych 2020, arXiv 2004.09813)."""
 
     teacher: str
-    """a folder or hub name, of an encoder with the student's hidden size; it reads the passages,
-    which are in a language that it knows, and a query is a translation of its passage"""
+    """a folder or hub name, of an encoder with the student's hidden size; in stage distil it reads
+    the passages, which are in a language that it knows, and a query is a translation of its
+    passage; beside pairs it reads the sources with texts = true; neither reads a text further than
+    it can"""
     pooling: Pooling | None = None
     """of the teacher; None is what its checkpoint says, and "cls" where it says nothing"""
     word_weight: float = 0.0
@@ -75,8 +77,8 @@ class Distillation:
     """in the loss, of telling passages apart: the softmax of a text's cosines with the teacher's
     vectors of all passages of the step is to be the one that the teacher has; 0 is none"""
     contrast_passages: int = 0
-    """of all sources, drawn for each step beside its own, out of four times as many, which the
-    teacher reads before the first step"""
+    """of what it reads, drawn for each step beside its own, out of four times as many, which it
+    reads before the first step"""
     temperature: float = 0.05
     """of that softmax, by which cosines are divided"""
 

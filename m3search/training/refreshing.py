@@ -30,7 +30,7 @@ def mined_file(folder: Path, step: int) -> Path:
 def mine_again(corpora: Sequence[Corpus], encoder: Encoder, settings: Refresh, out: Path) -> None:
     """Writes the negatives of every question, in the order of the corpora, into `out`.
 
-    Candidates are all passages of all corpora.
+    Candidates are all passages of all corpora but those of texts alone, which hold queries, too.
     """
     records = list(_records(corpora))
     known = KnownPositives(records)
@@ -76,5 +76,5 @@ def _records(corpora: Sequence[Corpus]) -> Iterator[Record]:
 
 def _documents(corpora: Sequence[Corpus]) -> Iterator[Document]:
     for number, corpus in enumerate(corpora):
-        for row, passage in enumerate(corpus.passages):
+        for row, passage in enumerate(() if corpus.source.texts else corpus.passages):
             yield Document(f"{number}.{row}", passage.text, passage.title)

@@ -45,7 +45,9 @@ class Health:
         active = [
             metrics[n] for n in ("active_terms_query", "active_terms_passage") if n in metrics
         ]
-        self._dead = self._dead + 1 if active and min(active) < DEAD_BELOW else 0
+        if not active:  # a step of another kind
+            return
+        self._dead = self._dead + 1 if min(active) < DEAD_BELOW else 0
         if self._dead >= DEAD_STEPS:
             raise DivergenceError(
                 f"step {step}",
