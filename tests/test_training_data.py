@@ -33,7 +33,7 @@ def read_line(folder: Path, **line: Any) -> Pair:
         (b"{", "what JSON does not allow"),
         (b"[]", "an array"),
         (b'{"pos": ["a"]}', "no query"),
-        (b'{"text": "a"}', "a text alone, which only stage retromae reads, and distil from"),
+        (b'{"text": "a"}', "a text alone, which only stage retromae reads, and others from"),
         (b'{"query": " ", "pos": ["a"]}', "an empty query"),
         (b'{"query": ["q"], "pos": ["a"]}', "an array as query"),
         (b'{"query": "q"}', "no pos"),
