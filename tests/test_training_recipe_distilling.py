@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from test_training_recipe import make_recipe
 
 from m3search.training.recipe import (
     Batches,
@@ -12,17 +13,10 @@ from m3search.training.recipe import (
     Development,
     Distillation,
     Objective,
-    Optimiser,
-    Recipe,
     Refresh,
     Source,
     Start,
 )
-
-
-def make_recipe(stage: Any, **parts: Any) -> Recipe:
-    whole = {"start": Start("x"), "data": Data((Source("*"),)), "optimiser": Optimiser(steps=9)}
-    return Recipe(stage, **whole | parts)
 
 
 def test_a_distillation_has_a_teacher_and_no_objective() -> None:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m3search.cli.options import (
+    DataOption,
     JsonOption,
     MaxLengthOption,
     ModelOption,
+    SetsArgument,
+    SettingsOption,
     WeightsOption,
     parse_weights,
     split_names,
@@ -30,14 +33,7 @@ REPORTS = Path("eval/reports")
 
 
 def evaluate_runs(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PATH...",
-            help="BEIR folders (corpus.jsonl, queries.jsonl, qrels/test.tsv) or suites in TOML.",
-            show_default=False,
-        ),
-    ],
+    paths: SetsArgument,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -54,10 +50,7 @@ def evaluate_runs(
             help="cls or mean: of a plain encoder's dense vectors, where its folder does not say.",
         ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Where the paths in a suite start; else at the suite."),
-    ] = None,
+    data: DataOption = None,
     measures: Annotated[
         str | None, typer.Option(metavar="NAMES", help="As nDCG@10,R@100,RR@10.")
     ] = None,
@@ -83,14 +76,7 @@ def evaluate_runs(
             "weights, rows or measures.",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Replace a setting of a suite, or give one to a folder: split=dev. Repeatable.",
-        ),
-    ] = None,
+    settings: SettingsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Measure each mode on judged sets. BM25 stands beside them."""

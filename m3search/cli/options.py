@@ -41,6 +41,28 @@ DepthOption = Annotated[
 ]
 
 
+SetsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="PATH...",
+        help="BEIR folders (corpus.jsonl, queries.jsonl, qrels/test.tsv) or suites in TOML.",
+        show_default=False,
+    ),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Where the paths in a suite start; else at the suite."),
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a setting of a suite, or give one to a folder: split=dev. Repeatable.",
+    ),
+]
+
+
 def parse_weights(value: str | None) -> tuple[float, ...] | None:
     """'1,0.3,1' as numbers; whether they are good weights is the searcher's to say."""
     if value is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3search.cli.options import JsonOption
+from m3search.cli.options import DataOption, JsonOption, SetsArgument, SettingsOption
 from m3search.cli.output import print_json, print_note, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -15,14 +15,7 @@ if TYPE_CHECKING:
 
 
 def tune_weights(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PATH...",
-            help="BEIR folders or suites in TOML, as for eval.",
-            show_default=False,
-        ),
-    ],
+    paths: SetsArgument,
     from_scores: Annotated[
         Path,
         typer.Option(
@@ -31,10 +24,7 @@ def tune_weights(
             show_default=False,
         ),
     ],
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Where the paths in a suite start; else at the suite."),
-    ] = None,
+    data: DataOption = None,
     measure: Annotated[str, typer.Option(metavar="NAME", help="What is to be best.")] = "nDCG@10",
     row: Annotated[
         str, typer.Option(metavar="NAME", help="The modes to weigh, as all or dense+sparse.")
@@ -43,10 +33,7 @@ def tune_weights(
         int,
         typer.Option(metavar="N", help="Parts of the queries; each is told by what others choose."),
     ] = 5,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting. Repeatable."),
-    ] = None,
+    settings: SettingsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Choose the weights of the modes on judged sets. Nothing is searched again."""

@@ -6,6 +6,7 @@ collection  one set's files, checked
 baselines   which BM25: bm25, with words and languages, or lucene, through java
 components  what each mode says of the candidates, from which all rows are made
 experiment  `evaluate_sets`: an index, one search and a run for each row of each set
+results     what was found: the measures of each set, and their means
 significance  which differences between rows are more than luck
 tuning      weights of the modes, chosen from component scores
 report      the folder that an evaluation leaves
@@ -13,9 +14,10 @@ tables      what its report.md says
 """
 
 from m3search.evaluation.engine import Engine
-from m3search.evaluation.experiment import Experiment, SetResult, evaluate_sets
+from m3search.evaluation.experiment import evaluate_sets
 from m3search.evaluation.measures import Report, evaluate
 from m3search.evaluation.report import ReportFolder
+from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.suite import EvaluationSet, load_sets
 
 __all__ = [

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from m3search.evaluation.collection import Collection
 from m3search.evaluation.suite import EvaluationSet
 from m3search.records import ModelIdentity
 from m3search.stores.commit import WriteLock
+from m3search.stores.files import checksum
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
@@ -134,8 +135,6 @@ def _note_seconds(note: Path, key: str, seconds: float) -> None:
 
 def _key(corpus: Path, template: str, model: ModelIdentity) -> str:
     """SHA-256 of all that decides what is in an index; where the model lies is not part of it."""
-    with corpus.open("rb") as file:
-        content = file_digest(file, "sha256").hexdigest()
     identity = {name: value for name, value in asdict(model).items() if name != "name"}
-    parts = json.dumps([content, template, identity], sort_keys=True)
+    parts = json.dumps([checksum(corpus), template, identity], sort_keys=True)
     return sha256(parts.encode()).hexdigest()

@@ -7,9 +7,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -28,8 +28,8 @@ from m3search.evaluation.components import (
     scores_file,
 )
 from m3search.evaluation.engine import Engine, Progress, open_or_build
-from m3search.evaluation.measures import Report, evaluate, largest_cutoff
-from m3search.evaluation.significance import Difference, compare_rows
+from m3search.evaluation.measures import evaluate, largest_cutoff
+from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.suite import EvaluationSet, check_folder, modes_of
 from m3search.lines import check_file
 from m3search.records import Run
@@ -43,81 +43,8 @@ RETRIEVED = 100
 Encoders = Callable[[int | None], "Encoder"]
 """a maximum length, None for the model's own -> the encoder"""
 Runs = dict[str, Run]
-Keep = Callable[["SetResult", Runs, ComponentScores | None], None]
+Keep = Callable[[SetResult, Runs, ComponentScores | None], None]
 """called with a set's result, its runs, and the scores that they were made from"""
-
-
-@dataclass(frozen=True)
-class SetResult:
-    """One set's measures, and what was found out beside them."""
-
-    name: str
-    report: Report
-    details: dict[str, Any]
-    """counts, settings, truncated, seconds, bytes, bm25, model, run_files; JSON-ready"""
-    group: str = ""
-
-    @cached_property
-    def differences(self) -> list[Difference]:
-        """Between every two rows, in the first measure."""
-        report, first = self.report, self.report.measures[0]
-        return compare_rows({row: by[first] for row, by in report.per_query.items()})
-
-    def to_json(self) -> dict[str, Any]:
-        """The means under "rows", the differences, then the details."""
-        differences = {"differences": [each.to_json() for each in self.differences]}
-        group = {"group": self.group} if self.group else {}
-        return self.report.to_json() | differences | group | self.details
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """All sets of an evaluation."""
-
-    sets: tuple[SetResult, ...]
-    provenance: dict[str, Any]
-    """date, versions, and what the caller added, such as the command"""
-
-    @property
-    def measures(self) -> list[str]:
-        """All that any set was measured by, in the order asked."""
-        return list(dict.fromkeys(name for each in self.sets for name in each.report.measures))
-
-    @property
-    def groups(self) -> list[str]:
-        """The groups of the sets, in the order of the sets."""
-        return list(dict.fromkeys(each.group for each in self.sets if each.group))
-
-    def sets_of(self, group: str | None) -> list[SetResult]:
-        """The sets of a group; None is all."""
-        return [each for each in self.sets if group is None or each.group == group]
-
-    def means(self, group: str | None = None) -> dict[str, dict[str, float]]:
-        """Row -> measure -> mean over the sets of a group, for what each of them has."""
-        sets = self.sets_of(group)
-        if not sets:
-            return {}
-        means: dict[str, dict[str, float]] = {}
-        for row, values in sets[0].report.means.items():
-            for name in values:
-                column = [each.report.means.get(row, {}).get(name) for each in sets]
-                there = [value for value in column if value is not None]
-                if len(there) == len(sets):
-                    means.setdefault(row, {})[name] = sum(there) / len(there)
-        return means
-
-    def to_json(self) -> dict[str, Any]:
-        """{"sets": {name: {"rows": {row: {measure: value}}, ...}}}, "mean" where sets are several,
-        "groups" by name where they are in groups.
-
-        Values are 0 to 1.
-        """
-        content: dict[str, Any] = {"sets": {each.name: each.to_json() for each in self.sets}}
-        if len(self.sets) > 1:
-            content["mean"] = {"rows": self.means()}
-        if self.groups:
-            content["groups"] = {group: {"rows": self.means(group)} for group in self.groups}
-        return content | {"provenance": self.provenance}
 
 
 def evaluate_sets(

@@ -20,7 +20,7 @@ from pathlib import Path
 from m3search.corpus import write_run
 from m3search.errors import ConfigError, DataError
 from m3search.evaluation.components import ComponentScores, scores_file
-from m3search.evaluation.experiment import Experiment, SetResult
+from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.tables import to_markdown
 from m3search.records import Run
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from m3search.evaluation.experiment import Experiment
 from m3search.evaluation.measures import in_percent, markdown_table
+from m3search.evaluation.results import Experiment
 from m3search.records import MODES
 
 CERTAIN = 0.05

@@ -180,8 +180,8 @@ class Teacher:
         return int(self._backbone.config.hidden_size)
 
     def reader(self, max_length: int) -> Reader:
-        """Reads texts as it does, at most `max_length` tokens of each."""
-        return Reader(self._tokenization, min(max_length, self.positions))
+        """Reads texts as it does, `max_length` tokens of each at most: no more than `positions`."""
+        return Reader(self._tokenization, max_length)
 
     def arrange(self, texts: Sequence[Reading]) -> Passes:
         """The passes in which it reads texts."""
@@ -190,9 +190,8 @@ class Teacher:
         return arrange(texts, self._backbone, parts, self._tokenization.pad_id)
 
     def vectors(self, texts: Sequence[str], max_length: int) -> Tensor:
-        """(N, hidden) its sentence vectors of texts of which it reads `max_length` tokens."""
-        length = min(max_length, self.positions)
-        readings = read_whole(self._tokenization, texts, length)
+        """(N, hidden) its sentence vectors of texts, read as `reader` reads them."""
+        readings = read_whole(self._tokenization, texts, max_length)
         return self.understand(self.arrange(readings)).sentences
 
     @torch.no_grad()
