@@ -44,6 +44,7 @@ ALSO = {("training", "search"), ("training", "evaluation"), ("evaluation", "sear
 HOMES = {
     "faiss": {"stores/dense.py"},
     "lmdb": {"stores/multi.py"},
+    "numba": {"stores"},
     "torch": {"model", "encoder.py", "training"},
     "transformers": {"model", "encoder.py", "training"},
     "safetensors": {"model", "training"},
@@ -65,7 +66,17 @@ DISTRIBUTIONS = {
     "ir_measures": "ir-measures", "jnius": "pyserini", "jnius_config": "pyserini",
 }  # fmt: skip
 """what provides a module, where it has another name"""
-HEAVY = {"torch", "faiss", "transformers", "lmdb", "bm25s", "ir_measures", "scipy", "numpy"}
+HEAVY = {
+    "torch",
+    "faiss",
+    "transformers",
+    "lmdb",
+    "numba",
+    "bm25s",
+    "ir_measures",
+    "scipy",
+    "numpy",
+}
 
 
 def parse(file: Path) -> ast.Module:

@@ -17,6 +17,7 @@ FILES = [
     "sparse.rows.npy",
     "sparse.weights.npy",
     "sparse.lengths.npy",
+    "sparse.peaks.npy",
     "multi.lmdb",
     "documents.sqlite",
     "deletes-00000003.bits",

@@ -45,7 +45,10 @@ def assert_exact(store, texts, codec, queries, k, allowed=None):
     stored = [decode_vectors(encode_vectors(text, codec)) for text in texts]
     hits = store.retrieve(queries, k, allowed)
     for line, query in enumerate(queries):
-        scores = np.array([maxsim(query, text) for text in stored], np.float32)
+        exact = np.array([maxsim(query, text) for text in stored])
+        alone = [store.scores(query, np.array([i]))[0] for i in range(len(texts))]
+        scores = np.array(alone, np.float32)
+        assert np.abs(scores - exact).max(initial=0) <= 1e-6
         rows = slow_rank(scores.tolist(), k, allowed)
         found = hits.rows[line] >= 0
         assert hits.rows[line][found].tolist() == rows

@@ -82,6 +82,29 @@ def test_against_dictionaries(tmp_path_factory, seed, rows, k, masked, coarse):
         assert np.array_equal(store.scores(query, every), sparse_scores(query, vectors)[0][every])
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.booleans(), st.booleans())
+def test_windows_and_passive_terms_change_nothing(tmp_path_factory, seed, k, masked, coarse):
+    """Many rows for the windows, a few heavy terms and many light ones, which become passive."""
+    random = np.random.default_rng(seed)
+    vectors = draw(random, 700, 14, density=np.geomspace(0.02, 0.9, 14))
+    query = draw(random, 1, 14, density=0.8)
+    query = sp.csr_array(query * np.geomspace(1, 1e-3, 14, dtype=np.float32))
+    if coarse:
+        vectors.data = np.ceil(2 * vectors.data)
+    store = write(tmp_path_factory.mktemp("sparse"), vectors)
+    allowed = random.random(700) < 0.5 if masked else None
+    expected = store.retrieve(query, 700, allowed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sparse, "WINDOWS", (2, 32))
+        found = store.retrieve(query, k, allowed)
+    assert found.rows.tolist() == expected.rows[:, :k].tolist()
+    assert found.scores.tobytes() == expected.scores[:, :k].tobytes()
+    scores = store.scores(query, np.arange(700))
+    best = slow_rank(scores.tolist(), k, allowed, positive=True)
+    assert found.rows[0][found.rows[0] >= 0].tolist() == best
+
+
 def test_scores_of_a_few_rows_copy_no_posting_list(tmp_path):
     rows = 1 << 19
     store = write(tmp_path, sp.csr_array(np.ones((rows, 1), np.float32)))
@@ -93,6 +116,28 @@ def test_scores_of_a_few_rows_copy_no_posting_list(tmp_path):
     finally:
         tracemalloc.stop()
     assert peak < rows  # the list has 4 bytes a row
+
+
+def test_an_index_without_peaks_answers_the_same(tmp_path):
+    random = np.random.default_rng(8)
+    vectors, queries = draw(random, 90, 6), draw(random, 4, 6)
+    store = write(tmp_path, vectors)
+    assert store.peaks.tolist() == vectors.max(axis=0).toarray().tolist()
+    (tmp_path / "sparse.peaks.npy").unlink()
+    older = CscStore(tmp_path, 90, 6)
+    for k in (1, 20):
+        found, expected = older.retrieve(queries, k), store.retrieve(queries, k)
+        assert found.rows.tolist() == expected.rows.tolist()
+        assert found.scores.tobytes() == expected.scores.tobytes()
+    assert older.verify() == []
+
+
+def test_verify_finds_a_peak_that_is_too_low(tmp_path):
+    write(tmp_path, draw(np.random.default_rng(9), 8, 5, density=1))
+    peaks = np.load(tmp_path / "sparse.peaks.npy")
+    peaks[2] /= 2
+    np.save(tmp_path / "sparse.peaks.npy", peaks)
+    assert CscStore(tmp_path, 8, 5).verify() == ["a weight above the highest of its posting list"]
 
 
 def test_terms_that_the_index_lacks(tmp_path):

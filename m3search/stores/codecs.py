@@ -12,6 +12,7 @@ import numpy.typing as npt
 from m3search.errors import ConfigError
 from m3search.records import FloatArray, IntArray
 from m3search.scoring import maxsim
+from m3search.stores.late_interaction import maxsim_halves, maxsim_levels
 from m3search.stores.manifest import CodecCheck
 
 Codec = Literal["fp16", "int8"]
@@ -91,6 +92,22 @@ def decode_together(blobs: Sequence[bytes]) -> tuple[FloatArray, IntArray]:
     vectors = levels.reshape(-1, dim).astype(np.float32)
     vectors *= scales[:, np.newaxis]
     return vectors, offsets
+
+
+def score_blob(query: FloatArray, blob: bytes) -> float:
+    """MaxSim of a query (m, dim) float32, C-contiguous, with the vectors of a blob; 0 without any.
+
+    The sum of a product is in float32, in an order of its own, so the last bits may differ from
+    `m3search.scoring.maxsim` of the decoded vectors; they depend on nothing but the two texts.
+    """
+    code, _, count = read_head(blob)
+    if not count or not len(query):
+        return 0.0
+    if code == CODES["fp16"]:
+        return maxsim_halves(query, np.frombuffer(blob, "<u2", offset=HEADER.size))
+    scales = np.frombuffer(blob, "<f4", count, HEADER.size)
+    levels = np.frombuffer(blob, np.int8, offset=HEADER.size + 4 * count)
+    return maxsim_levels(query, scales, levels)
 
 
 def check_codec(texts: Sequence[FloatArray], codec: Codec) -> CodecCheck:

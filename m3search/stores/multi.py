@@ -15,13 +15,13 @@ import numpy as np
 
 from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
-from m3search.scoring import maxsim
 from m3search.stores.codecs import (
     Codec,
     decode_together,
     decode_vectors,
     encode_vectors,
     read_head,
+    score_blob,
 )
 from m3search.stores.files import check_readable, damaged, find_errno
 
@@ -35,7 +35,7 @@ VECTORS_AT_ONCE = 1 << 14
 QUERY_VECTORS_AT_ONCE = 512
 APPROXIMATE_AT_ONCE = 1 << 26
 MARGIN = 1e-4
-"""what lies this near to the k-th score in float32 is scored again in float64"""
+"""what lies this near to the k-th score of a scan is scored again, one document at a time"""
 
 
 class VectorWriter:
@@ -164,8 +164,9 @@ class VectorStore:
 
         Each document is scored alone, so a score has the same bits whatever is scored beside it.
         """
-        blobs = self.blobs(rows.tolist())
-        return np.array([maxsim(query, decode_vectors(blob)) for blob in blobs], dtype=np.float32)
+        vectors = np.ascontiguousarray(query, dtype=np.float32)
+        scores = [score_blob(vectors, blob) for blob in self.blobs(rows.tolist())]
+        return np.array(scores, dtype=np.float32)
 
     def retrieve(
         self, queries: Sequence[FloatArray], k: int, allowed: BoolArray | None = None

@@ -11,13 +11,19 @@ from scipy import sparse as sp
 
 from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
+from m3search.stores import postings
 from m3search.stores.files import ArrayWriter, damaged, map_array
+from m3search.stores.postings import Lists
 
 KIND = "csc"
 INDPTR, ROWS, WEIGHTS = "sparse.indptr.npy", "sparse.rows.npy", "sparse.weights.npy"
-LENGTHS = "sparse.lengths.npy"
-FILES = (INDPTR, ROWS, WEIGHTS, LENGTHS)
+LENGTHS, PEAKS = "sparse.lengths.npy", "sparse.peaks.npy"
+FILES = (INDPTR, ROWS, WEIGHTS, LENGTHS, PEAKS)
 POSTINGS_AT_ONCE = 1 << 22
+WINDOWS = (1 << 11, 1 << 15)
+"""rows of the first and of the largest window: float64 sums of 256 kB stay in a core's own cache"""
+NO_TABLE: FloatArray = np.zeros(0, dtype=np.float32)
+NO_MASK: BoolArray = np.zeros(0, dtype=bool)
 
 
 class CscWriter:
@@ -35,8 +41,9 @@ class CscWriter:
         """The files, complete."""
         vectors = sp.csr_array(sp.vstack(self._parts, format="csr"))
         columns = vectors.tocsc()
-        arrays = (columns.indptr, columns.indices, columns.data, np.diff(vectors.indptr))
-        dtypes = ("<i8", "<i4", "<f4", "<i4")
+        peaks = highest(columns.indptr, columns.data)
+        arrays = (columns.indptr, columns.indices, columns.data, np.diff(vectors.indptr), peaks)
+        dtypes = ("<i8", "<i4", "<f4", "<i4", "<f4")
         for name, array, dtype in zip(FILES, arrays, dtypes, strict=True):
             with ArrayWriter(self._folder / name, dtype) as writer:
                 writer.append(array)
@@ -57,6 +64,7 @@ class CscStore:
         self.rows: npt.NDArray[np.int32] = map_array(folder / ROWS, "<i4")
         self.weights: FloatArray = map_array(folder / WEIGHTS, "<f4", len(self.rows))
         self.lengths: npt.NDArray[np.int32] = map_array(folder / LENGTHS, "<i4", rows)
+        self.peaks = self._read_peaks()
         ends = (int(self.indptr[0]), int(self.indptr[-1]))
         if ends != (0, len(self.rows)):
             raise damaged(folder / INDPTR, f"values from 0 to {len(self.rows)}", f"{ends}")
@@ -76,19 +84,10 @@ class CscStore:
         Adds in the order of `retrieve`, so that the bits are the same. Each row is searched for
         in the posting lists, which are not read whole; a damaged row number there matches nothing.
         """
-        total = np.zeros(len(rows), dtype=np.float64)
-        rows32 = rows.astype(np.int32)  # of another type, each posting list would be copied whole
-        for terms, weights in self._terms(query):
-            for term, weight in zip(terms.tolist(), weights.tolist(), strict=True):
-                start, stop = self.indptr[term], self.indptr[term + 1]
-                postings = self.rows[start:stop]
-                if not len(postings):
-                    continue
-                place = np.searchsorted(postings, rows32)
-                place[place == len(postings)] = 0
-                held = postings[place] == rows32
-                total[held] += weight * self.weights[start:stop][place[held]].astype(np.float64)
-        return total.astype(np.float32)
+        wanted, back = np.unique(rows, return_inverse=True)
+        ((terms, weights),) = self._terms(query)
+        scores: FloatArray = postings.score_rows(wanted, self._lists(terms, weights))
+        return scores.astype(np.float32)[back]
 
     def verify(self) -> list[str]:
         """What contradicts itself in the posting lists; empty if nothing does."""
@@ -98,7 +97,10 @@ class CscStore:
             if not self._within(block):
                 return [f"a posting of a row outside 0 to {len(self) - 1}"]
             counts += np.bincount(block, minlength=len(self))
-        return [] if np.array_equal(counts, self.lengths) else ["rows with missing postings"]
+        damages = [] if np.array_equal(counts, self.lengths) else ["rows with missing postings"]
+        if not (highest(self.indptr, self.weights) <= self.peaks).all():
+            damages.append("a weight above the highest of its posting list")
+        return damages
 
     def check_rows(self, rows: npt.NDArray[np.int32]) -> None:
         """ArtifactError unless all are rows of the segment: one that is none can crash scipy."""
@@ -116,10 +118,20 @@ class CscStore:
         k: int,
         allowed: BoolArray | None,
     ) -> tuple[IntArray, FloatArray]:
-        scores = (self._columns(terms) @ weights).astype(np.float32)
-        found = scores > 0 if allowed is None else (scores > 0) & allowed
-        rows = np.flatnonzero(found)
-        return top_k(rows, scores[rows], k)
+        if k < 1:
+            return top_k((), (), 0)
+        mask = NO_MASK if allowed is None else allowed
+        lists = self._lists(terms, weights)
+        rows, whole = postings.best_rows(k, len(self), *WINDOWS, mask, lists)
+        if not whole:
+            for start, stop in zip(lists.starts.tolist(), lists.stops.tolist(), strict=True):
+                self.check_rows(self.rows[start:stop])
+        return top_k(rows, postings.score_rows(rows, lists), k)
+
+    def _lists(self, terms: IntArray, weights: npt.NDArray[np.float64]) -> Lists:
+        starts, stops = self.indptr[terms], self.indptr[terms + 1]
+        peaks = self.peaks[terms].astype(np.float64)
+        return Lists(starts, stops, weights, peaks, self.rows, self.weights, NO_TABLE)
 
     def _terms(self, queries: sp.csr_array) -> Iterator[tuple[IntArray, npt.NDArray[np.float64]]]:
         """Terms and weights of each query, terms ascending, terms unknown to the index dropped."""
@@ -129,17 +141,21 @@ class CscStore:
             known = terms < self._shape[1]
             yield terms[known], queries.data[start:stop][known].astype(np.float64)
 
-    def _columns(self, terms: IntArray) -> sp.csc_array:
-        """The posting lists of the terms, (rows, terms) float32; only they are read from disk."""
-        starts, stops = self.indptr[terms], self.indptr[terms + 1]
-        spans = list(zip(starts.tolist(), stops.tolist(), strict=True))
-        rows = [self.rows[a:b] for a, b in spans] or [self.rows[:0]]
-        weights = [self.weights[a:b] for a, b in spans] or [self.weights[:0]]
-        indptr = np.concatenate([[0], np.cumsum(stops - starts)])
-        held = np.concatenate(rows)
-        self.check_rows(held)
-        content = (np.concatenate(weights), held, indptr)
-        return sp.csc_array(content, shape=(self._shape[0], len(terms)))
+    def _read_peaks(self) -> FloatArray:
+        """The highest weight of each term; infinite where an older index does not have them."""
+        if not (self._folder / PEAKS).exists():
+            return np.full(self._shape[1], np.inf, dtype=np.float32)
+        peaks: FloatArray = map_array(self._folder / PEAKS, "<f4", self._shape[1])
+        return peaks
+
+
+def highest(indptr: IntArray, weights: FloatArray) -> FloatArray:
+    """The highest weight (terms,) of each posting list; 0 for an empty one."""
+    peaks = np.zeros(len(indptr) - 1, dtype=np.float32)
+    filled = np.flatnonzero(np.diff(indptr))
+    if len(filled):
+        peaks[filled] = np.maximum.reduceat(weights, indptr[filled])
+    return peaks
 
 
 def merge_postings(
@@ -150,12 +166,15 @@ def merge_postings(
     for _, live in parts:
         renumbered.append(base + np.cumsum(live) - 1)
         base += int(live.sum())
-    indptr, rows, weights, lengths = (folder / name for name in FILES)
+    indptr, rows, weights, lengths, peaks = (folder / name for name in FILES)
     counts = np.zeros(vocabulary, dtype=np.int64)
+    tops = np.zeros(vocabulary, dtype=np.float32)
     with ArrayWriter(rows, "<i4") as row_file, ArrayWriter(weights, "<f4") as weight_file:
         for start, stop in _term_blocks(parts, vocabulary):
             columns, merged_rows, merged_weights = _merge_block(parts, renumbered, start, stop)
             counts[start:stop] = np.bincount(columns - start, minlength=stop - start)
+            ends = np.concatenate([[0], np.cumsum(counts[start:stop])])
+            tops[start:stop] = highest(ends, merged_weights)
             row_file.append(merged_rows)
             weight_file.append(merged_weights)
     with ArrayWriter(indptr, "<i8") as file:
@@ -163,7 +182,9 @@ def merge_postings(
     with ArrayWriter(lengths, "<i4") as file:
         for store, live in parts:
             file.append(store.lengths[live])
-    return [indptr, rows, weights, lengths]
+    with ArrayWriter(peaks, "<f4") as file:
+        file.append(tops)
+    return [indptr, rows, weights, lengths, peaks]
 
 
 def _term_blocks(

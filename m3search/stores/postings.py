@@ -1,0 +1,249 @@
+"""Compiled loops over posting lists: the best rows of one query, and exact scores of given rows.
+
+Both add `factor * weight` in float64 and, for what they return, term by term in the order given:
+a row has the same bits in its score whichever of the two made it, and whatever was scored beside.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba.extending import overload
+
+from m3search.stores.compiling import compiled
+
+Array = npt.NDArray[Any]
+
+SMALLEST = 5e-324
+"""the least number above 0"""
+LOOK_UP = 8
+"""how many postings can be added in the time that it takes to look one up"""
+STRIP = 64
+"""rows that are looked at together, and passed over where none of them scores enough"""
+MARGIN = 1e-9
+"""relative; sums of the same products in two orders lie far closer than this"""
+
+
+class Lists(NamedTuple):
+    """The posting lists of a query's terms."""
+
+    starts: Array
+    """(terms,) int64, where each begins in `rows` and `impacts`"""
+    stops: Array
+    """(terms,) int64, where it ends"""
+    factors: Array
+    """(terms,) float64, what the term weighs in the query"""
+    peaks: Array
+    """(terms,) float64, what no weight of the list exceeds"""
+    rows: Array
+    """(postings,) int32, of all terms of the segment; ascending within a list"""
+    impacts: Array
+    """(postings,) the weights, or codes of them"""
+    table: Array
+    """(codes,) float32, the weight of each code; empty where the impacts are the weights"""
+
+
+def weight_of(impact: Any, table: Array) -> float:
+    """The weight that an impact stands for: itself, or what the table has at that code."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(weight_of)
+def _weight_of(impact, table):  # type: ignore[no-untyped-def]
+    if isinstance(impact, numba.types.Float):
+        return lambda impact, table: impact
+    return lambda impact, table: table[impact]
+
+
+@compiled
+def find(rows: Array, start: int, stop: int, row: int) -> int:
+    """The first place from `start` on with rows[place] >= row, else `stop`; near ones are fast."""
+    low, step = start, 1
+    while low + step < stop and rows[low + step] < row:
+        low += step
+        step <<= 1
+    high = min(low + step, stop)
+    while low < high:
+        middle = (low + high) >> 1
+        if rows[middle] < row:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
+def score_rows(wanted: Array, lists: Lists) -> Array:
+    """Scores (n,) float64 of `wanted` (n,), ascending rows."""
+    scores = np.zeros(len(wanted), np.float64)
+    for term in range(len(lists.starts)):
+        place, stop = lists.starts[term], lists.stops[term]
+        for i in range(len(wanted)):
+            place = find(lists.rows, place, stop, wanted[i])
+            if place == stop:
+                break
+            if lists.rows[place] == wanted[i]:
+                weight = weight_of(lists.impacts[place], lists.table)
+                scores[i] += lists.factors[term] * weight
+    return scores
+
+
+@compiled
+def add_postings(sums: Array, first: int, start: int, term: int, lists: Lists) -> int:
+    """Adds a term's postings of rows [first, first + len(sums)) to their sums; where it stopped."""
+    rows, impacts, table = lists.rows, lists.impacts, lists.table
+    place, stop, factor = start, lists.stops[term], lists.factors[term]
+    while place < stop:
+        row = rows[place] - first
+        if row < 0 or row >= len(sums):  # below 0 only where the list is damaged
+            break
+        sums[row] += factor * weight_of(impacts[place], table)
+        place += 1
+    return place
+
+
+@compiled
+def look_up(
+    sums: Array, first: int, near: Array, start: int, term: int, lists: Lists
+) -> int:  # fmt: skip
+    """Adds a term's postings of the rows first + near, ascending, alone; where it stopped."""
+    place, stop, factor = start, lists.stops[term], lists.factors[term]
+    for i in near:
+        place = find(lists.rows, place, stop, first + i)
+        if place == stop:
+            break
+        if lists.rows[place] == first + i:
+            sums[i] += factor * weight_of(lists.impacts[place], lists.table)
+    return place
+
+
+@compiled
+def reaching(sums: Array, least: float, found: Array) -> int:
+    """Writes the places of sums above 0 that are `least` or more to `found`; how many these are."""
+    count = 0
+    bound = max(least, SMALLEST)
+    for start in range(0, len(sums), STRIP):
+        strip = sums[start : start + STRIP]
+        some = False
+        for i in range(len(strip)):
+            some |= strip[i] >= bound
+        if some:
+            for i in range(len(strip)):
+                found[count] = start + i
+                count += strip[i] >= bound
+    return count
+
+
+@compiled
+def kth_best(scores: Array, k: int) -> float:
+    """The k-th highest score; 0 where there are fewer."""
+    if len(scores) < k:
+        return 0.0
+    kth: float = np.partition(scores, len(scores) - k)[len(scores) - k]
+    return kth
+
+
+@compiled
+def keep_reaching(rows: Array, scores: Array, count: int, least: float) -> int:
+    """Moves what scores `least` or more to the front; how many these are."""
+    kept = 0
+    for i in range(count):
+        if scores[i] >= least:
+            rows[kept] = rows[i]
+            scores[kept] = scores[i]
+            kept += 1
+    return kept
+
+
+@compiled
+def grown(values: Array) -> Array:
+    """The values, with room for as many again."""
+    larger = np.empty(2 * len(values), values.dtype)
+    larger[: len(values)] = values
+    return larger
+
+
+@compiled
+def add_terms(
+    sums: Array, first: int, order: Array, places: Array, length: int, lists: Lists
+) -> bool:
+    """Adds all postings of a window; whether they are ascending rows of the segment."""
+    whole = True
+    for term in order:
+        place = add_postings(sums, first, places[term], term, lists)
+        if place < lists.stops[term]:
+            whole &= first + len(sums) <= lists.rows[place] < length
+        places[term] = place
+    return whole
+
+
+@compiled
+def add_passive(
+    sums: Array, first: int, order: Array, reach: Array, least: float, places: Array, left: int,
+    near: Array, lists: Lists,
+) -> None:  # fmt: skip
+    """Adds the postings of passive terms, of rows that these can lift to `least` at any rate.
+
+    reach: (order,) what a term and all behind it can add. left: rows from the window on.
+    """
+    for j in range(len(order)):
+        term = order[j]
+        hopeful = reaching(sums, least - reach[j], near)
+        if not hopeful:
+            return
+        start = find(lists.rows, places[term], lists.stops[term], first)
+        if hopeful * LOOK_UP * left < (lists.stops[term] - start) * len(sums):
+            places[term] = look_up(sums, first, near[:hopeful], start, term, lists)
+        else:
+            places[term] = add_postings(sums, first, start, term, lists)
+
+
+@compiled
+def best_rows(
+    k: int, length: int, size: int, most: int, allowed: Array, lists: Lists
+) -> tuple[Array, bool]:  # fmt: skip
+    """Rows, ascending: those of the k highest scores above 0, and of all that nearly equal these.
+
+    Beside them, whether what was read of the lists are ascending rows of the segment.
+
+    length: rows of the segment. size, most: rows of the first window and of the largest. Sums are
+    held for one window at a time, each twice as long as the one before, so that a first k rows are
+    known early. allowed: (length,) bool, or empty for all.
+
+    Once k rows are known, the terms that could not lift a row among them even together are
+    passive: they are added last, and where few rows are left that they could lift, looked up for
+    these alone (MaxScore, Turtle and Flood 1995).
+    """
+    highest = np.maximum(lists.factors * lists.peaks, 0.0)
+    order = np.argsort(-highest)
+    reach = np.cumsum(highest[order][::-1])[::-1] * (1 + MARGIN)
+    active, places = len(order), lists.starts.copy()
+    sums = np.zeros(min(most, length), np.float64)
+    near = np.empty(len(sums) + 1, np.int64)
+    found, scores = np.empty(2 * k + most, np.int64), np.empty(2 * k + most, np.float64)
+    count, least, whole, first = 0, 0.0, True, 0
+    while first < length:
+        window = sums[: min(size, length - first)]
+        whole &= add_terms(window, first, np.sort(order[:active]), places, length, lists)
+        passive = order[active:]
+        left = length - first
+        add_passive(window, first, passive, reach[active:], least, places, left, near, lists)
+        while count + len(window) > len(found):  # only where very many are equal
+            found, scores = grown(found), grown(scores)
+        for i in near[: reaching(window, least, near)]:
+            if not len(allowed) or allowed[first + i]:
+                found[count], scores[count] = first + i, window[i]
+                count += 1
+        window[:] = 0.0
+        if count >= 2 * k:
+            least = max(least, kth_best(scores[:count], k) * (1 - MARGIN))
+            count = keep_reaching(found, scores, count, least)
+            while active and reach[active - 1] < least:
+                active -= 1
+        first += len(window)
+        size = min(2 * size, most)
+    least = kth_best(scores[:count], k) * (1 - MARGIN)
+    return found[: keep_reaching(found, scores, count, least)].copy(), whole
