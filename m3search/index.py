@@ -30,7 +30,7 @@ from m3search.records import (
 from m3search.stores.commit import check_complete, check_model, check_unfinished
 from m3search.stores.filter import Filter
 from m3search.stores.intake import BuildReport, Intake, Progress
-from m3search.stores.manifest import Manifest
+from m3search.stores.manifest import Layout, Manifest
 from m3search.stores.snapshot import Snapshot, open_snapshot
 from m3search.stores.writer import IndexWriter, create
 
@@ -79,6 +79,8 @@ class Index:
         *,
         title_template: str = TITLE_TEMPLATE,
         multi_codec: str = "fp16",
+        multi_pooling: int = 1,
+        sparse_codec: str = "fp32",
         segment_documents: int = SEGMENT_DOCUMENTS,
         source: str = "",
         progress: Progress | None = None,
@@ -88,15 +90,20 @@ class Index:
         Documents are encoded in chunks of up to 512. A commit follows the chunk with which
         `segment_documents` are together, so up to 511 more, or fewer where they are large. Where
         reading or encoding raises, the chunks before are committed. A build that goes on takes
-        documents committed with the same content as they are. `source` says what is read, and a
+        documents committed with the same content as they are.
+
+        `multi_codec` (fp16, int8, int4, binary) and `sparse_codec` (fp32, fp16, log8) say how token
+        vectors and lexical weights are stored; `multi_pooling` token vectors of a document that
+        are alike become one, on the mean. `source` says what is read, and a
         build of another source does not go on. `progress` is called with the number of documents
         done since its last call.
         """
         path = Path(path)
-        create(path, encoder.identity, title_template, multi_codec, source)
+        layout = Layout(title_template, multi_codec, multi_pooling, sparse_codec)
+        create(path, encoder.identity, layout, source)
         started = time.monotonic()
         with IndexWriter(path) as writer:
-            check_unfinished(path, writer.manifest, title_template, multi_codec, source)
+            check_unfinished(path, writer.manifest, layout, source)
             check_model(path, writer.manifest.model, encoder.identity)
             intake = Intake(writer, encoder.encode, segment_documents, building=True, source=source)
             intake.take(documents, progress)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse as sp
 
 from m3search.records import Encoded, Kind, Mode, ModelIdentity
-from m3search.stores.codecs import decode_vectors, encode_vectors
+from m3search.stores.codecs import decode_vectors, encode_vectors, find_codec
 
 DIM, VOCABULARY, MULTI_DIM = 8, 40, 4
 IDENTITY = ModelIdentity("fake", "f" * 64, DIM, VOCABULARY, MULTI_DIM, 64, "cls")
@@ -52,7 +52,7 @@ def slow_scores(mode: Mode, query: Encoded, texts: Encoded, codec: str = "fp16")
         elif mode == "sparse":
             score = _dot(query.sparse.toarray()[0], texts.sparse[[row]].toarray()[0])
         else:
-            vectors = decode_vectors(encode_vectors(texts.multi[row], codec))
+            vectors = decode_vectors(encode_vectors(texts.multi[row], find_codec(codec)))
             best = [max(_dot(q, v) for v in vectors) for q in query.multi[0] if len(vectors)]
             score = sum(best) / len(best) if best else 0.0
         scores.append(score)

@@ -42,7 +42,7 @@ ALSO = {("training", "search"), ("training", "evaluation"), ("evaluation", "sear
 """Mining and evaluation search; a training measures itself while it runs."""
 
 HOMES = {
-    "faiss": {"stores/dense.py"},
+    "faiss": {"stores/clusters.py", "stores/dense.py", "stores/token_lists.py"},
     "lmdb": {"stores/multi.py"},
     "numba": {"stores"},
     "torch": {"model", "encoder.py", "training"},

@@ -91,6 +91,11 @@ def test_a_lost_manifest_loses_nothing_else(tmp_path):
 def test_settings_that_cannot_be(tmp_path):
     with pytest.raises(ConfigError, match="int8"):
         build(tmp_path / "a", corpus(1), multi_codec="int7")
+    with pytest.raises(ConfigError, match="log8"):
+        build(tmp_path / "a", corpus(1), sparse_codec="log7")
+    with pytest.raises(ConfigError, match="pooling: expected a whole number"):
+        build(tmp_path / "a", corpus(1), multi_pooling=0)
+    assert not (tmp_path / "a").exists()
     with pytest.raises(ConfigError, match="segment_documents"):
         build(tmp_path / "b", corpus(1), segment_documents=0)
 

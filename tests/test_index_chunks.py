@@ -13,7 +13,7 @@ from small_indexes import assert_ranks, build, contents, corpus
 
 from m3search.index import Index
 from m3search.records import Document
-from m3search.stores.codecs import SAMPLE_VECTORS, check_codec
+from m3search.stores.codec_check import SAMPLE_VECTORS, check_codec
 from m3search.stores.documents import Record
 from m3search.stores.multi import VectorWriter
 from m3search.stores.writer import IndexWriter

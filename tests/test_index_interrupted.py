@@ -84,7 +84,15 @@ def test_an_add_that_fails_leaves_the_object_at_what_it_committed(tmp_path):
     assert len(index) == 640
 
 
-@pytest.mark.parametrize("options", [{"multi_codec": "int8"}, {"title_template": "{text}"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"multi_codec": "int8"},
+        {"title_template": "{text}"},
+        {"multi_pooling": 2},
+        {"sparse_codec": "fp16"},
+    ],
+)
 def test_going_on_with_other_settings_is_refused(tmp_path, options):
     def broken():
         yield from corpus(8)

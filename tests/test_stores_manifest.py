@@ -13,6 +13,7 @@ from m3search.stores.manifest import (
     CodecCheck,
     DeletesEntry,
     FileEntry,
+    Layout,
     Manifest,
     SegmentEntry,
     StoreEntry,
@@ -24,8 +25,9 @@ FILE = FileEntry("dense.faiss", 10, "a" * 64)
 SEGMENT = SegmentEntry(
     "00000001", 5, 4, {"dense": StoreEntry("flat", (FILE,))}, DeletesEntry(FILE, 2)
 )
+LAYOUT = Layout("{text}", "int8", 2, "log8")
 MANIFEST = Manifest(
-    3, True, "corpus.jsonl", IDENTITY, "{text}", "int8", (SEGMENT,), 2, CodecCheck(1, 2, 1, 0.5, 1)
+    3, True, "corpus.jsonl", IDENTITY, LAYOUT, (SEGMENT,), 2, CodecCheck(1, 2, 1, 0.5, 1)
 )
 
 
@@ -35,14 +37,33 @@ def test_there_and_back():
     assert parse_manifest(PATH, empty.to_bytes()) == empty
 
 
+def sealed(fields) -> bytes:
+    """The manifest of fields, with the checksum that they ask for."""
+    del fields["sha256"]
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    fields["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps(fields).encode()
+
+
 def test_an_index_of_a_model_without_weights_has_the_default_ones():
     known = replace(MANIFEST, model=replace(IDENTITY, fusion_weights=(0.5, 0.0, 1.0)))
     assert parse_manifest(PATH, known.to_bytes()) == known
     fields = json.loads(MANIFEST.to_bytes())
-    del fields["model"]["fusion_weights"], fields["sha256"]
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-    fields["sha256"] = hashlib.sha256(text.encode()).hexdigest()
-    assert parse_manifest(PATH, json.dumps(fields).encode()).model.fusion_weights == (1, 0.3, 1)
+    del fields["model"]["fusion_weights"]
+    assert parse_manifest(PATH, sealed(fields)).model.fusion_weights == (1, 0.3, 1)
+
+
+def test_the_first_indexes_say_less_of_their_layout_and_stores():
+    fields = json.loads(MANIFEST.to_bytes())
+    del fields["multi_pooling"], fields["sparse_codec"]
+    del fields["segments"][0]["stores"]["dense"]["details"]
+    assert parse_manifest(PATH, sealed(fields)).layout == Layout("{text}", "int8", 1, "fp32")
+
+
+def test_details_of_a_store_are_kept():
+    store = StoreEntry("flat", (FILE,), {"probes": 8, "recall": 0.991})
+    known = replace(MANIFEST, segments=(replace(SEGMENT, stores={"dense": store}),))
+    assert parse_manifest(PATH, known.to_bytes()) == known
 
 
 def test_fields_that_other_programs_read():

@@ -13,6 +13,7 @@ from scipy import sparse as sp
 from m3search.errors import ArtifactError
 from m3search.scoring import sparse_scores
 from m3search.stores import sparse
+from m3search.stores.impacts import FP32, IMPACTS
 from m3search.stores.sparse import FILES, CscStore, CscWriter, merge_postings
 
 
@@ -21,14 +22,20 @@ def draw(random, rows, vocabulary, density=0.3) -> sp.csr_array:
     return sp.csr_array(weights.astype(np.float32))
 
 
-def write(folder, vectors, pieces=1) -> CscStore:
+def write(folder, vectors, pieces=1, impacts=FP32) -> CscStore:
     folder.mkdir(exist_ok=True)
-    writer = CscWriter(folder, vectors.shape[1])
+    writer = CscWriter(folder, vectors.shape[1], impacts)
     step = max(1, -(-vectors.shape[0] // pieces))
     for start in range(0, vectors.shape[0], step):
         writer.append(vectors[start : start + step])
     writer.finish()
-    return CscStore(folder, *vectors.shape)
+    return CscStore(folder, *vectors.shape, impacts)
+
+
+def as_stored(vectors, impacts) -> sp.csr_array:
+    """The vectors, their weights rounded as they are stored."""
+    weights = impacts.decode(impacts.encode(vectors.data))
+    return sp.csr_array((weights, vectors.indices, vectors.indptr), shape=vectors.shape)
 
 
 def slow(query: sp.csr_array, vectors: sp.csr_array) -> list[float]:
@@ -50,7 +57,7 @@ def test_by_hand(tmp_path):
     store = write(tmp_path, vectors)
     assert store.indptr.tolist() == [0, 1, 4, 5]
     assert store.rows.tolist() == [1, 0, 2, 3, 2]
-    assert store.weights.tolist() == [1, 2, 1, 2, 4]
+    assert store.codes.tolist() == [1, 2, 1, 2, 4]
     assert store.lengths.tolist() == [1, 1, 2, 1]
     query = sp.csr_array(np.array([[0, 3, 0.5]], np.float32))
     hits = store.retrieve(query, 4)
@@ -58,16 +65,19 @@ def test_by_hand(tmp_path):
     assert hits.scores.tolist() == [[6, 6, 5, -np.inf]]
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("name", IMPACTS)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 2**32 - 1), st.integers(0, 40), st.integers(0, 50), st.booleans(), st.booleans()
 )
-def test_against_dictionaries(tmp_path_factory, seed, rows, k, masked, coarse):
+def test_against_dictionaries(tmp_path_factory, name, seed, rows, k, masked, coarse):
     random = np.random.default_rng(seed)
     vectors, queries = draw(random, rows, 12), draw(random, 3, 12)
     if coarse:  # few different weights: many ties
         vectors.data, queries.data = np.ceil(2 * vectors.data), np.ceil(2 * queries.data)
-    store = write(tmp_path_factory.mktemp("sparse"), vectors, pieces=3)
+    store = write(tmp_path_factory.mktemp("sparse"), vectors, 3, IMPACTS[name])
+    vectors = as_stored(vectors, IMPACTS[name])
+    assert store.verify() == []
     allowed = random.random(rows) < 0.6 if masked else None
     hits = store.retrieve(queries, k, allowed)
     for line in range(3):
@@ -151,18 +161,34 @@ def test_terms_that_the_index_lacks(tmp_path):
     assert store.retrieve(none[:0], 3).rows.shape == (0, 3)
 
 
+def test_what_the_codecs_keep_of_a_weight():
+    weights = np.geomspace(1e-3, 30, 5000).astype(np.float32)
+    for name, most in (("fp32", 0), ("fp16", 2.0**-11), ("log8", 2 ** (1 / 32) - 1)):
+        impacts = IMPACTS[name]
+        stored = impacts.decode(impacts.encode(weights))
+        assert np.abs(stored / weights - 1).max() <= most * 1.001
+        assert stored.dtype == np.float32
+        assert (np.diff(stored) >= 0).all()
+    beyond = np.array([1e-30, 1e30], np.float32)
+    for name in ("fp16", "log8"):
+        least, highest = IMPACTS[name].decode(IMPACTS[name].encode(beyond)).tolist()
+        assert 0 < least < 1e-3 and 31 < highest < 70_000
+
+
+@pytest.mark.parametrize("name", IMPACTS)
 @pytest.mark.parametrize("at_once", [1, 7, 1 << 20])
-def test_merge_equals_a_store_of_the_live_rows(tmp_path, monkeypatch, at_once):
+def test_merge_equals_a_store_of_the_live_rows(tmp_path, monkeypatch, at_once, name):
+    impacts = IMPACTS[name]
     monkeypatch.setattr(sparse, "POSTINGS_AT_ONCE", at_once)
     random = np.random.default_rng(1)
     pieces = [draw(random, rows, 15) for rows in (9, 1, 20, 4)]
     lives = [random.random(piece.shape[0]) < 0.6 for piece in pieces]
     lives[3][:] = False
-    stores = [write(tmp_path / str(i), piece) for i, piece in enumerate(pieces)]
+    stores = [write(tmp_path / str(i), piece, 1, impacts) for i, piece in enumerate(pieces)]
     (tmp_path / "merged").mkdir()
-    merge_postings(list(zip(stores, lives, strict=True)), tmp_path / "merged", 15)
+    merge_postings(list(zip(stores, lives, strict=True)), tmp_path / "merged", 15, impacts)
     kept = [piece[np.flatnonzero(live)] for piece, live in zip(pieces, lives, strict=True)]
-    write(tmp_path / "whole", sp.csr_array(sp.vstack(kept)))
+    write(tmp_path / "whole", sp.csr_array(sp.vstack(kept)), 1, impacts)
     for name in FILES:
         whole = (tmp_path / "whole" / name).read_bytes()
         assert (tmp_path / "merged" / name).read_bytes() == whole

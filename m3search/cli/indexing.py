@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -39,8 +39,9 @@ class Settings:
 
     model: str | None
     max_length: int | None
-    title_template: str | None
     mcls: bool
+    layout: Mapping[str, Any]
+    """what was given of the fields of the index's layout"""
 
 
 class Skipped:
@@ -88,6 +89,30 @@ def build_index(
     mcls: Annotated[
         bool, typer.Option("--mcls", help="For long texts: a CLS every 256 tokens, averaged.")
     ] = False,
+    multi_codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How token vectors are stored: fp16, int8, int4 or binary.",
+            show_default=False,
+        ),
+    ] = None,
+    multi_pooling: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Token vectors of a document that become one; 1 keeps all.",
+            show_default=False,
+        ),
+    ] = None,
+    sparse_codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How lexical weights are stored: fp32, fp16 or log8.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Build an index of a corpus, or add to one."""
@@ -97,7 +122,14 @@ def build_index(
     skipped = Skipped()
     documents = read_corpus(corpus, on_error=cast("OnError", on_error), report=skipped.add)
     documents = _noting_spaces(documents)
-    settings = Settings(model, max_length, _checked_template(title_template), mcls)
+    layout = {
+        "title_template": _checked_template(title_template),
+        "multi_codec": multi_codec,
+        "multi_pooling": multi_pooling,
+        "sparse_codec": sparse_codec,
+    }
+    given = {name: value for name, value in layout.items() if value is not None}
+    settings = Settings(model, max_length, mcls, given)
     change = _add if add else _build
     try:
         built = change(index, corpus, documents, settings)
@@ -122,17 +154,17 @@ def _noting_spaces(documents: Iterator[Document]) -> Iterator[Document]:
 
 def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Settings) -> Index:
     """A new index, or an interrupted one gone on with."""
-    from m3search.corpus import TITLE_TEMPLATE
     from m3search.stores.commit import WriteLock, check_unfinished, read_manifest
-    from m3search.stores.manifest import MANIFEST
+    from m3search.stores.manifest import MANIFEST, Layout
 
-    template = settings.title_template or TITLE_TEMPLATE
+    layout = Layout()
     source = _name_source(corpus)
     if (path / MANIFEST).exists():  # what is wrong is said before a model is loaded for nothing
         manifest = read_manifest(path)
         if not manifest.complete:  # interrupted, or still being built: then that is the matter
             WriteLock(path).release()
-        check_unfinished(path, manifest, template, manifest.multi_codec, source)
+            layout = manifest.layout
+        check_unfinished(path, manifest, layout._replace(**settings.layout), source)
     from m3search.encoder import Encoder
     from m3search.index import Index
 
@@ -142,7 +174,7 @@ def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Set
             path,
             documents,
             encoder,
-            title_template=template,
+            **layout._replace(**settings.layout)._asdict(),
             source=source,
             progress=step,
         )
@@ -159,10 +191,14 @@ def _add(path: Path, corpus: str, documents: Iterator[Document], settings: Setti
 
     index = Index.open(path)
     made = index.manifest.model
+    has_layout = index.manifest.layout._asdict()
     for name, given, has in (
         ("--max-length", settings.max_length, made.max_length),
-        ("--title-template", settings.title_template, index.manifest.title_template),
         ("--mcls", settings.mcls or None, made.mcls),
+        *(
+            (f"--{name.replace('_', '-')}", given, has_layout[name])
+            for name, given in settings.layout.items()
+        ),
     ):
         if given is not None and given != has:
             raise ConfigError(

@@ -1,153 +1,212 @@
-"""How the token vectors of one text are stored: the bytes, and what they keep of the vectors."""
+"""How token vectors are stored: as float16, or as a scale and a few bits a dimension."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from m3search.errors import ConfigError
 from m3search.records import FloatArray, IntArray
-from m3search.scoring import maxsim
-from m3search.stores.late_interaction import maxsim_halves, maxsim_levels
-from m3search.stores.manifest import CodecCheck
+from m3search.stores.late_interaction import decode_scaled, maxsim_halves, maxsim_scaled
+from m3search.stores.rotation import rotate, rotate_back
 
-Codec = Literal["fp16", "int8"]
-CODECS: tuple[Codec, ...] = get_args(Codec)
-CODES: dict[str, int] = {"fp16": 1, "int8": 2}
 HEADER = struct.Struct("<BBHI")
 """code of the codec, 0, dimensions, number of vectors"""
-
-SAMPLE_TEXTS = 64
-SAMPLE_VECTORS = 128
-SAMPLE_QUERIES = 16
-QUERY_VECTORS = 32
+Bytes = npt.NDArray[np.uint8]
 
 
-def check_codec_name(name: str) -> Codec:
-    """The name as a codec, or ConfigError."""
-    for codec in CODECS:
-        if codec == name:
-            return codec
-    raise ConfigError.unknown("multi codec", name, CODECS)
+@dataclass(frozen=True)
+class Codec:
+    """One encoding of vectors."""
+
+    name: str
+    code: int
+    """in the header of a blob"""
+    bits: int
+    """of a dimension; below 16, a float32 scale for each vector stands beside them"""
+    rotated: bool = False
+    """whether vectors are rotated before they are rounded, and queries before they are compared"""
+
+    def size(self, dim: int) -> int:
+        """Bytes of a vector, without its scale."""
+        return -(-dim // (8 // self.bits)) if self.bits < 8 else dim * self.bits // 8
+
+    def blob_size(self, dim: int, count: int) -> int:
+        """Bytes of a blob of that many vectors."""
+        scale = 0 if self.bits == 16 else 4
+        return HEADER.size + count * (scale + self.size(dim))
+
+    def width(self, dim: int) -> int:
+        """Dimensions of a prepared query, and of vectors as stored: all bits of their bytes."""
+        return self.size(dim) * 8 // self.bits
+
+    def prepare(self, query: FloatArray) -> FloatArray:
+        """The query (m, dim) as stored vectors are compared with it, float32.
+
+        Where a vector's levels fill no whole bytes, with zeros behind it.
+        """
+        vectors = np.ascontiguousarray(query, dtype=np.float32)
+        turned = rotate(vectors) if self.rotated else vectors
+        dim = turned.shape[1]
+        return np.pad(turned, ((0, 0), (0, self.width(dim) - dim)))
+
+
+FP16 = Codec("fp16", 1, 16)
+CODECS = {
+    codec.name: codec
+    for codec in (FP16, Codec("int8", 2, 8), Codec("int4", 3, 4, True), Codec("binary", 4, 1, True))
+}
+"""by name, from the largest to the smallest"""
+_BY_CODE = {codec.code: codec for codec in CODECS.values()}
+
+
+def find_codec(name: str) -> Codec:
+    """The codec of that name, or ConfigError."""
+    if name not in CODECS:
+        raise ConfigError.unknown("multi codec", name, tuple(CODECS))
+    return CODECS[name]
+
+
+class Blob(NamedTuple):
+    """The parts of the bytes of one text."""
+
+    codec: Codec
+    dim: int
+    vectors: int
+    scales: npt.NDArray[np.float32]
+    """(vectors,), or empty for float16"""
+    levels: Bytes
+    """(vectors * bytes of one,)"""
+
+
+def read_blob(content: bytes) -> Blob:
+    """The parts; ValueError where it has another length than they ask for, as a damaged one has."""
+    if len(content) < HEADER.size:
+        raise ValueError(f"a blob of {len(content)} bytes")
+    code, _, dim, count = HEADER.unpack_from(content)
+    codec = _BY_CODE.get(code)
+    if codec is None:
+        raise ValueError(f"a blob of unknown codec {code}")
+    if len(content) != codec.blob_size(dim, count):
+        raise ValueError(f"{len(content)} bytes for {count} vectors of {dim} dimensions")
+    held = 0 if codec.bits == 16 else count
+    scales = np.frombuffer(content, "<f4", held, HEADER.size)
+    levels = np.frombuffer(content, np.uint8, offset=HEADER.size + scales.nbytes)
+    return Blob(codec, dim, count, scales, levels)
 
 
 def encode_vectors(vectors: npt.ArrayLike, codec: Codec) -> bytes:
     """The vectors (n, dim) as one blob."""
     array = np.asarray(vectors, dtype=np.float32)
     count, dim = array.shape
-    header: bytes = HEADER.pack(CODES[codec], 0, dim, count)
-    if codec == "fp16":
+    header: bytes = HEADER.pack(codec.code, 0, dim, count)
+    if codec.bits == 16:
         return header + array.astype("<f2").tobytes()
-    scales = (np.abs(array).max(axis=1, initial=0.0) / 127).astype("<f4")
-    divisors = np.where(scales > 0, scales, 1).astype(np.float32)
-    levels = np.clip(np.rint(array / divisors[:, np.newaxis]), -127, 127).astype(np.int8)
-    content: bytes = scales.tobytes() + levels.tobytes()
+    turned = rotate(array) if codec.rotated else array
+    scales, levels = _LEVELS[codec.bits](turned)
+    content: bytes = scales.astype("<f4").tobytes() + levels.tobytes()
     return header + content
 
 
-def read_head(blob: bytes) -> tuple[int, int, int]:
-    """(code of the codec, dimensions, vectors) of a blob.
+def _to_bytes(vectors: FloatArray) -> tuple[FloatArray, Bytes]:
+    """Scales, and levels -127 to 127: the largest value of a vector is at the last."""
+    scales = (np.abs(vectors).max(axis=1, initial=0.0) / 127).astype(np.float32)
+    levels = np.clip(np.rint(vectors / _divisors(scales)), -127, 127)
+    return scales, levels.astype(np.int8).astype(np.uint8)
 
-    ValueError where it has another length than they ask for, as a damaged one has.
+
+def _to_nibbles(vectors: FloatArray) -> tuple[FloatArray, Bytes]:
+    """Scales, and levels 0 to 15 that stand for -7.5 to 7.5, two in a byte."""
+    scales = _best_scales(vectors)
+    levels = np.clip(np.floor(vectors / _divisors(scales)) + 8, 0, 15).astype(np.uint8)
+    low, high = np.split(_padded(levels, 2), 2, axis=1)
+    packed: Bytes = (low | (high << 4)).astype(np.uint8)
+    return scales, packed
+
+
+def _best_scales(vectors: FloatArray) -> FloatArray:
+    """For each vector (n, dim) the scale, of a few, whose 16 levels lie nearest to its values."""
+    rms = np.sqrt(np.square(vectors).mean(axis=1))
+    tried = rms[:, np.newaxis] * np.linspace(0.24, 0.44, 11, dtype=np.float32)
+    errors = []
+    for scales in tried.T:
+        levels = np.clip(np.floor(vectors / _divisors(scales)), -8, 7) + 0.5
+        errors.append(np.square(vectors - levels * scales[:, np.newaxis]).sum(axis=1))
+    chosen = np.argmin(errors, axis=0) if len(vectors) else np.zeros(0, np.int64)
+    best: FloatArray = tried[np.arange(len(vectors)), chosen].astype(np.float32)
+    return best
+
+
+def _to_signs(vectors: FloatArray) -> tuple[FloatArray, Bytes]:
+    """Scales, and a bit for each dimension: 1 where it is not below 0.
+
+    The product of a vector with what is stored of it is its own square (RaBitQ, Gao and Long 2024,
+    equation 12), so that products with queries are right on the mean.
     """
-    if len(blob) < HEADER.size:
-        raise ValueError(f"a blob of {len(blob)} bytes")
-    code, _, dim, count = HEADER.unpack_from(blob)
-    if code not in CODES.values():
-        raise ValueError(f"a blob of unknown codec {code}")
-    of_one = 2 * dim if code == CODES["fp16"] else 4 + dim
-    if len(blob) != HEADER.size + count * of_one:
-        raise ValueError(f"{len(blob)} bytes for {count} vectors of {dim} dimensions")
-    return code, dim, count
+    sums = np.abs(vectors).sum(axis=1)
+    scales = (np.square(vectors).sum(axis=1) / np.where(sums > 0, sums, 1)).astype(np.float32)
+    filled = _padded((vectors >= 0).astype(np.uint8), 8)
+    planes = filled.reshape(len(vectors), 8, filled.shape[1] // 8)
+    bits = (planes << np.arange(8, dtype=np.uint8)[:, np.newaxis]).sum(axis=1, dtype=np.uint8)
+    return scales, bits
 
 
-def decode_vectors(blob: bytes) -> FloatArray:
-    """The vectors (n, dim) float32 of a blob; for int8, scale * level."""
-    return decode_together([blob])[0]
+_LEVELS = {8: _to_bytes, 4: _to_nibbles, 1: _to_signs}
 
 
-def decode_together(blobs: Sequence[bytes]) -> tuple[FloatArray, IntArray]:
-    """The vectors (total, dim) float32 of blobs of one codec, one text after the other.
+def _divisors(scales: FloatArray) -> FloatArray:
+    """(n, 1) what values are divided by; 1 for a vector of zeros."""
+    return np.where(scales > 0, scales, 1).astype(np.float32)[:, np.newaxis]
 
-    Beside them the offsets (texts + 1,): text i owns vectors[offsets[i]:offsets[i + 1]].
+
+def _padded(levels: Bytes, parts: int) -> Bytes:
+    """The levels (n, dim) with zeros behind them, so that `parts` divides the dimensions."""
+    return np.pad(levels, ((0, 0), (0, -levels.shape[1] % parts)))
+
+
+def decode_vectors(content: bytes) -> FloatArray:
+    """The vectors (n, dim) float32 of a blob, rounded as they are stored."""
+    blob = read_blob(content)
+    stored = _stored(blob)[:, : blob.dim]
+    return rotate_back(stored) if blob.codec.rotated else stored
+
+
+def _stored(blob: Blob) -> FloatArray:
+    """The vectors (n, dim) float32 of a blob as they are compared with a prepared query."""
+    if blob.codec.bits == 16:
+        return blob.levels.view("<f2").reshape(blob.vectors, blob.dim).astype(np.float32)
+    values = np.empty((blob.vectors, blob.codec.width(blob.dim)), dtype=np.float32)
+    decode_scaled(blob.codec.bits, blob.scales, blob.levels, values)
+    return values
+
+
+def decode_together(contents: Sequence[bytes]) -> tuple[FloatArray, IntArray]:
+    """The vectors (total, dim) float32 of blobs, one text after the other.
+
+    Beside them the offsets (texts + 1,): text i owns vectors[offsets[i]:offsets[i + 1]]. They are
+    as stored, rotated for example, and compared with what `Codec.prepare` makes of a query.
     """
-    heads = [read_head(blob) for blob in blobs]
-    kinds = {(code, dim) for code, dim, _ in heads}
-    if len(kinds) != 1:
-        raise ValueError(f"blobs of {len(kinds)} codecs or dimensions together")
-    ((code, dim),) = kinds
-    counts = [count for _, _, count in heads]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    if code == CODES["fp16"]:
-        halves = np.frombuffer(b"".join([blob[HEADER.size :] for blob in blobs]), dtype="<f2")
-        return halves.reshape(-1, dim).astype(np.float32), offsets
-    ends = [HEADER.size + 4 * count for count in counts]
-    pairs = list(zip(blobs, ends, strict=True))
-    scales = np.frombuffer(b"".join([blob[HEADER.size : end] for blob, end in pairs]), "<f4")
-    levels = np.frombuffer(b"".join([blob[end:] for blob, end in pairs]), dtype=np.int8)
-    vectors = levels.reshape(-1, dim).astype(np.float32)
-    vectors *= scales[:, np.newaxis]
-    return vectors, offsets
+    parts = [_stored(read_blob(content)) for content in contents]
+    if len({part.shape[1] for part in parts}) != 1:
+        raise ValueError("blobs of several dimensions together")
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+    return np.concatenate(parts), offsets
 
 
-def score_blob(query: FloatArray, blob: bytes) -> float:
-    """MaxSim of a query (m, dim) float32, C-contiguous, with the vectors of a blob; 0 without any.
+def score_blob(query: FloatArray, content: bytes) -> float:
+    """MaxSim of a query (m, dim), as `Codec.prepare` made it, with a blob; 0 without vectors.
 
-    The sum of a product is in float32, in an order of its own, so the last bits may differ from
+    Products are summed in float32, in an order of their own, so the last bits may differ from
     `m3search.scoring.maxsim` of the decoded vectors; they depend on nothing but the two texts.
     """
-    code, _, count = read_head(blob)
-    if not count or not len(query):
+    blob = read_blob(content)
+    if not blob.vectors or not len(query):
         return 0.0
-    if code == CODES["fp16"]:
-        return maxsim_halves(query, np.frombuffer(blob, "<u2", offset=HEADER.size))
-    scales = np.frombuffer(blob, "<f4", count, HEADER.size)
-    levels = np.frombuffer(blob, np.int8, offset=HEADER.size + 4 * count)
-    return maxsim_levels(query, scales, levels)
-
-
-def check_codec(texts: Sequence[FloatArray], codec: Codec) -> CodecCheck:
-    """What the codec keeps of a sample: cosines, and the order that MaxSim gives.
-
-    The first texts serve as queries against all of them. A pair of texts counts as agreeing
-    where both scores put it in the same order; equal scores agree only with equal scores.
-    """
-    sample = [np.asarray(text, dtype=np.float32)[:SAMPLE_VECTORS] for text in texts[:SAMPLE_TEXTS]]
-    stored = [decode_vectors(encode_vectors(text, codec)) for text in sample]
-    cosines = np.concatenate(
-        [_cosines(text, kept) for text, kept in zip(sample, stored, strict=True)] or [np.ones(0)]
-    )
-    agreement = [
-        _same_order(
-            np.array([maxsim(query[:QUERY_VECTORS], text) for text in sample]),
-            np.array([maxsim(query[:QUERY_VECTORS], text) for text in stored]),
-        )
-        for query in sample[:SAMPLE_QUERIES]
-    ]
-    return CodecCheck(
-        texts=len(sample),
-        vectors=len(cosines),
-        mean_cosine=float(cosines.mean()) if len(cosines) else 1.0,
-        min_cosine=float(cosines.min()) if len(cosines) else 1.0,
-        rank_agreement=float(np.mean(agreement)) if agreement else 1.0,
-    )
-
-
-def _cosines(vectors: FloatArray, stored: FloatArray) -> npt.NDArray[np.float64]:
-    a, b = vectors.astype(np.float64), stored.astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    kept = norms > 0
-    cosines: npt.NDArray[np.float64] = (a * b).sum(axis=1)[kept] / norms[kept]
-    return cosines
-
-
-def _same_order(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Share of the pairs that both score lists put in the same order, 0 to 1."""
-    first, second = np.triu_indices(len(a), 1)
-    if not len(first):
-        return 1.0
-    return float(np.mean(np.sign(a[first] - a[second]) == np.sign(b[first] - b[second])))
+    if blob.codec.bits == 16:
+        return maxsim_halves(query, blob.levels.view("<u2"))
+    return maxsim_scaled(query, blob.codec.bits, blob.scales, blob.levels)

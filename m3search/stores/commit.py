@@ -14,7 +14,7 @@ from pathlib import Path
 from m3search.errors import ArtifactError
 from m3search.records import ModelIdentity
 from m3search.stores.files import naming, replace_file
-from m3search.stores.manifest import MANIFEST, SEGMENTS, Manifest, parse_manifest
+from m3search.stores.manifest import MANIFEST, SEGMENTS, Layout, Manifest, parse_manifest
 
 LOCK = "write.lock"
 _LEFT_OVER = {LOCK, f"{MANIFEST}.new"}
@@ -123,9 +123,7 @@ def collect(path: Path, manifest: Manifest) -> None:
                     file.unlink()
 
 
-def check_unfinished(
-    path: Path, manifest: Manifest, template: str, codec: str, source: str
-) -> None:
+def check_unfinished(path: Path, manifest: Manifest, layout: Layout, source: str) -> None:
     """ArtifactError unless a build with these settings may start or go on."""
     if manifest.is_blank:
         return
@@ -137,11 +135,9 @@ def check_unfinished(
             remedy="Add to it with --add (Index.add), give another folder with --index, or delete "
             "this one.",
         )
-    for name, found, wanted in (
-        ("title template", manifest.title_template, template),
-        ("multi codec", manifest.multi_codec, codec),
-    ):
+    for field, found, wanted in zip(Layout._fields, manifest.layout, layout, strict=True):
         if found != wanted:
+            name = field.replace("_", " ")
             raise ArtifactError(
                 str(path),
                 expected=f"the {name} {found!r} of the build that was interrupted",

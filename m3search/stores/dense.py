@@ -14,12 +14,15 @@ import numpy.typing as npt
 from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
 from m3search.scoring import exact_scores
+from m3search.stores.clusters import Clusters
 from m3search.stores.files import check_readable, damaged, naming
 
 KIND = "flat"
 FILE = "dense.faiss"
 SLACK = 32
 """hits fetched beyond k, so that rounding at the cut rarely needs a second scan"""
+FEW_ROWS = 1024
+"""that are scored one by one rather than by FAISS"""
 BLOCK_ROWS = 4096
 FETCHED_AT_ONCE = 1 << 22
 
@@ -75,8 +78,10 @@ def _header(dim: int, rows: int) -> bytes:
 class FlatStore:
     """The dense vectors of one segment. Any number of threads may read."""
 
-    def __init__(self, folder: Path, rows: int, dim: int) -> None:
+    def __init__(self, folder: Path, rows: int, dim: int, clusters: Clusters | None = None) -> None:
+        """With clusters, `retrieve` is approximate where it would read many vectors."""
         path = folder / FILE
+        self._clusters = clusters
         check_readable(path)
         try:
             index = faiss.read_index(str(path), _MAPPED)
@@ -104,15 +109,51 @@ class FlatStore:
             scores[block] = exact_scores(query, self._vectors[rows[block]])
         return scores
 
-    def retrieve(self, queries: FloatArray, k: int, allowed: BoolArray | None = None) -> Hits:
-        """The k best allowed rows of each query (n, dim), in the total order of hits."""
+    @property
+    def matrix(self) -> FloatArray:
+        """All vectors (rows, dim) float32, mapped; valid while the store lives."""
+        return self._vectors
+
+    def retrieve(
+        self,
+        queries: FloatArray,
+        k: int,
+        allowed: BoolArray | None = None,
+        *,
+        exact: bool = False,
+    ) -> Hits:
+        """The k best allowed rows of each query (n, dim), in the total order of hits.
+
+        All that are returned have their exact score. Where the segment has clusters, a few of the
+        best may be missed, unless `exact`, or so few rows are allowed that all are looked at.
+        """
         if k < 1:
             return Hits.stack((((), ()) for _ in queries), 0)
         rows = None if allowed is None else np.flatnonzero(allowed)
         count = len(self) if rows is None else len(rows)
-        if count <= k + SLACK:
+        if count <= max(k + SLACK, FEW_ROWS):
             every = np.arange(len(self)) if rows is None else rows
             return Hits.stack((self._rank(query, every, k) for query in queries), k)
+        if self._clusters is not None and not exact and count > self._clusters.looked_at:
+            return self._approximate(self._clusters, queries, k, allowed)
+        return self._exact(queries, k, allowed)
+
+    def _approximate(
+        self, clusters: Clusters, queries: FloatArray, k: int, allowed: BoolArray | None
+    ) -> Hits:
+        """What the clusters find; all rows for a query for which they find too little."""
+        lines = []
+        for query in np.ascontiguousarray(queries, dtype=np.float32):
+            found = clusters.find(query[np.newaxis], k, allowed)[0]
+            found = found[found >= 0]
+            if len(found) < k:
+                hits = self._exact(query[np.newaxis], k, allowed)
+                lines.append((hits.rows[0], hits.scores[0]))
+            else:
+                lines.append(self._rank(query, found, k))
+        return Hits.stack(lines, k)
+
+    def _exact(self, queries: FloatArray, k: int, allowed: BoolArray | None) -> Hits:
         options = None if allowed is None else _options(allowed)
         step = max(1, FETCHED_AT_ONCE // (k + SLACK))
         lines = []

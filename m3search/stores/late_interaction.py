@@ -61,11 +61,37 @@ def decode_halves(bits: Array, values: Array) -> None:
 
 
 @compiled
-def decode_levels(scales: Array, levels: Array, dim: int, values: Array) -> None:
-    """Writes scale * level to values (n * dim,) float32; scales (n,), levels (n * dim,) int8."""
-    for i in range(len(scales)):
-        for x in range(i * dim, (i + 1) * dim):
-            values[x] = scales[i] * np.float32(levels[x])
+def decode_bytes(scale: float, levels: Array, values: Array) -> None:
+    """Writes scale * level of one vector to values (dim,); levels (dim,) int8, as uint8."""
+    for x in range(len(levels)):
+        values[x] = np.float32(scale) * np.float32(np.int8(levels[x]))
+
+
+@compiled
+def decode_nibbles(scale: float, levels: Array, values: Array) -> None:
+    """Writes scale * (level - 7.5) of one vector to values (dim,); levels (dim / 2,) uint8.
+
+    The low four bits are the first half of the dimensions, the high four the second.
+    """
+    half = len(levels)
+    low, high = values[:half], values[half:]
+    for x in range(half):
+        low[x] = np.float32(scale) * (np.float32(levels[x] & 15) - np.float32(7.5))
+    for x in range(half):
+        high[x] = np.float32(scale) * (np.float32(levels[x] >> 4) - np.float32(7.5))
+
+
+@compiled
+def decode_signs(scale: float, bits: Array, values: Array) -> None:
+    """Writes scale or -scale for a bit of 1 or 0 to values (dim,); bits (dim / 8,) uint8.
+
+    Bit b of byte i is dimension b * dim / 8 + i.
+    """
+    eighth = len(bits)
+    for b in range(8):
+        part = values[b * eighth : (b + 1) * eighth]
+        for i in range(eighth):
+            part[i] = np.float32(scale) * np.float32(2 * ((bits[i] >> b) & 1) - 1)
 
 
 @compiled
@@ -94,13 +120,31 @@ def maxsim_halves(query: Array, bits: Array) -> float:
 
 
 @compiled
-def maxsim_levels(query: Array, scales: Array, levels: Array) -> float:
-    """As `maxsim_halves`; vectors are scales (n,) float32 times levels (n * dim,) int8."""
+def decode_scaled(bits: int, scales: Array, levels: Array, values: Array) -> None:
+    """Writes vectors of `bits` bits a dimension, 8, 4 or 1, to values (n, dim) float32.
+
+    scales (n,) float32; levels (n * bytes of a vector,) uint8.
+    """
+    size = len(levels) // max(len(scales), 1)
+    for i in range(len(scales)):
+        part = levels[i * size : (i + 1) * size]
+        if bits == 8:
+            decode_bytes(scales[i], part, values[i])
+        elif bits == 4:
+            decode_nibbles(scales[i], part, values[i])
+        else:
+            decode_signs(scales[i], part, values[i])
+
+
+@compiled
+def maxsim_scaled(query: Array, bits: int, scales: Array, levels: Array) -> float:
+    """As `maxsim_halves`, with vectors as `decode_scaled` takes them."""
     dim = query.shape[1]
+    size = len(levels) // max(len(scales), 1)
     best = np.full(len(query), -np.inf, np.float32)
-    values = np.empty(VECTORS * dim, np.float32)
+    values = np.empty((VECTORS, dim), np.float32)
     for start in range(0, len(scales), VECTORS):
         part = scales[start : start + VECTORS]
-        decode_levels(part, levels[start * dim : (start + len(part)) * dim], dim, values)
-        raise_best(best, query, values[: len(part) * dim].reshape(len(part), dim))
+        decode_scaled(bits, part, levels[start * size : (start + len(part)) * size], values)
+        raise_best(best, query, values[: len(part)])
     return mean(best)

@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from m3search.corpus import TITLE_TEMPLATE
 from m3search.errors import ArtifactError
 from m3search.records import DEFAULT_WEIGHTS, ModelIdentity
 from m3search.stores.files import damaged
@@ -36,6 +37,8 @@ class StoreEntry:
 
     kind: str
     files: tuple[FileEntry, ...]
+    details: Mapping[str, Any] | None = None
+    """how it was written, where that is for a reader to know, and what it was measured to do"""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,20 @@ class SegmentEntry:
         return files + ((self.deletes.file,) if self.deletes else ())
 
 
+class Layout(NamedTuple):
+    """What is stored of a document, the same for all segments."""
+
+    title_template: str = TITLE_TEMPLATE
+    """the text that is encoded; {title} and {text} stand for the document's"""
+    multi_codec: str = "fp16"
+    multi_pooling: int = 1
+    """token vectors that become one on the mean"""
+    sparse_codec: str = "fp32"
+
+
+DEFAULT_LAYOUT = Layout()
+
+
 @dataclass(frozen=True)
 class CodecCheck:
     """What the multi-vector codec did to a sample of the build's own vectors."""
@@ -93,11 +110,15 @@ class Manifest:
     source: str
     """what the build reads from"""
     model: ModelIdentity
-    title_template: str
-    multi_codec: str
+    layout: Layout = DEFAULT_LAYOUT
     segments: tuple[SegmentEntry, ...] = ()
     next_segment: int = 1
     codec_check: CodecCheck | None = None
+
+    @property
+    def title_template(self) -> str:
+        """The text that is encoded of a document."""
+        return self.layout.title_template
 
     @property
     def is_blank(self) -> bool:
@@ -130,9 +151,10 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as in manifest.json but without its own checksum."""
         fields = asdict(self)
+        layout = fields.pop("layout")._asdict()
         head = {"format": FORMAT, "version": VERSION}
         sums = {"documents": self.documents, "rows": self.rows, "truncated": self.truncated}
-        return {**head, **fields, **sums}
+        return {**head, **fields, **layout, **sums}
 
     def describe(self) -> dict[str, Any]:
         """What is shown of an index: the manifest and the bytes of each store, as plain JSON."""
@@ -193,8 +215,12 @@ def _to_manifest(fields: Mapping[str, Any]) -> Manifest:
         complete=bool(fields["complete"]),
         source=str(fields["source"]),
         model=_to_identity(fields["model"]),
-        title_template=str(fields["title_template"]),
-        multi_codec=str(fields["multi_codec"]),
+        layout=Layout(
+            title_template=str(fields["title_template"]),
+            multi_codec=str(fields["multi_codec"]),
+            multi_pooling=int(fields.get("multi_pooling", 1)),  # the first indexes lack both
+            sparse_codec=str(fields.get("sparse_codec", "fp32")),
+        ),
         segments=tuple(_to_segment(segment) for segment in fields["segments"]),
         next_segment=int(fields["next_segment"]),
         codec_check=None if check is None else CodecCheck(**check),
@@ -214,7 +240,11 @@ def _to_segment(fields: Mapping[str, Any]) -> SegmentEntry:
         rows=int(fields["rows"]),
         truncated=int(fields["truncated"]),
         stores={
-            name: StoreEntry(store["kind"], tuple(FileEntry(**file) for file in store["files"]))
+            name: StoreEntry(
+                store["kind"],
+                tuple(FileEntry(**file) for file in store["files"]),
+                store.get("details"),  # the first indexes have none
+            )
             for name, store in fields["stores"].items()
         },
         deletes=None

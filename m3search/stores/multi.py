@@ -20,10 +20,11 @@ from m3search.stores.codecs import (
     decode_together,
     decode_vectors,
     encode_vectors,
-    read_head,
+    read_blob,
     score_blob,
 )
 from m3search.stores.files import check_readable, damaged, find_errno
+from m3search.stores.token_lists import TokenLists, Tokens
 
 FILE = "multi.lmdb"
 KEY = struct.Struct(">Q")
@@ -34,6 +35,8 @@ SIMILARITIES_AT_ONCE = 1 << 23
 VECTORS_AT_ONCE = 1 << 14
 QUERY_VECTORS_AT_ONCE = 512
 APPROXIMATE_AT_ONCE = 1 << 26
+SCORED, SCORED_OF_EACH = 512, 4
+"""rows that are scored of what the token lists find: so many, or so many times k"""
 MARGIN = 1e-4
 """what lies this near to the k-th score of a scan is scored again, one document at a time"""
 
@@ -129,10 +132,15 @@ class _Block(NamedTuple):
 class VectorStore:
     """The token vectors of one segment. Any number of threads may read."""
 
-    def __init__(self, folder: Path, rows: int, dim: int) -> None:
+    def __init__(
+        self, folder: Path, rows: int, dim: int, codec: Codec, lists: TokenLists | None = None
+    ) -> None:
+        """With lists, `retrieve` is approximate where it would read many rows."""
         self._path = folder / FILE
         self._rows = rows
         self._dim = dim
+        self._codec = codec
+        self._lists = lists
         check_readable(self._path)
         try:
             self._environment = _open_environment(self._path)
@@ -164,18 +172,44 @@ class VectorStore:
 
         Each document is scored alone, so a score has the same bits whatever is scored beside it.
         """
-        vectors = np.ascontiguousarray(query, dtype=np.float32)
+        vectors = self._codec.prepare(query)
         scores = [score_blob(vectors, blob) for blob in self.blobs(rows.tolist())]
         return np.array(scores, dtype=np.float32)
 
-    def retrieve(
-        self, queries: Sequence[FloatArray], k: int, allowed: BoolArray | None = None
-    ) -> Hits:
-        """The k best allowed rows of each query (m_i, dim), found by scoring every one.
+    def count(self) -> int:
+        """Vectors of all rows."""
+        return sum(read_blob(blob).vectors for blob in self.blobs(range(self._rows)))
 
-        A scan in float32 finds what can reach the k best; that is scored again, exactly.
+    def tokens(self) -> Iterator[Tokens]:
+        """All vectors as they are stored, in the order of rows, some rows at a time."""
+        for block in self._blocks(np.arange(self._rows), VECTORS_AT_ONCE):
+            yield Tokens(np.repeat(block.rows, np.diff(block.offsets)), block.vectors)
+
+    def retrieve(
+        self,
+        queries: Sequence[FloatArray],
+        k: int,
+        allowed: BoolArray | None = None,
+        *,
+        exact: bool = False,
+    ) -> Hits:
+        """The k best allowed rows of each query (m_i, dim), each with its exact score.
+
+        Where the segment has token lists, those that its lists take for the best are scored, and a
+        few may be missed, unless `exact`, or few rows are allowed. Else every row is scored: a scan
+        in float32 finds what can reach the k best, and that is scored again, exactly.
         """
         rows = np.arange(self._rows) if allowed is None else np.flatnonzero(allowed)
+        wanted = max(SCORED, SCORED_OF_EACH * k)
+        if self._lists is not None and not exact and len(rows) > wanted:
+            lines = []
+            for query in queries:
+                near = self._lists.find(self._codec.prepare(query), wanted, allowed)
+                lines.append(top_k(near, self.scores(query, near), k))
+            return Hits.stack(lines, k)
+        return self._scan_all(queries, k, rows)
+
+    def _scan_all(self, queries: Sequence[FloatArray], k: int, rows: IntArray) -> Hits:
         lines = []
         for group in self._groups(queries):
             approximate = self._scan(group, rows)
@@ -204,9 +238,10 @@ class VectorStore:
         """The blob; ValueError unless it is a whole one of vectors of the store's dimensions."""
         if blob is None:
             raise ValueError("none")
-        _, dim, _ = read_head(blob)
-        if dim != self._dim:
-            raise ValueError(f"vectors of {dim} dimensions instead of {self._dim}")
+        held = read_blob(blob)
+        if (held.codec, held.dim) != (self._codec, self._dim):
+            found = f"{held.codec.name} vectors of {held.dim} dimensions"
+            raise ValueError(f"{found} instead of {self._codec.name} of {self._dim}")
         return blob
 
     def _groups(self, queries: Sequence[FloatArray]) -> Iterator[list[FloatArray]]:
@@ -230,7 +265,7 @@ class VectorStore:
         filled = np.flatnonzero(lengths)
         if not len(filled):
             return scores
-        together = np.concatenate([query for query in queries if len(query)]).astype(np.float32)
+        together = self._codec.prepare(np.concatenate([query for query in queries if len(query)]))
         lengths = lengths[filled]
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         at_once = max(1, min(VECTORS_AT_ONCE, SIMILARITIES_AT_ONCE // len(together)))
@@ -251,7 +286,7 @@ class VectorStore:
         pending: list[bytes] = []
         total = first = 0
         for place, blob in enumerate(self.blobs(rows.tolist())):
-            _, _, count = read_head(blob)
+            count = read_blob(blob).vectors
             if pending and total + count > at_once:
                 yield _Block(rows[first:place], *decode_together(pending))
                 pending, total, first = [], 0, place

@@ -159,6 +159,19 @@ def keep_reaching(rows: Array, scores: Array, count: int, least: float) -> int:
 
 
 @compiled
+def take(
+    sums: Array, first: int, least: float, allowed: Array, near: Array, found: Array,
+    scores: Array, count: int,
+) -> int:  # fmt: skip
+    """Appends the allowed rows of a window that score `least` or more; how many there are then."""
+    for i in near[: reaching(sums, least, near)]:
+        if not len(allowed) or allowed[first + i]:
+            found[count], scores[count] = first + i, sums[i]
+            count += 1
+    return count
+
+
+@compiled
 def grown(values: Array) -> Array:
     """The values, with room for as many again."""
     larger = np.empty(2 * len(values), values.dtype)
@@ -233,10 +246,7 @@ def best_rows(
         add_passive(window, first, passive, reach[active:], least, places, left, near, lists)
         while count + len(window) > len(found):  # only where very many are equal
             found, scores = grown(found), grown(scores)
-        for i in near[: reaching(window, least, near)]:
-            if not len(allowed) or allowed[first + i]:
-                found[count], scores[count] = first + i, window[i]
-                count += 1
+        count = take(window, first, least, allowed, near, found, scores, count)
         window[:] = 0.0
         if count >= 2 * k:
             least = max(least, kth_best(scores[:count], k) * (1 - MARGIN))

@@ -10,19 +10,22 @@ import numpy as np
 
 from m3search.errors import ArtifactError
 from m3search.records import BoolArray, Encoded, FloatArray, Hits, IntArray, Mode, ModelIdentity
-from m3search.stores import dense, documents, sparse
-from m3search.stores.codecs import CODECS, check_codec_name
+from m3search.stores import dense, documents
+from m3search.stores.codecs import CODECS, find_codec
 from m3search.stores.dense import FlatStore, FlatWriter
 from m3search.stores.documents import DocumentStore, DocumentWriter, Record
-from m3search.stores.files import checksum, damaged, naming, sync
-from m3search.stores.manifest import DeletesEntry, FileEntry, SegmentEntry, StoreEntry
+from m3search.stores.files import checksum, damaged, naming
+from m3search.stores.impacts import BY_KIND, find_impacts
+from m3search.stores.manifest import FileEntry, Layout, SegmentEntry
 from m3search.stores.multi import VectorStore, VectorWriter
+from m3search.stores.pooling import pool_vectors
+from m3search.stores.sealing import Written, add_shortcuts, seal
 from m3search.stores.sparse import CscStore, CscWriter, merge_postings
 
 KINDS: dict[str, tuple[str, ...]] = {
     "dense": (dense.KIND,),
-    "sparse": (sparse.KIND,),
-    "multi": CODECS,
+    "sparse": tuple(BY_KIND),
+    "multi": tuple(CODECS),
     "documents": (documents.KIND,),
 }
 """the kinds of each store that this version reads"""
@@ -34,17 +37,20 @@ BYTES_AT_ONCE = 1 << 26
 class SegmentWriter:
     """Writes one segment; it counts only once a manifest names it."""
 
-    def __init__(self, folder: Path, model: ModelIdentity, codec: str) -> None:
+    def __init__(self, folder: Path, model: ModelIdentity, layout: Layout) -> None:
         self.folder = folder
         self.rows = 0
         self.truncated = 0
         self.bytes = 0
         """of the vectors and texts so far"""
-        self._codec = check_codec_name(codec)
+        self._model = model
+        self._codec = find_codec(layout.multi_codec)
+        self._impacts = find_impacts(layout.sparse_codec)
+        self._pooling = layout.multi_pooling
         with naming(folder):
             folder.mkdir(parents=True)
         self._dense = FlatWriter(folder, model.dim)
-        self._sparse = CscWriter(folder, model.vocabulary)
+        self._sparse = CscWriter(folder, model.vocabulary, self._impacts)
         self._multi = VectorWriter(folder, self._codec)
         self._documents = DocumentWriter(folder)
 
@@ -53,7 +59,8 @@ class SegmentWriter:
         self._documents.append(records)
         self._dense.append(encoded.dense)
         self._sparse.append(encoded.sparse)
-        self.bytes += self._multi.append(encoded.multi)
+        pooled = (pool_vectors(vectors, self._pooling) for vectors in encoded.multi)
+        self.bytes += self._multi.append(pooled)
         self.bytes += encoded.dense.nbytes + 8 * encoded.sparse.nnz
         self.bytes += sum(len(record.text) + len(record.metadata) for record in records)
         self.rows += len(records)
@@ -61,63 +68,19 @@ class SegmentWriter:
 
     def finish(self) -> SegmentEntry:
         """The segment, complete and on disk."""
-        return _seal(
-            self.folder,
-            self.rows,
-            self.truncated,
-            {
-                "dense": (dense.KIND, self._dense.finish()),
-                "sparse": (sparse.KIND, self._sparse.finish()),
-                "multi": (self._codec, self._multi.finish()),
-                "documents": (documents.KIND, self._documents.finish()),
-            },
-        )
+        stores = {
+            "dense": Written(dense.KIND, self._dense.finish()),
+            "sparse": Written(self._impacts.kind, self._sparse.finish()),
+            "multi": Written(self._codec.name, self._multi.finish()),
+            "documents": Written(documents.KIND, self._documents.finish()),
+        }
+        add_shortcuts(self.folder, self.rows, self._model, stores)
+        return seal(self.folder, self.rows, self.truncated, stores)
 
     def close(self) -> None:
         """Lets go of a segment that will not be finished."""
         for writer in (self._dense, self._sparse, self._multi, self._documents):
             writer.close()
-
-
-def _seal(
-    folder: Path, rows: int, truncated: int, stores: dict[str, tuple[str, list[Path]]]
-) -> SegmentEntry:
-    """The entry of a segment whose files are written; they are on disk when it returns."""
-    entries = {
-        name: StoreEntry(kind, tuple(describe(path) for path in paths))
-        for name, (kind, paths) in stores.items()
-    }
-    for place in (folder, folder.parent, folder.parent.parent):  # the first segment makes them
-        sync(place)
-    return SegmentEntry(folder.name, rows, truncated, entries)
-
-
-def describe(path: Path) -> FileEntry:
-    """Name, size and checksum of a file that is written; it is on disk when this returns."""
-    sync(path)
-    with naming(path):
-        return FileEntry(path.name, path.stat().st_size, checksum(path))
-
-
-def write_deletes(folder: Path, commit: int, deleted: BoolArray) -> DeletesEntry:
-    """Writes the tombstones (rows,) of a segment: bit i % 8 of byte i // 8, lowest bit first."""
-    path = folder / f"deletes-{commit:08d}.bits"
-    with naming(path):
-        path.write_bytes(np.packbits(deleted, bitorder="little").tobytes())
-    entry = DeletesEntry(describe(path), int(deleted.sum()))
-    sync(folder)
-    return entry
-
-
-def read_deletes(folder: Path, entry: SegmentEntry) -> BoolArray:
-    """The tombstones (rows,) of a segment."""
-    if entry.deletes is None:
-        return np.zeros(entry.rows, dtype=bool)
-    path = folder / entry.deletes.file.name
-    bits = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    if len(bits) != (entry.rows + 7) // 8:
-        raise damaged(path, f"bits of {entry.rows} rows", f"{len(bits)} bytes")
-    return np.unpackbits(bits, count=entry.rows, bitorder="little").astype(bool)
 
 
 @dataclass(frozen=True)
@@ -140,8 +103,10 @@ class Segment:
             folder,
             entry,
             FlatStore(folder, entry.rows, model.dim),
-            CscStore(folder, entry.rows, model.vocabulary),
-            VectorStore(folder, entry.rows, model.multi_dim),
+            CscStore(folder, entry.rows, model.vocabulary, BY_KIND[entry.stores["sparse"].kind]),
+            VectorStore(
+                folder, entry.rows, model.multi_dim, find_codec(entry.stores["multi"].kind)
+            ),
             DocumentStore(folder, entry.rows),
         )
 
@@ -223,7 +188,7 @@ def merge_segments(
     folder: Path,
     parts: Sequence[tuple[Segment, BoolArray]],
     model: ModelIdentity,
-    codec: str,
+    layout: Layout,
     progress: Callable[[int], None] | None = None,
 ) -> SegmentEntry:
     """Writes the live rows of all parts, in their order, as one segment.
@@ -234,7 +199,7 @@ def merge_segments(
     with naming(folder):
         folder.mkdir(parents=True)
     vectors, records = FlatWriter(folder, model.dim), DocumentWriter(folder)
-    blobs = VectorWriter(folder, check_codec_name(codec))
+    blobs = VectorWriter(folder, find_codec(layout.multi_codec))
     rows = sum(int(live.sum()) for _, live in parts)
     try:
         for segment, live in parts:
@@ -245,17 +210,17 @@ def merge_segments(
                 if progress is not None:
                     progress(len(chosen))
         postings = [(segment.sparse, live) for segment, live in parts]
-        return _seal(
-            folder,
-            rows,
-            min(rows, sum(segment.entry.truncated for segment, _ in parts)),
-            {
-                "dense": (dense.KIND, vectors.finish()),
-                "sparse": (sparse.KIND, merge_postings(postings, folder, model.vocabulary)),
-                "multi": (codec, blobs.finish()),
-                "documents": (documents.KIND, records.finish()),
-            },
-        )
+        impacts = find_impacts(layout.sparse_codec)
+        lists = merge_postings(postings, folder, model.vocabulary, impacts)
+        stores = {
+            "dense": Written(dense.KIND, vectors.finish()),
+            "sparse": Written(impacts.kind, lists),
+            "multi": Written(layout.multi_codec, blobs.finish()),
+            "documents": Written(documents.KIND, records.finish()),
+        }
+        add_shortcuts(folder, rows, model, stores)
+        truncated = min(rows, sum(segment.entry.truncated for segment, _ in parts))
+        return seal(folder, rows, truncated, stores)
     finally:
         for writer in (vectors, blobs, records):
             writer.close()

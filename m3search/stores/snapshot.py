@@ -27,7 +27,8 @@ from m3search.stores.documents import Record
 from m3search.stores.files import allow_segments, damaged
 from m3search.stores.filter import Filter
 from m3search.stores.manifest import SEGMENTS, Manifest
-from m3search.stores.segment import Segment, file_damages, read_deletes
+from m3search.stores.sealing import read_deletes
+from m3search.stores.segment import Segment, file_damages
 
 T = TypeVar("T")
 

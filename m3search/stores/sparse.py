@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,24 +14,24 @@ from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
 from m3search.stores import postings
 from m3search.stores.files import ArrayWriter, damaged, map_array
+from m3search.stores.impacts import FP32, Impacts
 from m3search.stores.postings import Lists
 
-KIND = "csc"
 INDPTR, ROWS, WEIGHTS = "sparse.indptr.npy", "sparse.rows.npy", "sparse.weights.npy"
 LENGTHS, PEAKS = "sparse.lengths.npy", "sparse.peaks.npy"
 FILES = (INDPTR, ROWS, WEIGHTS, LENGTHS, PEAKS)
 POSTINGS_AT_ONCE = 1 << 22
 WINDOWS = (1 << 11, 1 << 15)
 """rows of the first and of the largest window: float64 sums of 256 kB stay in a core's own cache"""
-NO_TABLE: FloatArray = np.zeros(0, dtype=np.float32)
 NO_MASK: BoolArray = np.zeros(0, dtype=bool)
 
 
 class CscWriter:
     """Gathers the sparse vectors of one segment and writes them transposed."""
 
-    def __init__(self, folder: Path, vocabulary: int) -> None:
+    def __init__(self, folder: Path, vocabulary: int, impacts: Impacts = FP32) -> None:
         self._folder = folder
+        self._impacts = impacts
         self._parts = [sp.csr_array((0, vocabulary), dtype=np.float32)]
 
     def append(self, vectors: sp.csr_array) -> None:
@@ -41,9 +42,10 @@ class CscWriter:
         """The files, complete."""
         vectors = sp.csr_array(sp.vstack(self._parts, format="csr"))
         columns = vectors.tocsc()
-        peaks = highest(columns.indptr, columns.data)
-        arrays = (columns.indptr, columns.indices, columns.data, np.diff(vectors.indptr), peaks)
-        dtypes = ("<i8", "<i4", "<f4", "<i4", "<f4")
+        codes = self._impacts.encode(columns.data)
+        peaks = highest(columns.indptr, self._impacts.decode(codes))
+        arrays = (columns.indptr, columns.indices, codes, np.diff(vectors.indptr), peaks)
+        dtypes = ("<i8", "<i4", self._impacts.dtype, "<i4", "<f4")
         for name, array, dtype in zip(FILES, arrays, dtypes, strict=True):
             with ArrayWriter(self._folder / name, dtype) as writer:
                 writer.append(array)
@@ -57,12 +59,14 @@ class CscWriter:
 class CscStore:
     """The posting lists of one segment. Any number of threads may read."""
 
-    def __init__(self, folder: Path, rows: int, vocabulary: int) -> None:
+    def __init__(self, folder: Path, rows: int, vocabulary: int, impacts: Impacts = FP32) -> None:
         self._folder = folder
+        self._impacts = impacts
         self._shape = (rows, vocabulary)
         self.indptr: IntArray = map_array(folder / INDPTR, "<i8", vocabulary + 1)
         self.rows: npt.NDArray[np.int32] = map_array(folder / ROWS, "<i4")
-        self.weights: FloatArray = map_array(folder / WEIGHTS, "<f4", len(self.rows))
+        self.codes: npt.NDArray[Any] = map_array(folder / WEIGHTS, impacts.dtype, len(self.rows))
+        """(postings,) the weights, or what stands for them"""
         self.lengths: npt.NDArray[np.int32] = map_array(folder / LENGTHS, "<i4", rows)
         self.peaks = self._read_peaks()
         ends = (int(self.indptr[0]), int(self.indptr[-1]))
@@ -98,7 +102,7 @@ class CscStore:
                 return [f"a posting of a row outside 0 to {len(self) - 1}"]
             counts += np.bincount(block, minlength=len(self))
         damages = [] if np.array_equal(counts, self.lengths) else ["rows with missing postings"]
-        if not (highest(self.indptr, self.weights) <= self.peaks).all():
+        if not (highest(self.indptr, self._impacts.decode(self.codes)) <= self.peaks).all():
             damages.append("a weight above the highest of its posting list")
         return damages
 
@@ -131,7 +135,7 @@ class CscStore:
     def _lists(self, terms: IntArray, weights: npt.NDArray[np.float64]) -> Lists:
         starts, stops = self.indptr[terms], self.indptr[terms + 1]
         peaks = self.peaks[terms].astype(np.float64)
-        return Lists(starts, stops, weights, peaks, self.rows, self.weights, NO_TABLE)
+        return Lists(starts, stops, weights, peaks, self.rows, self.codes, self._impacts.table)
 
     def _terms(self, queries: sp.csr_array) -> Iterator[tuple[IntArray, npt.NDArray[np.float64]]]:
         """Terms and weights of each query, terms ascending, terms unknown to the index dropped."""
@@ -159,9 +163,15 @@ def highest(indptr: IntArray, weights: FloatArray) -> FloatArray:
 
 
 def merge_postings(
-    parts: Sequence[tuple[CscStore, BoolArray]], folder: Path, vocabulary: int
+    parts: Sequence[tuple[CscStore, BoolArray]],
+    folder: Path,
+    vocabulary: int,
+    impacts: Impacts = FP32,
 ) -> list[Path]:
-    """Writes the live rows of all parts as one store, a block of terms at a time."""
+    """Writes the live rows of all parts as one store, a block of terms at a time.
+
+    All parts store their weights as `impacts` does.
+    """
     renumbered, base = [], 0
     for _, live in parts:
         renumbered.append(base + np.cumsum(live) - 1)
@@ -169,14 +179,14 @@ def merge_postings(
     indptr, rows, weights, lengths, peaks = (folder / name for name in FILES)
     counts = np.zeros(vocabulary, dtype=np.int64)
     tops = np.zeros(vocabulary, dtype=np.float32)
-    with ArrayWriter(rows, "<i4") as row_file, ArrayWriter(weights, "<f4") as weight_file:
+    with ArrayWriter(rows, "<i4") as row_file, ArrayWriter(weights, impacts.dtype) as weight_file:
         for start, stop in _term_blocks(parts, vocabulary):
-            columns, merged_rows, merged_weights = _merge_block(parts, renumbered, start, stop)
+            columns, merged_rows, codes = _merge_block(parts, renumbered, start, stop)
             counts[start:stop] = np.bincount(columns - start, minlength=stop - start)
             ends = np.concatenate([[0], np.cumsum(counts[start:stop])])
-            tops[start:stop] = highest(ends, merged_weights)
+            tops[start:stop] = highest(ends, impacts.decode(codes))
             row_file.append(merged_rows)
-            weight_file.append(merged_weights)
+            weight_file.append(codes)
     with ArrayWriter(indptr, "<i8") as file:
         file.append(np.concatenate([[0], np.cumsum(counts)]))
     with ArrayWriter(lengths, "<i4") as file:
@@ -207,9 +217,9 @@ def _merge_block(
     renumbered: Sequence[IntArray],
     start: int,
     stop: int,
-) -> tuple[IntArray, IntArray, FloatArray]:
-    """(terms, new rows, weights) of the live postings of terms [start, stop), terms ascending."""
-    terms, rows, weights = [], [], []
+) -> tuple[IntArray, IntArray, npt.NDArray[Any]]:
+    """(terms, new rows, codes) of the live postings of terms [start, stop), terms ascending."""
+    terms, rows, codes = [], [], []
     for (store, live), numbers in zip(parts, renumbered, strict=True):
         indptr = np.asarray(store.indptr[start : stop + 1])
         span = slice(int(indptr[0]), int(indptr[-1]))
@@ -218,7 +228,7 @@ def _merge_block(
         kept = live[old]
         terms.append(np.repeat(np.arange(start, stop), np.diff(indptr))[kept])
         rows.append(numbers[old[kept]])
-        weights.append(store.weights[span][kept])
+        codes.append(store.codes[span][kept])
     columns = np.concatenate(terms)
     order = np.argsort(columns, kind="stable")  # parts come in row order, so rows stay ascending
-    return columns[order], np.concatenate(rows)[order], np.concatenate(weights)[order]
+    return columns[order], np.concatenate(rows)[order], np.concatenate(codes)[order]

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from m3search.stores.manifest import SEGMENTS, Manifest, SegmentEntry
-from m3search.stores.segment import Segment, merge_segments, read_deletes
+from m3search.stores.sealing import read_deletes
+from m3search.stores.segment import Segment, merge_segments
 
 MOST_SEGMENTS = 64
 MERGED_AT_ONCE = 16
@@ -40,7 +41,7 @@ def merge_run(path: Path, manifest: Manifest, run: slice) -> Manifest:
         live = ~read_deletes(folder, entry)
         parts.append((Segment.open(folder, entry, manifest.model), live))
     folder = path / SEGMENTS / f"{manifest.next_segment:08d}"
-    merged = merge_segments(folder, parts, manifest.model, manifest.multi_codec)
+    merged = merge_segments(folder, parts, manifest.model, manifest.layout)
     return replace(
         manifest,
         commit=manifest.commit + 1,

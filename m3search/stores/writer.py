@@ -15,7 +15,8 @@ import numpy.typing as npt
 from m3search.errors import ArtifactError
 from m3search.records import BoolArray, Encoded, FloatArray, ModelIdentity
 from m3search.stores.checks import check_encoded
-from m3search.stores.codecs import SAMPLE_TEXTS, SAMPLE_VECTORS, check_codec, check_codec_name
+from m3search.stores.codec_check import SAMPLE_TEXTS, SAMPLE_VECTORS, check_codec
+from m3search.stores.codecs import find_codec
 from m3search.stores.commit import (
     WriteLock,
     check_folder,
@@ -25,20 +26,25 @@ from m3search.stores.commit import (
 )
 from m3search.stores.documents import Record
 from m3search.stores.files import NO_ROOM, make_folder
-from m3search.stores.manifest import MANIFEST, SEGMENTS, Manifest, SegmentEntry
-from m3search.stores.segment import SegmentWriter, merge_segments, write_deletes
+from m3search.stores.impacts import find_impacts
+from m3search.stores.manifest import MANIFEST, SEGMENTS, Layout, Manifest, SegmentEntry
+from m3search.stores.pooling import check_pooling
+from m3search.stores.sealing import write_deletes
+from m3search.stores.segment import SegmentWriter, merge_segments
 from m3search.stores.snapshot import Snapshot, open_snapshot
 from m3search.stores.tiers import choose_run, merge_run
 
 
-def create(path: Path, model: ModelIdentity, title_template: str, codec: str, source: str) -> None:
+def create(path: Path, model: ModelIdentity, layout: Layout, source: str) -> None:
     """Makes an empty index at the path, commit 0, unless one is there.
 
     What an earlier build has left without a single commit is nothing to go on with.
     """
-    check_codec_name(codec)
+    find_codec(layout.multi_codec)
+    find_impacts(layout.sparse_codec)
+    check_pooling(layout.multi_pooling)
     check_folder(path)
-    first = Manifest(0, False, source, model, title_template, codec)
+    first = Manifest(0, False, source, model, layout)
     with reporting(path, 0):
         make_folder(path)
         lock = WriteLock(path)
@@ -124,7 +130,7 @@ class IndexWriter:
         with self._writing():
             if self._segment is None:
                 self._segment = SegmentWriter(
-                    self._next_folder(), self.manifest.model, self.manifest.multi_codec
+                    self._next_folder(), self.manifest.model, self.manifest.layout
                 )
             self._segment.append(records, encoded)
             self.remove(replaced)
@@ -158,10 +164,12 @@ class IndexWriter:
             for segment, live in zip(self.base.segments, self.base.live, strict=True)
             if live.any()
         ]
-        codec, model = self.manifest.multi_codec, self.manifest.model
+        layout, model = self.manifest.layout, self.manifest.model
         with self._writing():
             if parts:
-                self._flushed = [merge_segments(self._next_folder(), parts, model, codec, progress)]
+                self._flushed = [
+                    merge_segments(self._next_folder(), parts, model, layout, progress)
+                ]
             for segment in self.base.segments:
                 self._dead[segment.entry.name] = np.ones(segment.entry.rows, dtype=bool)
                 self._removed = True
@@ -229,7 +237,7 @@ class IndexWriter:
                 segments.append(replace(entry, deletes=deletes))
         check = self.manifest.codec_check
         if check is None and self._sample:
-            check = check_codec(self._sample, check_codec_name(self.manifest.multi_codec))
+            check = check_codec(self._sample, find_codec(self.manifest.layout.multi_codec))
         return replace(
             self.manifest,
             commit=number,

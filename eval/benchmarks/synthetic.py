@@ -1,0 +1,168 @@
+"""Collections of any size with the statistics of a real one, the same for the same seed.
+
+A document of them is a mixture of two neighbours in a real corpus, of one file and so of one
+language: about 65 % of the terms and tokens of the one and 35 % of those of the other, weights and
+vectors moved a little. So terms are as frequent, weights and lengths as spread and token vectors as
+clustered as an encoder makes them. Document `i` depends on the seed and on `i` alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse as sp
+
+from m3search.corpus import document_text, read_corpus, read_queries
+from m3search.encoder import Encoder
+from m3search.records import Document, Encoded, FloatArray, Kind, ModelIdentity
+
+SHARE = 0.65
+"""of the first document's terms and tokens; of the second's the rest"""
+REACH = 40
+"""documents between the two at most"""
+TERM_NOISE = 0.1
+"""standard deviation of the logarithm of a weight"""
+TOKEN_NOISE, DENSE_NOISE = 0.3, 0.5
+"""length of what is added to a unit vector"""
+
+
+@dataclass(frozen=True)
+class Real:
+    """Encoded documents and queries of real corpora."""
+
+    identity: ModelIdentity
+    documents: Encoded
+    queries: Encoded
+
+
+def encode_sets(folders: Sequence[Path], encoder: Encoder, documents: int, kept: Path) -> Real:
+    """Up to that many documents of each BEIR folder, and its queries; kept in a folder.
+
+    kept: where the encodings stand for the next call with the same texts and model.
+    """
+    texts: list[str] = []
+    queries: list[str] = []
+    for folder in folders:
+        corpus, asked = (_only(folder, name) for name in ("corpus", "queries"))
+        texts += [document_text(each) for each in islice(read_corpus(corpus), documents)]
+        queries += [each.text for each in islice(read_queries(asked), documents)]
+    identity = encoder.identity
+    key = hashlib.sha256(repr((identity.fingerprint, identity.max_length, texts, queries)).encode())
+    place = kept / key.hexdigest()[:16]
+    return Real(
+        identity,
+        _kept(place.with_suffix(".document.npz"), texts, encoder, "document"),
+        _kept(place.with_suffix(".query.npz"), queries, encoder, "query"),
+    )
+
+
+def _only(folder: Path, name: str) -> Path:
+    return next(iter(sorted(folder.glob(f"{name}.jsonl*"))))
+
+
+def _kept(path: Path, texts: Sequence[str], encoder: Encoder, kind: Kind) -> Encoded:
+    """The encoded texts, from the file if it is there."""
+    if not path.exists():
+        encoded = encoder.encode(texts, kind)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lengths = np.array([len(vectors) for vectors in encoded.multi])
+        np.savez(
+            path,
+            dense=encoded.dense,
+            indptr=encoded.sparse.indptr,
+            terms=encoded.sparse.indices,
+            weights=encoded.sparse.data,
+            width=encoded.sparse.shape[1],
+            lengths=lengths,
+            multi=np.concatenate(encoded.multi).astype(np.float16),
+        )
+    held = np.load(path)
+    shape = (len(held["dense"]), int(held["width"]))
+    sparse = sp.csr_array((held["weights"], held["terms"], held["indptr"]), shape=shape)
+    ends = np.cumsum(held["lengths"])[:-1]
+    multi = [part.astype(np.float32) for part in np.split(held["multi"], ends)]
+    return Encoded(held["dense"], sparse, multi)
+
+
+class Synthetic:
+    """Documents by number, and an encoder of them: the text of document 7 is "7"."""
+
+    def __init__(self, real: Real, seed: int = 0) -> None:
+        self.identity = real.identity
+        self._real = real.documents
+        self._seed = seed
+
+    def documents(self, count: int) -> Iterator[Document]:
+        """The first documents."""
+        return (Document(f"d{number}", str(number)) for number in range(count))
+
+    def encode(self, texts: Sequence[str], kind: Kind = "document") -> Encoded:
+        """The documents whose numbers the texts are; the last word counts."""
+        numbers = [int(text.split()[-1]) for text in texts]
+        return Encoded(self.dense(numbers), self.sparse(numbers), self.multi(numbers))
+
+    def sparse(self, numbers: Sequence[int]) -> sp.csr_array:
+        """Lexical weights (n, vocabulary)."""
+        real, counts, terms, weights = self._real.sparse, [0], [], []
+        for number in numbers:
+            rng, first, second = self._draw(number, "sparse")
+            found: dict[int, float] = {}
+            for row, share in ((second, 1 - SHARE), (first, SHARE)):
+                span = slice(real.indptr[row], real.indptr[row + 1])
+                held = np.flatnonzero(rng.random(span.stop - span.start) < share)
+                noise = np.exp(TERM_NOISE * rng.standard_normal(len(held)))
+                values = (real.data[span][held] * noise).tolist()
+                found.update(zip(real.indices[span][held].tolist(), values, strict=True))
+            line = sorted(found)
+            terms += line
+            weights += [found[term] for term in line]
+            counts.append(len(terms))
+        content = (np.array(weights, np.float32), np.array(terms, np.int32), np.array(counts))
+        return sp.csr_array(content, shape=(len(numbers), real.shape[1]))
+
+    def dense(self, numbers: Sequence[int]) -> FloatArray:
+        """Dense vectors (n, dim)."""
+        real = self._real.dense
+        vectors = np.empty((len(numbers), real.shape[1]), dtype=np.float32)
+        for i, number in enumerate(numbers):
+            rng, first, second = self._draw(number, "dense")
+            mixed = SHARE * real[first] + (1 - SHARE) * real[second]
+            vectors[i] = mixed / np.linalg.norm(mixed) + _noise(rng, 1, len(mixed), DENSE_NOISE)
+        return _unit(vectors)
+
+    def multi(self, numbers: Sequence[int]) -> list[FloatArray]:
+        """Token vectors of each document (tokens, multi_dim)."""
+        texts = []
+        for number in numbers:
+            rng, first, second = self._draw(number, "multi")
+            kept = [
+                self._real.multi[row][rng.random(len(self._real.multi[row])) < share]
+                for row, share in ((first, SHARE), (second, 1 - SHARE))
+            ]
+            vectors = np.concatenate(kept)
+            count, dim = vectors.shape
+            texts.append(_unit(vectors + _noise(rng, count, dim, TOKEN_NOISE)))
+        return texts
+
+    def _draw(self, number: int, what: str) -> tuple[np.random.Generator, int, int]:
+        """Random numbers for one thing of a document, and the two real ones that it is made of."""
+        rng = np.random.default_rng([self._seed, number])
+        first = int(rng.integers(len(self._real.dense)))
+        second = (first + int(rng.integers(1, REACH))) % len(self._real.dense)
+        own = np.random.default_rng([self._seed, number, *what.encode()])
+        return own, first, second
+
+
+def _noise(rng: np.random.Generator, count: int, dim: int, length: float) -> FloatArray:
+    noise: FloatArray = (length / dim**0.5) * rng.standard_normal((count, dim), dtype=np.float32)
+    return noise
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)

@@ -1,0 +1,138 @@
+"""Approximate search for dense vectors: a FAISS inverted file beside the exact ones of a segment.
+
+Vectors are grouped around centroids; a query looks into the groups nearest to it, compares its
+vector with codes of 8 bits a dimension, and what it finds is scored again exactly. How many groups
+it looks into is measured when the file is written, and stands in the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from m3search.records import BoolArray, FloatArray, IntArray
+from m3search.stores.files import check_readable, damaged, find_errno, naming
+
+FILE = "dense.ivf.faiss"
+LEAST_ROWS = 50_000
+"""a segment of fewer rows is searched as fast by reading them all"""
+TRAINED_ON = 40
+"""vectors for each centroid"""
+ROUNDS = 10
+ROWS_AT_ONCE = 1 << 15
+MEASURED_QUERIES = 200
+MEASURED_AT = 100
+WANTED = 0.99
+"""share of the 100 best that the measured queries must find"""
+FETCHED = 2
+"""times as many as are asked for are scored exactly, as the codes put some in another order"""
+SEED = 1
+
+
+def write_clusters(folder: Path, vectors: FloatArray) -> tuple[Path, Mapping[str, Any]]:
+    """Writes the inverted file of vectors (n, dim); the file, and what it was measured to find."""
+    path = folder / FILE
+    index = _fill(vectors)
+    details = _measure(index, vectors)
+    with naming(path):
+        try:
+            faiss.write_index(index, str(path))
+        except RuntimeError as error:  # FAISS tells a full disk in words
+            raise OSError(find_errno(error), str(error).splitlines()[0], str(path)) from error
+    return path, details
+
+
+def _fill(vectors: FloatArray) -> Any:
+    """The inverted file in memory: codes of one byte a dimension."""
+    count, dim = vectors.shape
+    lists = 1 << max(4, round(np.log2(4 * count**0.5)))
+    wrapped: Any = faiss  # its type stubs know only the C++ signatures
+    coarse = wrapped.IndexFlatIP(dim)
+    kinds = wrapped.ScalarQuantizer
+    index = wrapped.IndexIVFScalarQuantizer(
+        coarse, dim, lists, kinds.QT_8bit, wrapped.METRIC_INNER_PRODUCT
+    )
+    index.by_residual = False
+    index.cp.spherical = True
+    index.cp.niter = ROUNDS
+    index.cp.seed = SEED
+    sample = np.random.default_rng(SEED).permutation(count)[: TRAINED_ON * lists]
+    index.train(np.ascontiguousarray(vectors[np.sort(sample)], dtype=np.float32))
+    for start in range(0, count, ROWS_AT_ONCE):
+        index.add(np.ascontiguousarray(vectors[start : start + ROWS_AT_ONCE], dtype=np.float32))
+    return index
+
+
+def _measure(index: Any, vectors: FloatArray) -> dict[str, Any]:
+    """The fewest groups, doubled from 1, in which the sample finds its neighbours.
+
+    The queries are half of one document and half of another: as questions do, they lie between
+    documents and are none themselves.
+    """
+    rng = np.random.default_rng(SEED)
+    pairs = rng.integers(len(vectors), size=(2, MEASURED_QUERIES))
+    queries = np.asarray(vectors[pairs[0]] + vectors[pairs[1]], dtype=np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    exact = _exact_best(queries, vectors)
+    probes, recall = 1, 0.0
+    while True:
+        index.nprobe = probes
+        _, found = index.search(queries, FETCHED * MEASURED_AT)
+        hits = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
+        recall = sum(hits) / exact.size
+        if recall >= WANTED or probes >= index.nlist:
+            break
+        probes = min(2 * probes, index.nlist)
+    return {
+        "lists": int(index.nlist),
+        "probes": int(probes),
+        "recall": round(float(recall), 4),
+        "recall_at": MEASURED_AT,
+        "queries": MEASURED_QUERIES,
+    }
+
+
+def _exact_best(queries: FloatArray, vectors: FloatArray) -> IntArray:
+    """(queries, 100) the rows of the highest products, a block of rows at a time."""
+    best = np.zeros((len(queries), 0), dtype=np.int64)
+    scores = np.zeros((len(queries), 0), dtype=np.float32)
+    for start in range(0, len(vectors), ROWS_AT_ONCE):
+        block = queries @ np.asarray(vectors[start : start + ROWS_AT_ONCE]).T
+        rows = np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)
+        best, scores = np.hstack([best, rows]), np.hstack([scores, block])
+        kept = np.argpartition(-scores, min(MEASURED_AT, scores.shape[1]) - 1, axis=1)
+        kept = kept[:, :MEASURED_AT]
+        best, scores = np.take_along_axis(best, kept, 1), np.take_along_axis(scores, kept, 1)
+    return best
+
+
+class Clusters:
+    """The inverted file of one segment. Any number of threads may read."""
+
+    def __init__(self, folder: Path, rows: int, dim: int, details: Mapping[str, Any]) -> None:
+        path = folder / FILE
+        check_readable(path)
+        try:
+            index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+        except RuntimeError as error:
+            raise damaged(path, "a FAISS index", str(error).splitlines()[0]) from error
+        if (index.ntotal, index.d) != (rows, dim):
+            raise damaged(path, f"{rows} vectors of {dim}", f"{index.ntotal} of {index.d}")
+        self._index = index
+        self._probes = int(details["probes"])
+        self.looked_at = rows * self._probes // max(1, int(index.nlist))
+        """vectors that are compared with a query, on the mean"""
+
+    def find(self, queries: FloatArray, k: int, allowed: BoolArray | None = None) -> IntArray:
+        """(n, at least k) rows that are likely the k best of each query (n, dim); -1 for none."""
+        wrapped: Any = faiss
+        settings: dict[str, Any] = {"nprobe": self._probes}
+        if allowed is not None:
+            settings["sel"] = wrapped.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        options = wrapped.SearchParametersIVF(**settings)
+        _, found = self._index.search(queries, FETCHED * k, params=options)
+        return np.asarray(found, dtype=np.int64)

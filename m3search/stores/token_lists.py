@@ -1,0 +1,188 @@
+"""Candidates of the multi mode without a scan: which documents have a token near which centroid.
+
+The token vectors of a segment are grouped around centroids (PLAID, Santhanam et al. 2022). For
+each centroid stands which rows have a token in its group. A query vector looks into the groups of
+the centroids nearest to it; a row's estimated MaxSim is the sum, over query vectors, of the
+highest product with a centroid in whose group it has a token, and, where it has none, of the
+product with the last centroid looked at (WARP, Scheerer et al. 2025). The best by the estimate are
+then scored exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from m3search.records import BoolArray, FloatArray, IntArray
+from m3search.stores.compiling import compiled
+from m3search.stores.files import ArrayWriter, damaged, map_array
+from m3search.stores.postings import grown, keep_reaching, kth_best, take
+
+Array = npt.NDArray[Any]
+CENTROIDS, INDPTR, ROWS = "multi.centroids.npy", "multi.indptr.npy", "multi.rows.npy"
+FILES = (CENTROIDS, INDPTR, ROWS)
+LEAST_ROWS = 20_000
+"""a segment of fewer rows is scanned"""
+TRAINED_ON = 32
+"""vectors for each centroid"""
+ROUNDS = 6
+SEED = 1
+PROBES = 32
+"""centroids that a query vector looks at"""
+WINDOW = 1 << 15
+LINKS, REACH = 16, 64
+"""of the graph that finds the centroid of a vector: neighbours, and how many are looked at"""
+
+
+class Tokens(NamedTuple):
+    """Token vectors of neighbouring rows."""
+
+    rows: IntArray
+    """(n,) the row of each vector, ascending"""
+    vectors: FloatArray
+    """(n, dim)"""
+
+
+def write_token_lists(
+    folder: Path, read: Callable[[], Iterator[Tokens]], vectors: int, rows: int
+) -> list[Path]:
+    """Writes the lists of a segment; the files.
+
+    read: goes through all `vectors` token vectors of the `rows` rows, in their order.
+    """
+    count = 1 << max(4, round(np.log2(8 * max(vectors, 1) ** 0.5)))
+    centroids = _train(read(), vectors, count)
+    graph = _graph(centroids)
+    parts: list[npt.NDArray[np.uint64]] = []
+    for tokens in read():
+        _, near = graph.search(np.ascontiguousarray(tokens.vectors, dtype=np.float32), 1)
+        keys = near[:, 0].astype(np.uint64) * np.uint64(rows) + tokens.rows.astype(np.uint64)
+        parts.append(np.unique(keys))
+    keys = np.sort(np.concatenate(parts)) if parts else np.zeros(0, np.uint64)
+    groups = (keys // np.uint64(rows)).astype(np.int64)
+    ends = np.concatenate([[0], np.cumsum(np.bincount(groups, minlength=count))])
+    for name, content, dtype in (
+        (CENTROIDS, centroids.reshape(-1), "<f4"),
+        (INDPTR, ends, "<i8"),
+        (ROWS, (keys % np.uint64(rows)).astype(np.int32), "<i4"),
+    ):
+        with ArrayWriter(folder / name, dtype) as writer:
+            writer.append(content)
+    return [folder / name for name in FILES]
+
+
+def _train(blocks: Iterator[Tokens], vectors: int, count: int) -> FloatArray:
+    """The centroids (count, dim) of a sample of the vectors, unit rows."""
+    rng = np.random.default_rng(SEED)
+    share = min(1.0, TRAINED_ON * count / max(vectors, 1))
+    taken = [block.vectors[rng.random(len(block.vectors)) < share] for block in blocks]
+    sample = np.concatenate(taken).astype(np.float32)
+    count = min(count, len(sample))
+    wrapped: Any = faiss  # its type stubs know only the C++ signatures
+    training = wrapped.Kmeans(
+        sample.shape[1], count, niter=ROUNDS, seed=SEED, spherical=True,
+        min_points_per_centroid=1, max_points_per_centroid=2 * TRAINED_ON,
+    )  # fmt: skip
+    training.train(np.ascontiguousarray(sample))
+    return np.asarray(training.centroids, dtype=np.float32)
+
+
+def _graph(centroids: FloatArray) -> Any:
+    """What finds the centroid nearest to a vector."""
+    wrapped: Any = faiss
+    graph = wrapped.IndexHNSWFlat(centroids.shape[1], LINKS, wrapped.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = 2 * REACH
+    graph.hnsw.efSearch = REACH
+    graph.add(centroids)
+    return graph
+
+
+class TokenLists:
+    """The lists of one segment. Any number of threads may read."""
+
+    def __init__(self, folder: Path, rows: int, dim: int) -> None:
+        self._length = rows
+        flat = map_array(folder / CENTROIDS, "<f4")
+        if len(flat) % dim:
+            raise damaged(folder / CENTROIDS, f"vectors of {dim} dimensions", f"{len(flat)} values")
+        self._centroids: FloatArray = flat.reshape(-1, dim)
+        self._indptr: IntArray = map_array(folder / INDPTR, "<i8", len(self._centroids) + 1)
+        self._rows: npt.NDArray[np.int32] = map_array(folder / ROWS, "<i4", int(self._indptr[-1]))
+        if (np.diff(self._indptr) < 0).any():
+            raise damaged(folder / INDPTR, "values that only rise", "one below the one before")
+
+    def find(self, query: FloatArray, count: int, allowed: BoolArray | None = None) -> IntArray:
+        """About `count` rows of the highest estimated MaxSim with a query (m, dim), ascending."""
+        if not len(query) or not len(self._centroids):
+            return np.zeros(0, dtype=np.int64)
+        products = np.asarray(query, dtype=np.float32) @ self._centroids.T
+        probes = min(PROBES, products.shape[1])
+        near = np.argpartition(-products, probes - 1, axis=1)[:, :probes]
+        scores = np.take_along_axis(products, near, axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        near = np.take_along_axis(near, order, axis=1)
+        gains = np.take_along_axis(scores, order, axis=1)
+        gains = gains - gains[:, -1:]
+        mask = np.zeros(0, dtype=bool) if allowed is None else allowed
+        found: IntArray = estimate_rows(
+            count, self._length, mask, near, gains.astype(np.float64), self._indptr, self._rows
+        )
+        return found
+
+
+@compiled
+def add_gains(
+    sums: Array, first: int, stamps: Array, places: Array, groups: Array, gains: Array,
+    indptr: Array, rows: Array,
+) -> None:  # fmt: skip
+    """Adds the gains of rows [first, first + len(sums)) to their sums, and moves `places` on."""
+    vectors, probes = groups.shape
+    for i in range(vectors):
+        for j in range(probes):
+            place, stop = places[i, j], indptr[groups[i, j] + 1]
+            while place < stop:
+                row = rows[place] - first
+                if row < 0 or row >= len(sums):  # below 0 only where the list is damaged
+                    break
+                if stamps[row] != i:
+                    stamps[row] = i
+                    sums[row] += gains[i, j]
+                place += 1
+            places[i, j] = place
+
+
+@compiled
+def estimate_rows(
+    count: int, length: int, allowed: Array, groups: Array, gains: Array, indptr: Array,
+    rows: Array,
+) -> Array:  # fmt: skip
+    """Rows, ascending, of the `count` highest sums of gains above 0, and of all equal to the last.
+
+    groups, gains: (query vectors, probes), gains falling; of a query vector a row gets the gain of
+    the first group that holds it.
+    """
+    places = indptr[groups.reshape(-1)].reshape(groups.shape)
+    sums = np.zeros(min(WINDOW, length), np.float64)
+    stamps = np.empty(len(sums), np.int64)
+    near = np.empty(len(sums) + 1, np.int64)
+    room = 2 * count + len(sums)
+    found, scores = np.empty(room, np.int64), np.empty(room, np.float64)
+    held, least = 0, 0.0
+    for first in range(0, length, WINDOW):
+        window = sums[: min(WINDOW, length - first)]
+        window[:] = 0.0
+        stamps[:] = -1
+        add_gains(window, first, stamps, places, groups, gains, indptr, rows)
+        while held + len(window) > len(found):  # only where very many are equal
+            found, scores = grown(found), grown(scores)
+        held = take(window, first, least, allowed, near, found, scores, held)
+        if held >= 2 * count:
+            least = max(least, kth_best(scores[:held], count))
+            held = keep_reaching(found, scores, held, least)
+    least = kth_best(scores[:held], count)
+    return found[: keep_reaching(found, scores, held, least)].copy()
