@@ -31,6 +31,7 @@ from m3search.stores.commit import check_complete, check_model, check_unfinished
 from m3search.stores.filter import Filter
 from m3search.stores.intake import BuildReport, Intake, Progress
 from m3search.stores.manifest import Layout, Manifest
+from m3search.stores.segment import as_stored
 from m3search.stores.snapshot import Snapshot, open_snapshot
 from m3search.stores.writer import IndexWriter, create
 
@@ -78,7 +79,7 @@ class Index:
         encoder: DocumentEncoder,
         *,
         title_template: str = TITLE_TEMPLATE,
-        multi_codec: str = "fp16",
+        multi_codec: str = "int4",
         multi_pooling: int = 1,
         sparse_codec: str = "fp32",
         segment_documents: int = SEGMENT_DOCUMENTS,
@@ -244,6 +245,10 @@ class Index:
     def vectors(self, row: int) -> FloatArray:
         """The stored token vectors (n, multi_dim) float32 of one row."""
         return self._snapshot.vectors(row)
+
+    def as_stored(self, encoded: Encoded) -> Encoded:
+        """Encoded documents as the index would keep them: what is rounded, and pooled, is so."""
+        return as_stored(encoded, self.manifest.layout)
 
     def documents(self, rows: npt.ArrayLike) -> list[Document]:
         """The documents of the rows, in the order asked."""

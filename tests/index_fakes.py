@@ -43,7 +43,7 @@ class FakeEncoder:
         return Encoded(dense, sp.csr_array(sparse), multi, truncated)
 
 
-def slow_scores(mode: Mode, query: Encoded, texts: Encoded, codec: str = "fp16") -> np.ndarray:
+def slow_scores(mode: Mode, query: Encoded, texts: Encoded, codec: str) -> np.ndarray:
     """The scores (n,) of all texts for one query, by loops in Python's own floats."""
     scores = []
     for row in range(len(texts)):

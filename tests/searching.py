@@ -135,6 +135,9 @@ class ListIndex:
     def pinned(self) -> ListIndex:
         return self
 
+    def as_stored(self, encoded: Encoded) -> Encoded:
+        return encoded
+
     def score(self, mode: Mode, query: Encoded, row: int) -> float:
         if mode == "dense":
             pairs = zip(query.dense[0], self.encoded.dense[row], strict=True)

@@ -30,7 +30,7 @@ def contents(index) -> dict[str, Document]:
     return {document.id: document for document in index.documents(rows)}
 
 
-def assert_ranks(index, codec="fp16", queries=("text 3", "what", "")):
+def assert_ranks(index, queries=("text 3", "what", "")):
     """All three modes against loops over the documents, ties and bits included."""
     encoder = FakeEncoder()
     live = index.select("id!=.")
@@ -39,7 +39,7 @@ def assert_ranks(index, codec="fp16", queries=("text 3", "what", "")):
     for text in queries:
         query = encoder.encode([text], "query")
         for mode in MODES:
-            scores = slow_scores(mode, query, texts, codec)
+            scores = slow_scores(mode, query, texts, index.manifest.layout.multi_codec)
             exact = index.scores(mode, query, np.arange(index.rows))
             np.testing.assert_allclose(exact, scores, atol=1e-6)
             for k in (1, 5, index.rows + 3):

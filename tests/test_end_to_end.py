@@ -29,8 +29,9 @@ def test_hits_are_scored_as_their_texts_are_encoded(
     """Two segments, a title template of one's own, and an index opened anew without an encoder."""
     encoder = Encoder.load(tiny_checkpoint, device="cpu", dtype=torch.float32)
     m3.Index.build(
-        tmp_path / "index", documents, encoder, title_template=TEMPLATE, segment_documents=25
-    )
+        tmp_path / "index", documents, encoder, title_template=TEMPLATE, segment_documents=25,
+        multi_codec="fp16",
+    )  # fmt: skip
     searcher = m3.Searcher(m3.Index.open(tmp_path / "index"))
     text = "which tree stores water?"
     query = encoder.encode([text], "query")

@@ -81,7 +81,7 @@ def test_chunks_are_bounded_by_characters(tmp_path, monkeypatch):
 
 
 def test_a_merge_holds_a_bounded_number_of_bytes(tmp_path, monkeypatch):
-    index = build(tmp_path, corpus(60))
+    index = build(tmp_path, corpus(60), multi_codec="fp16")
     index.delete(["d3", "d40"])
     expected = contents(index)
     monkeypatch.setattr("m3search.stores.segment.BYTES_AT_ONCE", 100)

@@ -8,6 +8,7 @@ from index_fakes import FakeEncoder, slow_rank
 from small_indexes import assert_ranks, build, corpus
 
 from m3search.records import MODES, Document
+from m3search.scoring import maxsim, sparse_scores
 
 
 def test_many_segments_answer_as_one(tmp_path):
@@ -26,7 +27,7 @@ def test_many_segments_answer_as_one(tmp_path):
             rows = np.array([39, 0, 7, 7])
             a, b = (i.scores(mode, queries[line : line + 1], rows) for i in (many, one))
             assert a.tobytes() == b.tobytes()
-    assert_ranks(one, "int8")
+    assert_ranks(one)
 
 
 def test_identical_documents_rank_by_row_over_segments(tmp_path):
@@ -79,3 +80,19 @@ def test_scores_of_no_row(tmp_path):
         index.scores("dense", query, np.array([9]))
     with pytest.raises(IndexError):
         index.documents([-1])
+
+
+def test_what_an_index_keeps_is_told(tmp_path):
+    """Scores of texts as they are stored are those of the same texts in the index."""
+    index = build(tmp_path, corpus(20), multi_codec="binary", multi_pooling=2, sparse_codec="log8")
+    encoder = FakeEncoder()
+    encoded = encoder.encode([f"{d.title}\n{d.text}" if d.title else d.text for d in corpus(20)])
+    stored = index.as_stored(encoded)
+    query = encoder.encode(["text 3"], "query")
+    rows = np.arange(20)
+    sparse = sparse_scores(query.sparse, stored.sparse)[0]
+    np.testing.assert_allclose(index.scores("sparse", query, rows), sparse, rtol=1e-6)
+    assert not np.allclose(sparse, sparse_scores(query.sparse, encoded.sparse)[0], rtol=1e-6)
+    multi = [maxsim(query.multi[0], vectors) for vectors in stored.multi]
+    np.testing.assert_allclose(index.scores("multi", query, rows), multi, atol=1e-6)
+    assert [len(v) for v in stored.multi] == [-(-len(v) // 2) for v in encoded.multi]

@@ -36,28 +36,34 @@ class Real:
     """Encoded documents and queries of real corpora."""
 
     identity: ModelIdentity
+    document_ids: list[str]
     documents: Encoded
+    query_ids: list[str]
     queries: Encoded
 
 
-def encode_sets(folders: Sequence[Path], encoder: Encoder, documents: int, kept: Path) -> Real:
-    """Up to that many documents of each BEIR folder, and its queries; kept in a folder.
+def encode_set(folder: Path, encoder: Encoder, kept: Path) -> Real:
+    """All documents and queries of a BEIR folder; see `encode_sets`."""
+    return encode_sets([folder], encoder, None, kept)
 
-    kept: where the encodings stand for the next call with the same texts and model.
+
+def encode_sets(
+    folders: Sequence[Path], encoder: Encoder, documents: int | None, kept: Path
+) -> Real:
+    """Up to that many documents and queries of each BEIR folder.
+
+    kept: a folder where the encodings stand for the next call with the same texts and model.
     """
-    texts: list[str] = []
-    queries: list[str] = []
-    for folder in folders:
-        corpus, asked = (_only(folder, name) for name in ("corpus", "queries"))
-        texts += [document_text(each) for each in islice(read_corpus(corpus), documents)]
-        queries += [each.text for each in islice(read_queries(asked), documents)]
-    identity = encoder.identity
-    key = hashlib.sha256(repr((identity.fingerprint, identity.max_length, texts, queries)).encode())
-    place = kept / key.hexdigest()[:16]
+    corpora = [list(islice(read_corpus(_only(folder, "corpus")), documents)) for folder in folders]
+    asked = [list(islice(read_queries(_only(folder, "queries")), documents)) for folder in folders]
+    held = [each for corpus in corpora for each in corpus]
+    queries = [each for lines in asked for each in lines]
     return Real(
-        identity,
-        _kept(place.with_suffix(".document.npz"), texts, encoder, "document"),
-        _kept(place.with_suffix(".query.npz"), queries, encoder, "query"),
+        encoder.identity,
+        [each.id for each in held],
+        _kept(kept, [document_text(each) for each in held], encoder, "document"),
+        [each.id for each in queries],
+        _kept(kept, [each.text for each in queries], encoder, "query"),
     )
 
 
@@ -65,8 +71,11 @@ def _only(folder: Path, name: str) -> Path:
     return next(iter(sorted(folder.glob(f"{name}.jsonl*"))))
 
 
-def _kept(path: Path, texts: Sequence[str], encoder: Encoder, kind: Kind) -> Encoded:
-    """The encoded texts, from the file if it is there."""
+def _kept(folder: Path, texts: Sequence[str], encoder: Encoder, kind: Kind) -> Encoded:
+    """The encoded texts, from a file in the folder if they are there."""
+    model = (encoder.identity.fingerprint, encoder.identity.max_length)
+    key = hashlib.sha256(repr((model, kind, texts)).encode()).hexdigest()[:16]
+    path = folder / f"{key}.npz"
     if not path.exists():
         encoded = encoder.encode(texts, kind)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,7 @@ class Layout(NamedTuple):
 
     title_template: str = TITLE_TEMPLATE
     """the text that is encoded; {title} and {text} stand for the document's"""
-    multi_codec: str = "fp16"
+    multi_codec: str = "int4"
     multi_pooling: int = 1
     """token vectors that become one on the mean"""
     sparse_codec: str = "fp32"

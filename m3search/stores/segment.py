@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from m3search.errors import ArtifactError
 from m3search.records import BoolArray, Encoded, FloatArray, Hits, IntArray, Mode, ModelIdentity
 from m3search.stores import dense, documents
-from m3search.stores.codecs import CODECS, find_codec
+from m3search.stores.codecs import CODECS, decode_vectors, encode_vectors, find_codec
 from m3search.stores.dense import FlatStore, FlatWriter
 from m3search.stores.documents import DocumentStore, DocumentWriter, Record
 from m3search.stores.files import checksum, damaged, naming
@@ -32,6 +32,18 @@ KINDS: dict[str, tuple[str, ...]] = {
 ROWS_AT_ONCE = 256
 BYTES_AT_ONCE = 1 << 26
 """of token vectors that a merge holds at a time; a long document may have 16 MB"""
+
+
+def as_stored(encoded: Encoded, layout: Layout) -> Encoded:
+    """Encoded texts, rounded and pooled as a segment keeps them."""
+    codec, impacts = find_codec(layout.multi_codec), find_impacts(layout.sparse_codec)
+    sparse = encoded.sparse.copy()
+    sparse.data = impacts.decode(impacts.encode(sparse.data))
+    multi = [
+        decode_vectors(encode_vectors(pool_vectors(vectors, layout.multi_pooling), codec))
+        for vectors in encoded.multi
+    ]
+    return replace(encoded, sparse=sparse, multi=multi)
 
 
 class SegmentWriter:

@@ -154,7 +154,7 @@ class IndexSource:
         texts = list(places)
         for start in range(0, len(texts), ENCODED_TOGETHER):
             some = texts[start : start + ENCODED_TOGETHER]
-            encoded = self._searcher.encoder.encode(some, "document")
+            encoded = self._index.as_stored(self._searcher.encoder.encode(some, "document"))
             for number, text in enumerate(some):
                 for row, place in places[text]:
                     query = queries.encoded[row : row + 1]
