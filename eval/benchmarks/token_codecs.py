@@ -56,11 +56,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sets", type=Path, nargs="+", help="BEIR folders")
     parser.add_argument("--model", help="a checkpoint; by default the embedded m3-mini")
+    parser.add_argument("--codecs", nargs="+", default=list(CODECS), help="fp16 comes first")
     parser.add_argument("--kept", type=Path, default=Path("indexes/encoded"), help="for encodings")
     parser.add_argument("--out", type=Path, help="a file for the JSON")
     asked = parser.parse_args()
     encoder = Encoder.load(asked.model)
-    ways = [(name, pooling) for name in CODECS for pooling in POOLINGS]
+    ways = [(name, pooling) for name in asked.codecs for pooling in POOLINGS]
     rows: dict[str, dict[str, Any]] = {f"{name}, {pooling}": {} for name, pooling in ways}
     for number, folder in enumerate(asked.sets):
         real = encode_set(folder, encoder, asked.kept)

@@ -121,9 +121,15 @@ def _to_bytes(vectors: FloatArray) -> tuple[FloatArray, Bytes]:
 
 
 def _to_nibbles(vectors: FloatArray) -> tuple[FloatArray, Bytes]:
-    """Scales, and levels 0 to 15 that stand for -7.5 to 7.5, two in a byte."""
-    scales = _best_scales(vectors)
-    levels = np.clip(np.floor(vectors / _divisors(scales)) + 8, 0, 15).astype(np.uint8)
+    """Scales, and levels 0 to 15 that stand for -7.5 to 7.5, two in a byte.
+
+    The product of a vector with what is stored of it is its own square, as of signs below.
+    """
+    found = _best_scales(vectors)
+    levels = np.clip(np.floor(vectors / _divisors(found)) + 8, 0, 15).astype(np.uint8)
+    products = (vectors * (levels - np.float32(7.5))).sum(axis=1)
+    squares = np.square(vectors).sum(axis=1)
+    scales = (squares / np.where(products > 0, products, 1)).astype(np.float32)
     low, high = np.split(_padded(levels, 2), 2, axis=1)
     packed: Bytes = (low | (high << 4)).astype(np.uint8)
     return scales, packed
