@@ -151,9 +151,10 @@ def below_kth(scores: Array, k: int) -> float:
     low, high = scores[0], scores[0]
     for score in scores:
         low, high = min(low, score), max(high, score)
-    width = (high - low) / STEPS
+    width: float = (high - low) / STEPS
+    bound: float = low
     if not width > 0:
-        return low * (1 - MARGIN)
+        return bound * (1 - MARGIN)
     counts = np.zeros(STEPS + 1, np.int64)
     for score in scores:
         counts[min(int((score - low) / width), STEPS)] += 1
@@ -161,7 +162,8 @@ def below_kth(scores: Array, k: int) -> float:
     while total < k:
         step -= 1
         total += counts[step]
-    return (low + step * width) * (1 - MARGIN)
+    bound += step * width
+    return bound * (1 - MARGIN)
 
 
 @compiled
