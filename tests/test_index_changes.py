@@ -48,7 +48,7 @@ def test_each_change_is_one_commit(tmp_path):
     index = build(tmp_path, corpus(10), segment_documents=100)
     commits = [index.manifest.commit]
     for change in (
-        lambda: index.add(corpus(30, first=5), segment_documents=4),
+        lambda: index.add(corpus(30, first=5), segment_documents=5),
         lambda: index.delete(["d1", "d30"]),
         index.compact,
         lambda: index.delete(["nobody"]),

@@ -123,7 +123,7 @@ def assert_synced(trace: Trace, index: Index) -> None:
 
 def test_what_a_manifest_names_is_synced_before_it_is_in_force(tmp_path, trace, monkeypatch):
     monkeypatch.setattr(tiers, "MOST_SEGMENTS", 4)
-    monkeypatch.setattr(tiers, "MERGED_AT_ONCE", 3)
+    monkeypatch.setattr(tiers, "MOST_WHILE_BUILDING", 6)
     index = build(tmp_path / "a" / "b", corpus(30), segment_documents=5)
     assert_synced(trace, index)
     changes = (

@@ -171,7 +171,8 @@ def test_what_a_killed_writer_left_is_ignored_then_collected(tmp_path):
 @pytest.fixture
 def few_segments(monkeypatch):
     monkeypatch.setattr(tiers, "MOST_SEGMENTS", 4)
-    monkeypatch.setattr(tiers, "MERGED_AT_ONCE", 3)
+    monkeypatch.setattr(tiers, "MOST_WHILE_BUILDING", 6)
+    monkeypatch.setattr(tiers, "RATIO", 0)  # two at a time, so that there are several merges
 
 
 @pytest.fixture

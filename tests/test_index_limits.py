@@ -84,7 +84,8 @@ def test_a_limit_on_file_size(tmp_path, limit):
     assert index.add(corpus(3, 20), FakeEncoder()).segments == 2
 
 
-def test_too_many_open_files_is_not_called_damage(tmp_path):
+def test_too_many_open_files_is_not_called_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr("m3search.stores.tiers.MOST_SEGMENTS", 64)
     build(tmp_path, corpus(40), segment_documents=1)
     script = f"""
         import resource

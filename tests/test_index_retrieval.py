@@ -11,7 +11,8 @@ from m3search.records import MODES, Document
 from m3search.scoring import maxsim, sparse_scores
 
 
-def test_many_segments_answer_as_one(tmp_path):
+def test_many_segments_answer_as_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("m3search.stores.tiers.MOST_SEGMENTS", 64)
     many = build(tmp_path / "many", corpus(40), segment_documents=3, multi_codec="int8")
     one = build(tmp_path / "one", corpus(40), segment_documents=100, multi_codec="int8")
     assert (len(many.manifest.segments), len(one.manifest.segments)) == (14, 1)

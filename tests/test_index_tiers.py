@@ -12,8 +12,8 @@ from m3search.index import Index
 from m3search.records import MODES, Document
 from m3search.stores import tiers
 from m3search.stores.files import OTHER_FILES, SEGMENT_FILES
-from m3search.stores.manifest import FileEntry, SegmentEntry, StoreEntry
-from m3search.stores.tiers import MERGED_AT_ONCE, MOST_SEGMENTS, choose_run
+from m3search.stores.manifest import DeletesEntry, FileEntry, SegmentEntry, StoreEntry
+from m3search.stores.tiers import MOST_SEGMENTS, choose_run
 
 
 @pytest.fixture(autouse=True)
@@ -43,17 +43,34 @@ def assert_same(index, expected):
             assert index.ids(line[line >= 0]) == expected.ids(other[other >= 0])
 
 
-def segment(size):
+def segment(size, dead=0):
     file = FileEntry("dense.faiss", size, "")
-    return SegmentEntry("", 1, 0, {"dense": StoreEntry("flat", (file,))})
+    deletes = DeletesEntry(FileEntry("deletes", 0, ""), dead) if dead else None
+    return SegmentEntry("", 10, 0, {"dense": StoreEntry("flat", (file,))}, deletes)
 
 
-def test_the_smallest_neighbours_are_chosen():
-    assert choose_run([segment(1)] * MOST_SEGMENTS) is None
-    sizes = [90] * 30 + [1] * 16 + [90] * 30
-    assert choose_run([segment(size) for size in sizes]) == slice(30, 30 + MERGED_AT_ONCE)
-    sizes = [1] * 15 + [90] * 34 + [2] * 16
-    assert choose_run([segment(size) for size in sizes]) == slice(49, 65)
+def test_the_newest_are_chosen_up_to_one_that_is_much_larger():
+    assert choose_run([segment(10)] * 8, 8) is None
+    assert choose_run([segment(10)] * 9, 8) == slice(0, 9)
+    sizes = [900, 100, 50, 41, 10, 10]
+    assert choose_run([segment(size) for size in sizes], 5) == slice(4, 6)
+    sizes = [900, 100, 50, 40, 10, 10]
+    assert choose_run([segment(size) for size in sizes], 5) == slice(1, 6)
+    few_left = [segment(900, dead=9), *(segment(size) for size in sizes[1:])]
+    assert choose_run(few_left, 5) == slice(0, 6)
+
+
+def test_how_often_a_document_is_rewritten():
+    """Of 2,000 segments that come one by one, as the module says."""
+    segments, rewritten = [], 0
+    for _ in range(2000):
+        segments.append(segment(1000))
+        while run := choose_run(segments, MOST_SEGMENTS):
+            size = sum(file.size for each in segments[run] for file in each.files)
+            segments[run] = [segment(size)]
+            rewritten += size
+        assert len(segments) <= MOST_SEGMENTS
+    assert rewritten / (2000 * 1000) < 5.5
 
 
 def test_a_build_of_300_segments_keeps_few(tmp_path):
@@ -68,7 +85,7 @@ def test_a_build_of_300_segments_keeps_few(tmp_path):
 
 def test_adds_and_deletes_keep_few_segments(tmp_path, monkeypatch):
     monkeypatch.setattr(tiers, "MOST_SEGMENTS", 6)
-    monkeypatch.setattr(tiers, "MERGED_AT_ONCE", 3)
+    monkeypatch.setattr(tiers, "MOST_WHILE_BUILDING", 6)
     many, one = build(tmp_path / "many", corpus(9)), build(tmp_path / "one", corpus(9))
     for step in range(12):
         many.add(corpus(4, first=3 * step), segment_documents=2)
@@ -83,7 +100,7 @@ def test_adds_and_deletes_keep_few_segments(tmp_path, monkeypatch):
 
 def test_a_build_that_goes_on_over_merged_segments(tmp_path, monkeypatch):
     monkeypatch.setattr(tiers, "MOST_SEGMENTS", 6)
-    monkeypatch.setattr(tiers, "MERGED_AT_ONCE", 3)
+    monkeypatch.setattr(tiers, "MOST_WHILE_BUILDING", 6)
 
     def broken(count):
         yield from corpus(count)
@@ -102,7 +119,7 @@ def test_a_build_that_goes_on_over_merged_segments(tmp_path, monkeypatch):
 
 def test_no_room_to_merge_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tiers, "MOST_SEGMENTS", 6)
-    monkeypatch.setattr(tiers, "MERGED_AT_ONCE", 3)
+    monkeypatch.setattr(tiers, "MOST_WHILE_BUILDING", 6)
     merge = tiers.merge_segments
 
     def fail(folder, *rest):
@@ -121,7 +138,7 @@ def test_no_room_to_merge_loses_nothing(tmp_path, monkeypatch):
 
 def test_what_was_truncated_is_kept_by_merges(tmp_path, monkeypatch):
     monkeypatch.setattr(tiers, "MOST_SEGMENTS", 6)
-    monkeypatch.setattr(tiers, "MERGED_AT_ONCE", 3)
+    monkeypatch.setattr(tiers, "MOST_WHILE_BUILDING", 6)
     documents = [Document(f"d{i}", "x " * (150 if i % 3 else 1)) for i in range(30)]
     index = build(tmp_path, documents)
     assert (index.report.truncated, index.info()["truncated"]) == (20, 20)
@@ -144,6 +161,7 @@ def test_an_index_of_120_segments_opens_where_the_system_lets_it(tmp_path, monke
     if hard != resource.RLIM_INFINITY and hard < OTHER_FILES + 120 * SEGMENT_FILES:
         pytest.skip(f"at most {hard} open files")
     monkeypatch.setattr(tiers, "MOST_SEGMENTS", 1000)
+    monkeypatch.setattr(tiers, "MOST_WHILE_BUILDING", 1000)
     build(tmp_path, corpus(120))
     script = f"""
         from m3search.index import Index

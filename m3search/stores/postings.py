@@ -19,6 +19,8 @@ Array = npt.NDArray[Any]
 
 SMALLEST = 5e-324
 """the least number above 0"""
+STEPS = 1024
+"""between the lowest and the highest of scores, when the k-th is looked for"""
 LOOK_UP = 8
 """how many postings can be added in the time that it takes to look one up"""
 STRIP = 64
@@ -28,7 +30,7 @@ MARGIN = 1e-9
 
 
 class Lists(NamedTuple):
-    """The posting lists of a query's terms."""
+    """The posting lists of a query's terms; those of heavy terms first are read the least."""
 
     starts: Array
     """(terms,) int64, where each begins in `rows` and `impacts`"""
@@ -138,12 +140,30 @@ def reaching(sums: Array, least: float, found: Array) -> int:
 
 
 @compiled
-def kth_best(scores: Array, k: int) -> float:
-    """The k-th highest score; 0 where there are fewer."""
+def below_kth(scores: Array, k: int) -> float:
+    """A number that k scores reach, little below the k-th highest; 0 where there are fewer.
+
+    By counting in equal steps between the lowest and the highest: sorting, even in part, takes
+    many times as long.
+    """
     if len(scores) < k:
         return 0.0
-    kth: float = np.partition(scores, len(scores) - k)[len(scores) - k]
-    return kth
+    low, high = scores[0], scores[0]
+    for score in scores:
+        low, high = min(low, score), max(high, score)
+    width: float = (high - low) / STEPS
+    bound: float = low
+    if not width > 0:
+        return bound * (1 - MARGIN)
+    counts = np.zeros(STEPS + 1, np.int64)
+    for score in scores:
+        counts[min(int((score - low) / width), STEPS)] += 1
+    step, total = STEPS, counts[STEPS]
+    while total < k:
+        step -= 1
+        total += counts[step]
+    bound += step * width
+    return bound * (1 - MARGIN)
 
 
 @compiled
@@ -181,11 +201,11 @@ def grown(values: Array) -> Array:
 
 @compiled
 def add_terms(
-    sums: Array, first: int, order: Array, places: Array, length: int, lists: Lists
+    sums: Array, first: int, terms: int, places: Array, length: int, lists: Lists
 ) -> bool:
-    """Adds all postings of a window; whether they are ascending rows of the segment."""
+    """Adds a window's postings of the first terms; whether they are ascending rows."""
     whole = True
-    for term in order:
+    for term in range(terms):
         place = add_postings(sums, first, places[term], term, lists)
         if place < lists.stops[term]:
             whole &= first + len(sums) <= lists.rows[place] < length
@@ -195,16 +215,15 @@ def add_terms(
 
 @compiled
 def add_passive(
-    sums: Array, first: int, order: Array, reach: Array, least: float, places: Array, left: int,
+    sums: Array, first: int, active: int, reach: Array, least: float, places: Array, left: int,
     near: Array, lists: Lists,
 ) -> None:  # fmt: skip
-    """Adds the postings of passive terms, of rows that these can lift to `least` at any rate.
+    """Adds the postings of the terms from `active` on, at least of rows that can reach `least`.
 
-    reach: (order,) what a term and all behind it can add. left: rows from the window on.
+    reach: (terms,) what a term and all behind it can add. left: rows from the window on.
     """
-    for j in range(len(order)):
-        term = order[j]
-        hopeful = reaching(sums, least - reach[j], near)
+    for term in range(active, len(reach)):
+        hopeful = reaching(sums, least - reach[term], near)
         if not hopeful:
             return
         start = find(lists.rows, places[term], lists.stops[term], first)
@@ -217,8 +236,8 @@ def add_passive(
 @compiled
 def best_rows(
     k: int, length: int, size: int, most: int, allowed: Array, lists: Lists
-) -> tuple[Array, bool]:  # fmt: skip
-    """Rows, ascending: those of the k highest scores above 0, and of all that nearly equal these.
+) -> tuple[Array, Array, bool]:  # fmt: skip
+    """Rows, ascending, and scores: the k highest above 0, and a few more.
 
     Beside them, whether what was read of the lists are ascending rows of the segment.
 
@@ -226,34 +245,33 @@ def best_rows(
     held for one window at a time, each twice as long as the one before, so that a first k rows are
     known early. allowed: (length,) bool, or empty for all.
 
-    Once k rows are known, the terms that could not lift a row among them even together are
-    passive: they are added last, and where few rows are left that they could lift, looked up for
-    these alone (MaxScore, Turtle and Flood 1995).
+    Once k rows are known, the last terms, which could not lift a row among them even together, are
+    passive: where few rows are left that they could lift, they are looked up for these alone
+    (MaxScore, Turtle and Flood 1995). What is added to a row that stays is added in the order of
+    the terms, as in `score_rows`.
     """
     highest = np.maximum(lists.factors * lists.peaks, 0.0)
-    order = np.argsort(-highest)
-    reach = np.cumsum(highest[order][::-1])[::-1] * (1 + MARGIN)
-    active, places = len(order), lists.starts.copy()
+    reach = np.cumsum(highest[::-1])[::-1] * (1 + MARGIN)
+    active, places = len(reach), lists.starts.copy()
     sums = np.zeros(min(most, length), np.float64)
     near = np.empty(len(sums) + 1, np.int64)
     found, scores = np.empty(2 * k + most, np.int64), np.empty(2 * k + most, np.float64)
     count, least, whole, first = 0, 0.0, True, 0
     while first < length:
         window = sums[: min(size, length - first)]
-        whole &= add_terms(window, first, np.sort(order[:active]), places, length, lists)
-        passive = order[active:]
-        left = length - first
-        add_passive(window, first, passive, reach[active:], least, places, left, near, lists)
+        whole &= add_terms(window, first, active, places, length, lists)
+        add_passive(window, first, active, reach, least, places, length - first, near, lists)
         while count + len(window) > len(found):  # only where very many are equal
             found, scores = grown(found), grown(scores)
         count = take(window, first, least, allowed, near, found, scores, count)
         window[:] = 0.0
         if count >= 2 * k:
-            least = max(least, kth_best(scores[:count], k) * (1 - MARGIN))
+            least = max(least, below_kth(scores[:count], k))
             count = keep_reaching(found, scores, count, least)
             while active and reach[active - 1] < least:
                 active -= 1
         first += len(window)
         size = min(2 * size, most)
-    least = kth_best(scores[:count], k) * (1 - MARGIN)
-    return found[: keep_reaching(found, scores, count, least)].copy(), whole
+    least = max(least, below_kth(scores[:count], k))
+    count = keep_reaching(found, scores, count, least)
+    return found[:count].copy(), scores[:count].copy(), whole

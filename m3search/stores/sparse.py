@@ -126,11 +126,11 @@ class CscStore:
             return top_k((), (), 0)
         mask = NO_MASK if allowed is None else allowed
         lists = self._lists(terms, weights)
-        rows, whole = postings.best_rows(k, len(self), *WINDOWS, mask, lists)
+        rows, scores, whole = postings.best_rows(k, len(self), *WINDOWS, mask, lists)
         if not whole:
             for start, stop in zip(lists.starts.tolist(), lists.stops.tolist(), strict=True):
                 self.check_rows(self.rows[start:stop])
-        return top_k(rows, postings.score_rows(rows, lists), k)
+        return top_k(rows, scores, k)
 
     def _lists(self, terms: IntArray, weights: npt.NDArray[np.float64]) -> Lists:
         starts, stops = self.indptr[terms], self.indptr[terms + 1]
@@ -138,12 +138,16 @@ class CscStore:
         return Lists(starts, stops, weights, peaks, self.rows, self.codes, self._impacts.table)
 
     def _terms(self, queries: sp.csr_array) -> Iterator[tuple[IntArray, npt.NDArray[np.float64]]]:
-        """Terms and weights of each query, terms ascending, terms unknown to the index dropped."""
-        queries = sp.csr_array(queries).sorted_indices()
+        """Terms and weights of each query, the heaviest first; unknown terms are dropped.
+
+        In this order the products of a row are added, in every segment.
+        """
         for start, stop in zip(queries.indptr[:-1], queries.indptr[1:], strict=True):
             terms = queries.indices[start:stop].astype(np.int64)
-            known = terms < self._shape[1]
-            yield terms[known], queries.data[start:stop][known].astype(np.float64)
+            weights = queries.data[start:stop].astype(np.float64)
+            order = np.lexsort((terms, -weights))
+            known = order[terms[order] < self._shape[1]]
+            yield terms[known], weights[known]
 
     def _read_peaks(self) -> FloatArray:
         """The highest weight of each term; infinite where an older index does not have them."""

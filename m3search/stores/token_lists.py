@@ -21,7 +21,7 @@ import numpy.typing as npt
 from m3search.records import BoolArray, FloatArray, IntArray
 from m3search.stores.compiling import compiled
 from m3search.stores.files import ArrayWriter, damaged, map_array
-from m3search.stores.postings import grown, keep_reaching, kth_best, take
+from m3search.stores.postings import below_kth, grown, keep_reaching, take
 
 Array = npt.NDArray[Any]
 CENTROIDS, INDPTR, ROWS = "multi.centroids.npy", "multi.indptr.npy", "multi.rows.npy"
@@ -161,7 +161,7 @@ def estimate_rows(
     count: int, length: int, allowed: Array, groups: Array, gains: Array, indptr: Array,
     rows: Array,
 ) -> Array:  # fmt: skip
-    """Rows, ascending, of the `count` highest sums of gains above 0, and of all equal to the last.
+    """Rows, ascending, of the `count` highest sums of gains above 0, and a few little below.
 
     groups, gains: (query vectors, probes), gains falling; of a query vector a row gets the gain of
     the first group that holds it.
@@ -182,7 +182,7 @@ def estimate_rows(
             found, scores = grown(found), grown(scores)
         held = take(window, first, least, allowed, near, found, scores, held)
         if held >= 2 * count:
-            least = max(least, kth_best(scores[:held], count))
+            least = max(least, below_kth(scores[:held], count))
             held = keep_reaching(found, scores, held, least)
-    least = kth_best(scores[:held], count)
+    least = max(least, below_kth(scores[:held], count))
     return found[: keep_reaching(found, scores, held, least)].copy()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from m3search.errors import ArtifactError
 from m3search.records import BoolArray, Encoded, FloatArray, ModelIdentity
+from m3search.stores import tiers
 from m3search.stores.checks import check_encoded
 from m3search.stores.codec_check import SAMPLE_TEXTS, SAMPLE_VECTORS, check_codec
 from m3search.stores.codecs import find_codec
@@ -32,7 +33,6 @@ from m3search.stores.pooling import check_pooling
 from m3search.stores.sealing import write_deletes
 from m3search.stores.segment import SegmentWriter, merge_segments
 from m3search.stores.snapshot import Snapshot, open_snapshot
-from m3search.stores.tiers import choose_run, merge_run
 
 
 def create(path: Path, model: ModelIdentity, layout: Layout, source: str) -> None:
@@ -178,14 +178,15 @@ class IndexWriter:
         """Puts everything since the last commit in force, in one step; then merges what is new."""
         if self._commit(complete, source):
             known = {segment.entry.name for segment in self.base.segments}
-            self._merge_runs(sum(entry.name in known for entry in self.manifest.segments))
+            first = sum(entry.name in known for entry in self.manifest.segments)
+            self._merge_runs(first, tiers.MOST_WHILE_BUILDING)
 
     def tidy(self) -> None:
         """Merges small segments where there are many, in commits of their own.
 
         The last thing that a writer does: after it the rows of `base` may be others.
         """
-        self._merge_runs(0)
+        self._merge_runs(0, tiers.MOST_SEGMENTS)
 
     def _commit(self, complete: bool, source: str | None = None) -> bool:
         """Whether there was anything to put in force."""
@@ -202,9 +203,9 @@ class IndexWriter:
         collect(self._path, manifest)
         return True
 
-    def _merge_runs(self, first: int) -> None:
-        """Merges runs of small segments, from segment `first` on, until few are left."""
-        while run := choose_run(self.manifest.segments[first:]):
+    def _merge_runs(self, first: int, most: int) -> None:
+        """Merges runs of segments, from segment `first` on, until `most` are left."""
+        while run := tiers.choose_run(self.manifest.segments[first:], most):
             manifest = self._merge_run(slice(first + run.start, first + run.stop))
             if manifest is None:
                 return
@@ -217,7 +218,7 @@ class IndexWriter:
         """The next manifest; None where there is no room to merge: the next writer will try."""
         try:
             with reporting(self._path, self.manifest.documents):
-                return merge_run(self._path, self.manifest, run)
+                return tiers.merge_run(self._path, self.manifest, run)
         except BaseException as error:  # everything was committed before
             shutil.rmtree(self._next_folder(), ignore_errors=True)
             cause = error.__cause__

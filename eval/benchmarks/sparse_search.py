@@ -1,0 +1,179 @@
+"""Exact top-k by lexical weights: compiled posting lists beside scipy, and Lucene's impact search.
+
+    python eval/benchmarks/sparse_search.py DATA/squad-en DATA/squad-it --documents 1000000 --lucene
+
+The collection is synthetic, with the statistics of an encoding of the sets (synthetic.py), and the
+queries are theirs. Every system answers each query in turn, on one thread; the table on stderr and
+the JSON on stdout have the median and the 99th percentile in milliseconds, and how many times as
+long as this index's a median is. A few queries are answered by a loop over dictionaries, too, and
+the ranking has to be the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measuring import publish
+from scipy import sparse as sp
+from synthetic import Synthetic, encode_sets
+
+from m3search.cli.ending import run_script
+from m3search.encoder import Encoder
+from m3search.records import IntArray
+from m3search.stores.impacts import IMPACTS, Impacts
+from m3search.stores.sparse import CscStore, CscWriter
+
+AT_ONCE = 10_000
+CHECKED = 5
+WARM = 10
+Answer = Callable[[sp.csr_array], IntArray]
+
+
+def main() -> None:
+    """Measures as the command line asks, and prints."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sets", type=Path, nargs="+", help="BEIR folders to take statistics from")
+    parser.add_argument("--model", help="a checkpoint; by default the embedded m3-mini")
+    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--of-a-set", type=int, default=2000, help="real documents of each")
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("-k", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lucene", action="store_true", help="needs the extra m3search[bm25]")
+    parser.add_argument("--kept", type=Path, default=Path("indexes/encoded"), help="for encodings")
+    parser.add_argument("--out", type=Path, help="a file for the JSON")
+    asked = parser.parse_args()
+    real = encode_sets(asked.sets, Encoder.load(asked.model), asked.of_a_set, asked.kept)
+    chosen = np.random.default_rng(asked.seed).permutation(len(real.queries))[: asked.queries]
+    queries = [real.queries.sparse[[row]] for row in chosen.tolist()]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        parts = collection(Synthetic(real, asked.seed), asked.documents)
+        stores = {name: write(folder / name, parts, each) for name, each in IMPACTS.items()}
+        answers: dict[str, Answer] = {
+            f"m3search, {name}": answer_with(store, asked.k) for name, store in stores.items()
+        }
+        answers["scipy"] = answer_with_scipy(sp.csr_array(parts.T.tocsr()), asked.k)
+        if asked.lucene:
+            from lucene_impacts import LuceneImpacts
+
+            answers["Lucene impacts"] = LuceneImpacts(folder / "lucene", parts, asked.k).answer
+        check(stores["fp32"], queries[:CHECKED], asked.k)
+        rows = measure(answers, queries)
+        sizes = {name: store_bytes(folder / name) for name in stores}
+    result = {
+        "rows": rows,
+        "bytes_per_document": {n: s / asked.documents for n, s in sizes.items()},
+    }
+    publish(asked, {**result, **describe(parts, queries)}, table(rows))
+
+
+def collection(source: Synthetic, count: int) -> sp.csr_array:
+    """The lexical weights (count, vocabulary)."""
+    blocks = [
+        source.sparse(range(start, min(start + AT_ONCE, count)))
+        for start in range(0, count, AT_ONCE)
+    ]
+    return sp.csr_array(sp.vstack(blocks, format="csr"))
+
+
+def write(folder: Path, vectors: sp.csr_array, impacts: Impacts) -> CscStore:
+    """The store of all vectors, one segment."""
+    folder.mkdir()
+    writer = CscWriter(folder, vectors.shape[1], impacts)
+    writer.append(vectors)
+    writer.finish()
+    rows, vocabulary = vectors.shape
+    return CscStore(folder, rows, vocabulary, impacts)
+
+
+def store_bytes(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def answer_with(store: CscStore, k: int) -> Answer:
+    """What this index does."""
+    return lambda query: store.retrieve(query, k).rows[0]
+
+
+def answer_with_scipy(lists: sp.csr_array, k: int) -> Answer:
+    """The product of a query with the posting lists (vocabulary, documents), and its k highest."""
+
+    def answer(query: sp.csr_array) -> IntArray:
+        scores = sp.csr_array(query @ lists)
+        most = min(k, scores.nnz)
+        kept = np.argpartition(-scores.data, most - 1)[:most] if most else np.zeros(0, np.int64)
+        order = kept[np.argsort(-scores.data[kept], kind="stable")]
+        return np.asarray(scores.indices[order], dtype=np.int64)
+
+    return answer
+
+
+def check(store: CscStore, queries: list[sp.csr_array], k: int) -> None:
+    """RuntimeError unless the index ranks as a loop over dictionaries does."""
+    for query in queries:
+        total: dict[int, float] = {}
+        pairs = sorted(zip(query.indices.tolist(), query.data.tolist(), strict=True))
+        for term, weight in pairs:
+            span = slice(int(store.indptr[term]), int(store.indptr[term + 1]))
+            postings = zip(store.rows[span].tolist(), store.codes[span].tolist(), strict=True)
+            for row, held in postings:
+                total[row] = total.get(row, 0.0) + weight * held
+        scores = {row: float(np.float32(score)) for row, score in total.items()}
+        best = sorted(scores, key=lambda row: (-scores[row], row))[:k]
+        found = store.retrieve(query, k).rows[0]
+        if found[found >= 0].tolist() != best:
+            raise RuntimeError("the index and a loop over dictionaries rank differently")
+
+
+def measure(answers: Mapping[str, Answer], queries: list[sp.csr_array]) -> dict[str, Any]:
+    """System -> median and 99th percentile of its milliseconds, and its median to that of fp32."""
+    spent: dict[str, list[float]] = {name: [] for name in answers}
+    for answer in answers.values():
+        for query in queries[:WARM]:
+            answer(query)
+    for query in queries:
+        for name, answer in answers.items():
+            started = time.perf_counter()
+            answer(query)
+            spent[name].append(1000 * (time.perf_counter() - started))
+    base = float(np.median(next(iter(spent.values()))))
+    return {
+        name: {
+            "median_ms": round(float(np.median(times)), 3),
+            "p99_ms": round(float(np.percentile(times, 99)), 3),
+            "times": round(float(np.median(times)) / base, 2),
+        }
+        for name, times in spent.items()
+    }
+
+
+def describe(vectors: sp.csr_array, queries: list[sp.csr_array]) -> dict[str, Any]:
+    """What was searched."""
+    frequencies = np.bincount(vectors.indices, minlength=vectors.shape[1])
+    touched = [int(frequencies[query.indices].sum()) for query in queries]
+    return {
+        "documents": vectors.shape[0],
+        "terms_per_document": round(vectors.nnz / vectors.shape[0], 1),
+        "terms_per_query": round(float(np.mean([query.nnz for query in queries])), 1),
+        "postings_per_query": int(np.median(touched)),
+    }
+
+
+def table(rows: Mapping[str, Any]) -> str:
+    """For people."""
+    lines = ["system            median ms    p99 ms   times"]
+    for name, row in rows.items():
+        lines.append(f"{name:<16} {row['median_ms']:>10} {row['p99_ms']:>9} {row['times']:>7}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_script(main)
