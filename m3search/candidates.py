@@ -11,6 +11,7 @@ import numpy as np
 from m3search.fusion import top_k, weighted_sum
 from m3search.plan import Plan
 from m3search.records import BoolArray, Encoded, FloatArray, Hits, IntArray, Mode
+from m3search.timings import stage
 
 if TYPE_CHECKING:
     from m3search.index import Index
@@ -75,13 +76,17 @@ def score_candidates(
 
     allowed: (rows,) what may be a candidate; None is all.
     """
-    lists = {mode: index.retrieve(mode, queries, depth, allowed) for mode in stages}
+    lists = {}
+    for mode in stages:
+        with stage(f"retrieve {mode}"):
+            lists[mode] = index.retrieve(mode, queries, depth, allowed)
     for number in range(len(queries)):
         query, (rows, ranks) = queries[number : number + 1], _unite(lists, number)
-        scores = {
-            mode: index.scores(mode, query, rows) if len(rows) else np.zeros(0, np.float32)
-            for mode in modes
-        }
+        scores = {}
+        for mode in modes:
+            with stage(f"score {mode}"):
+                none = np.zeros(0, np.float32)
+                scores[mode] = index.scores(mode, query, rows) if len(rows) else none
         yield Scored(rows, scores, ranks)
 
 

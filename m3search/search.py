@@ -34,6 +34,7 @@ from m3search.records import (
 )
 from m3search.snippet import Snippet, cut_snippet, term_spans
 from m3search.stores.filter import Filter
+from m3search.timings import stage
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
@@ -76,7 +77,8 @@ class Searcher:
         """The encoder that made the index, loaded at the first use."""
         with self._lock:
             if self._encoder is None:
-                self._encoder = load_encoder(self.index.manifest.model)
+                with stage("load model"):
+                    self._encoder = load_encoder(self.index.manifest.model)
             return self._encoder
 
     @property
@@ -89,6 +91,7 @@ class Searcher:
         if self._encoder is not None:
             self._encoder.require(modes)
 
+    @stage("search")
     def search(
         self,
         text: str,
@@ -200,13 +203,17 @@ class Searcher:
             seen.add(query.id)
             ids.append(query.id)
             texts.append(query.text)
-        return EncodedQueries(tuple(ids), self.encoder.encode(texts, "query", progress=progress))
+        encoder = self.encoder
+        with stage("encode"):
+            return EncodedQueries(tuple(ids), encoder.encode(texts, "query", progress=progress))
 
     def encode_query(self, text: str) -> Encoded:
         """One query encoded; the latest is kept, so explaining its hits encodes nothing anew."""
         latest = self._latest
         if latest is None or latest[0] != text:
-            latest = self._latest = (text, self.encoder.encode([text], "query"))
+            encoder = self.encoder
+            with stage("encode"):
+                latest = self._latest = (text, encoder.encode([text], "query"))
         return latest[1]
 
     def explain(self, text: str, hit: Hit) -> Explanation:
@@ -231,7 +238,8 @@ class Searcher:
 def rank(index: Index, queries: Encoded, plan: Plan, allowed: BoolArray | None = None) -> Hits:
     """The k best rows of every query by the plan; (n_queries, k), padded with -1."""
     if plan.retrieves_only:
-        return index.retrieve(plan.modes[0], queries, plan.k, allowed)
+        with stage(f"retrieve {plan.modes[0]}"):
+            return index.retrieve(plan.modes[0], queries, plan.k, allowed)
     scored = score_candidates(index, queries, plan.first_stages, plan.modes, plan.depth, allowed)
     return Hits.stack((each.ranked(plan) for each in scored), plan.k)
 
@@ -242,10 +250,11 @@ def _to_hits(
     """Hits in the order of `rows`, with the exact scores of all three modes."""
     if not len(rows):
         return []
+    with stage("read documents"):
+        documents = index.documents(rows)
     exact = {mode: index.scores(mode, query, rows).tolist() for mode in MODES}
     if plan.retrieves_only:  # one number for one thing, to the last digit
         exact[plan.modes[0]] = fused.tolist()
-    documents = index.documents(rows)
     return [
         Hit(i + 1, score, documents[i], {mode: exact[mode][i] for mode in MODES})
         for i, score in enumerate(fused.tolist())
@@ -271,4 +280,7 @@ def _allowed(index: Index, condition: str | Filter | None) -> BoolArray | None:
             found=type(condition).__name__,
             remedy="Write it as in 'lang=de,year>=2000'.",
         )
-    return index.select(Filter.parse(condition) if isinstance(condition, str) else condition)
+    if condition is None:
+        return None
+    with stage("filter"):
+        return index.select(Filter.parse(condition) if isinstance(condition, str) else condition)

@@ -147,3 +147,29 @@ def test_a_pipe_gives_one_query_a_line(indexed: Callable[..., Result]) -> None:
     assert "error: query: expected UTF-8" in broken.err
     assert [line["query"] for line in lines_of(broken.out)] == ["late"]
     assert LoadedEncoder.loads == ["word-hash"]
+
+
+def test_timings_name_every_stage(indexed: Callable[..., Result]) -> None:
+    result = indexed("query", "late vector", "--json", "--filter", "lang=en", "--timings")
+    assert lines_of(result.out)[0]["id"] == "late"
+    stages = [line.split("  ")[0] for line in result.err.splitlines()]
+    assert stages == [
+        "search",
+        "filter",
+        "load model",
+        "encode",
+        *(f"{what} {mode}" for what, mode in [("retrieve", "dense"), ("retrieve", "sparse")]),
+        *(f"score {mode}" for mode in ("dense", "sparse", "multi")),
+        "read documents",
+    ]
+    assert all(re.search(r" \d+\.\d\d ms$", line) for line in result.err.splitlines())
+
+
+def test_timings_of_a_file_are_of_one_query_each(indexed: Callable[..., Result]) -> None:
+    Path("queries.tsv").write_text("q1\tlate vector\nq2\t咖啡\nq3\t\n", encoding="utf-8")
+    for name, options in {"together": [], "each": ["--timings"]}.items():
+        result = indexed("query", "--queries", "queries.tsv", "--run", f"{name}.trec", *options)
+        assert result.code == 0
+    assert Path("each.trec").read_text() == Path("together.trec").read_text()
+    lines = {line.split("  ")[0]: line for line in result.err.splitlines()}
+    assert lines["search"].endswith(" of 3") and "p99" in lines["retrieve sparse"]

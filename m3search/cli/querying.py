@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,12 +20,13 @@ from m3search.cli.options import (
     parse_weights,
     split_names,
 )
-from m3search.cli.output import print_error, print_hit, print_json, print_note, progress_bar
+from m3search.cli.output import print_error, print_hit, print_json, print_note
+from m3search.cli.query_files import note_cut, write_answers
 from m3search.errors import ConfigError, M3Error
+from m3search.timings import Timings
 
 if TYPE_CHECKING:
     from m3search.index import Index
-    from m3search.records import Encoded
     from m3search.search import Searcher
     from m3search.stores.filter import Filter
 
@@ -87,6 +88,12 @@ def query_index(
         str | None,
         typer.Option(metavar="NAME", help="Where the index's model is now, if it has moved."),
     ] = None,
+    timings: Annotated[
+        bool,
+        typer.Option(
+            "--timings", help="Say on stderr how long each stage took; --queries goes one by one."
+        ),
+    ] = False,
 ) -> None:
     """Search an index. Each hit comes with its score and the scores of the three modes."""
     settings: dict[str, Any] = {
@@ -98,16 +105,32 @@ def query_index(
     }
     _check_usage(text, queries, run, json, explain)
     searcher = _open_searcher(index, settings, model)
-    if queries is not None and run is not None:
-        _write_run(searcher, queries, run, settings)
-        return
-    answering = Answering(searcher, settings, json, explain)
+    measured = Timings() if timings else None
+    with measured or nullcontext():
+        if queries is not None and run is not None:
+            write_answers(searcher, queries, run, settings, one_by_one=timings)
+        else:
+            _answer_all(Answering(searcher, settings, json, explain), text)
+    if measured is not None:
+        _print_timings(measured)
+
+
+def _answer_all(answering: Answering, text: str | None) -> None:
+    """The one text; without one what is typed, or what comes through a pipe."""
     if text is not None:
         _answer(answering, text)
     elif sys.stdin.isatty():
         _open_prompt(answering)
     else:
         _answer_lines(answering)
+
+
+def _print_timings(timings: Timings) -> None:
+    """A line a stage; stages that ran several times with their spread."""
+    for name, found in timings.milliseconds().items():
+        times = len(timings.seconds[name])
+        spread = f"  p95 {found['p95']:.2f}  p99 {found['p99']:.2f}  of {times}"
+        print_note(f"{name:<16}  {found['p50']:>8.2f} ms" + (spread if times > 1 else ""))
 
 
 def _check_usage(
@@ -151,7 +174,7 @@ def _answer(answering: Answering, text: str, *, named: bool = False) -> int:
     searcher = answering.searcher
     hits = searcher.search(text, **answering.settings)
     if len(searcher.index):
-        _note_cut(searcher.encode_query(text))
+        note_cut(searcher.encode_query(text))
     if hits and not searcher.encoder.knows(text):
         what = "no word of the query is known to the model" if text.strip() else "a blank query"
         print_note(f"{what}: the order of the hits says little")
@@ -180,14 +203,6 @@ def _note_unknown_fields(index: Index, wanted: Filter | None) -> None:
         held = index.select(Filter((Condition(field, ">=", ("",)),)))  # true for any value
         if held is not None and not held.any():
             print_note(f"no document has the field {field!r}")
-
-
-def _note_cut(encoded: Encoded) -> None:
-    """Says how many queries were longer than the model reads."""
-    cut = int(encoded.truncated.sum())
-    if cut:
-        what = "the query was" if len(encoded) == 1 else f"{cut} queries were"
-        print_note(f"{what} longer than the model reads, and cut")
 
 
 def _check_text(text: str) -> None:
@@ -249,25 +264,3 @@ def _open_prompt(answering: Answering) -> None:
             _answer(answering, text)
         except M3Error as error:
             print_error(error)
-
-
-def _write_run(searcher: Searcher, queries: Path, run: Path, settings: dict[str, Any]) -> None:
-    from m3search.corpus import read_queries, write_run
-    from m3search.corpus.trec import check_word, run_lines
-
-    found = list(read_queries(queries))
-    for query in found:
-        check_word(run, "a query id", query.id)  # before all of them are searched for nothing
-    run.parent.mkdir(parents=True, exist_ok=True)
-    with progress_bar("queries", len(found), what="encoding") as step:
-        encoded = searcher.encode(found, progress=step)
-    _note_cut(encoded.encoded)
-    with progress_bar("queries", len(found), what="searching") as step:
-        ranked = searcher.run(encoded, progress=step, **settings)
-    if str(run) == "-":
-        for query_id, scored in ranked.items():
-            typer.echo("".join(run_lines(run, query_id, scored)), nl=False)
-    else:
-        write_run(run, ranked)
-    place = "standard output" if str(run) == "-" else run
-    print_note(f"{len(ranked)} queries, {sum(map(len, ranked.values()))} hits in {place}")
