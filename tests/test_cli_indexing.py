@@ -20,7 +20,7 @@ from running_commands import (  # noqa: F401
 )
 from searching import LoadedEncoder
 
-from m3search.cli.indexing import _count_lines
+from m3search.cli.reading import count_lines
 
 
 def test_index_prints_what_programs_rely_on(m3: Callable[..., Result]) -> None:
@@ -114,12 +114,12 @@ def test_a_build_of_another_corpus_does_not_delete_the_first(
 
 def test_a_pipe_is_left_for_the_reader_of_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert _count_lines("corpus.jsonl") == len(DOCUMENTS)
-    assert _count_lines("-") is None
+    assert count_lines("corpus.jsonl") == len(DOCUMENTS)
+    assert count_lines("-") is None
     reader, writer = os.pipe()
     os.write(writer, b'{"_id": "a", "text": "b"}\n')
     os.close(writer)
-    assert _count_lines(f"/dev/fd/{reader}") is None
+    assert count_lines(f"/dev/fd/{reader}") is None
     assert os.read(reader, 100) == b'{"_id": "a", "text": "b"}\n'
     os.close(reader)
 
@@ -154,3 +154,28 @@ def test_ctrl_c_says_what_is_committed(
     assert done.code == 0
     assert re.search(r"^kept from before +512$", done.out, re.M)
     assert re.search(r"^documents +700$", done.out, re.M)
+
+
+def test_resume_goes_on_begins_and_leaves_what_is_finished(
+    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(texts: Sequence[str]) -> None:
+        if any("stop here" in text for text in texts):
+            raise KeyboardInterrupt
+
+    rows = [{"_id": str(i), "text": "stop here" if i == 600 else f"{i} on"} for i in range(700)]
+    Path("long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(interrupt))
+    assert m3("index", "long.jsonl", "--index", "killed", "--resume").code == 130
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(lambda texts: None))
+    for index in ("killed", "whole"):
+        done = m3("index", "long.jsonl", "--index", index, "--resume", "--json")
+        assert (done.code, lines_of(done.out)[0]["documents"]) == (0, 700)
+    asked = ("query", "8 on", "-k", "20", "--json", "--index")
+    assert m3(*asked, "killed").out == m3(*asked, "whole").out
+    LoadedEncoder.loads.clear()
+    again = m3("index", "long.jsonl", "--index", "killed", "--resume")
+    assert (again.code, LoadedEncoder.loads) == (0, [])
+    assert again.err == "the build of killed is finished: nothing was done\n"
+    assert m3("index", "corpus.jsonl", "--index", "killed", "--resume").code == 1
+    assert m3("index", "long.jsonl", "--index", "killed", "--resume", "--add").code == 2

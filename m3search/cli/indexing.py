@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from m3search.cli.output import (
     progress_bar,
     readable_bytes,
 )
+from m3search.cli.reading import Skipped, count_lines, noting_spaces
 from m3search.errors import ConfigError, DataError, M3Error
 
 if TYPE_CHECKING:
@@ -44,20 +44,6 @@ class Settings:
     """what was given of the fields of the index's layout"""
 
 
-class Skipped:
-    """The lines that were left out, each one shown when it is met, and how many they are."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def add(self, error: DataError) -> None:
-        """Shows and counts one more line."""
-        from tqdm import tqdm
-
-        self.number += 1
-        tqdm.write(f"skipped: {error}", file=sys.stderr)
-
-
 def build_index(
     corpus: Annotated[
         str,
@@ -73,6 +59,12 @@ def build_index(
     add: Annotated[
         bool,
         typer.Option("--add", help="Add to an index; a document whose id it has is replaced."),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with a build that was interrupted; a finished one is left so."
+        ),
     ] = False,
     on_error: Annotated[
         str, typer.Option(metavar="stop|skip", help="At a line that cannot be read.")
@@ -119,9 +111,15 @@ def build_index(
     from m3search.corpus import read_corpus
 
     started = time.perf_counter()
+    if resume and add:
+        raise typer.BadParameter("does not go with --add", param_hint="--resume")
+    if resume and (finished := _find_finished(index, corpus)) is not None:
+        print_note(f"the build of {index} is finished: nothing was done")
+        _print_summary(finished, 0, time.perf_counter() - started, json)
+        return
     skipped = Skipped()
     documents = read_corpus(corpus, on_error=cast("OnError", on_error), report=skipped.add)
-    documents = _noting_spaces(documents)
+    documents = noting_spaces(documents)
     layout = {
         "title_template": _checked_template(title_template),
         "multi_codec": multi_codec,
@@ -137,19 +135,6 @@ def build_index(
         print_note(f"stopped: {_describe_state(index, add)}")
         raise
     _print_summary(built, skipped.number, time.perf_counter() - started, json)
-
-
-def _noting_spaces(documents: Iterator[Document]) -> Iterator[Document]:
-    """The documents; behind the last one, says how many have ids that no TREC run can hold."""
-    number, example = 0, ""
-    for document in documents:
-        if document.id.split() != [document.id]:
-            number, example = number + 1, document.id
-        yield document
-    if number:
-        print_note(
-            f"{number} ids hold white space, {example!r} for one: query --run cannot write them"
-        )
 
 
 def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Settings) -> Index:
@@ -169,7 +154,7 @@ def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Set
     from m3search.index import Index
 
     encoder = Encoder.load(settings.model, max_length=settings.max_length, mcls=settings.mcls)
-    with progress_bar("documents", _count_lines(corpus), what="indexing") as step:
+    with progress_bar("documents", count_lines(corpus), what="indexing") as step:
         return Index.build(
             path,
             documents,
@@ -178,6 +163,21 @@ def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Set
             source=source,
             progress=step,
         )
+
+
+def _find_finished(path: Path, corpus: str) -> Index | None:
+    """The index at the path if it is a finished one of this corpus."""
+    from m3search.stores.commit import read_manifest
+    from m3search.stores.manifest import MANIFEST
+
+    if not (path / MANIFEST).exists():
+        return None
+    manifest = read_manifest(path)
+    if not manifest.complete or manifest.source != _name_source(corpus):
+        return None
+    from m3search.index import Index
+
+    return Index.open(path)
 
 
 def _name_source(corpus: str) -> str:
@@ -210,7 +210,7 @@ def _add(path: Path, corpus: str, documents: Iterator[Document], settings: Setti
     from m3search.origin import load_encoder
 
     encoder = load_encoder(made, settings.model)
-    with progress_bar("documents", _count_lines(corpus), what="adding") as step:
+    with progress_bar("documents", count_lines(corpus), what="adding") as step:
         index.add(documents, encoder, progress=step)
     return index
 
@@ -222,18 +222,6 @@ def _checked_template(template: str | None) -> str | None:
     from m3search.corpus import check_template
 
     return check_template(template.replace("\\n", "\n").replace("\\t", "\t"), "--title-template")
-
-
-def _count_lines(corpus: str) -> int | None:
-    """Lines of a corpus, for the time left; None where nobody looks or where it can be read once.
-
-    A pipe can be read once, named or not. Reading is a thousand times faster than encoding.
-    """
-    if not Path(corpus).is_file() or not sys.stderr.isatty():
-        return None
-    from m3search.lines import read_lines
-
-    return sum(1 for _ in read_lines(corpus))
 
 
 def _describe_state(path: Path, add: bool) -> str:
