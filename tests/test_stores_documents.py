@@ -116,7 +116,7 @@ def test_damage_met_while_reading_is_called_damage(tmp_path):
         lambda: store.ids(every),
         lambda: list(store.each_id(np.array(every))),
         lambda: store.rows_of([f"d{i}" for i in every]),
-        lambda: store.select(Filter.parse("n>3")),
+        lambda: store.select(Filter.parse("title>3")),
     ):
         with pytest.raises(ArtifactError, match=r"documents\.sqlite: expected a SQLite file"):
             read()
@@ -157,7 +157,8 @@ def test_what_is_no_document_is_damage(tmp_path, statement, expected):
 
 
 def test_rows_beyond_the_segment_are_damage(tmp_path):
-    store = change(tmp_path, "UPDATE documents SET row = -7 WHERE row = 1")
+    moved = [f"UPDATE {table} SET row = -7 WHERE row = 1" for table in ("documents", "fields")]
+    store = change(tmp_path, *moved)
     for read in (
         lambda: store.rows_of(["d0", "d1"]),
         lambda: store.select(Filter.parse("n<3")),

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.records import NO_METADATA, BoolArray, Document, IntArray
+from m3search.stores.fields import matching_rows, unsorted_fields, write_fields
 from m3search.stores.files import check_readable, damaged
-from m3search.stores.filter import Filter, check_text
+from m3search.stores.filter import Condition, Filter, check_text
 
 KIND = "sqlite"
 FILE = "documents.sqlite"
@@ -105,6 +106,7 @@ class DocumentWriter:
     def finish(self) -> list[Path]:
         """The files, complete."""
         with _naming(self.path):
+            write_fields(self._connection)
             self._connection.execute("COMMIT")
         self.close()
         return [self.path]
@@ -135,6 +137,7 @@ class DocumentStore:
             )
             weakref.finalize(self, self._connection.close)
             last = self._connection.execute("SELECT max(row) FROM documents").fetchone()[0]
+            self._scanned = unsorted_fields(self._connection)
         if (last is None and rows) or (last is not None and last != rows - 1):
             raise damaged(self._path, f"{rows} documents", f"{last} as the last row")
 
@@ -201,9 +204,23 @@ class DocumentStore:
         return damages if state == "ok" else [*damages, str(state)]
 
     def _select(self, conditions: Filter) -> BoolArray:
-        sql, values = conditions.sql()
+        matches = np.ones(self._rows, dtype=bool)
+        for condition in conditions.conditions:
+            if (opposite := condition.opposite) is not None:
+                matches &= ~self._meeting(opposite)
+            else:
+                matches &= self._meeting(condition)
+        return matches
+
+    def _meeting(self, condition: Condition) -> BoolArray:
+        """Which rows meet one condition: by the table of fields, where it has the field."""
+        if self._scanned is None or condition.field in self._scanned:
+            where, values = condition.sql()
+            sql = f"SELECT row FROM documents WHERE {where}"
+        else:
+            sql, values = matching_rows(condition)
         matches = np.zeros(self._rows, dtype=bool)
-        for block in self._blocks(f"SELECT row FROM documents WHERE {sql}", values):
+        for block in self._blocks(sql, values):
             rows = np.fromiter((row for (row,) in block), dtype=np.int64, count=len(block))
             self._check_rows(rows)
             matches[rows] = True

@@ -14,16 +14,15 @@ Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in"]
 GRAMMAR = "conditions joined by commas: lang=de, year>=2000, type!=note, lang in de|fr|es"
 COLUMNS = ("id", "title")
 """fields of the document itself; every other field is looked up in its metadata"""
-MOST_CONDITIONS = 500
-"""SQLite takes no deeper expression than about a thousand"""
 
 _CONDITION = re.compile(r'\s*([^=!<>|,"]+?)\s*(!=|<=|>=|=|<|>|\s+in\s+)\s*(.*?)\s*', re.DOTALL)
 _NUMBER = re.compile(r"-?(\d+)(\.\d+)?([eE][+-]?\d+)?")
-_AS_TEXT = (
+AS_TEXT = (
     "CASE each.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
     " ELSE CAST(each.value AS TEXT) END"
 )
-_LISTED = "IN (SELECT value FROM json_each(?))"
+"""a value of json_each as text"""
+LISTED = "IN (SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,16 @@ class Condition:
             if self.operator == "in" and "\0" in value:
                 raise _malformed(f"{self.field} in ...", f"a null character in {value!r}")
 
+    @property
+    def opposite(self) -> Condition | None:
+        """Of `field != value` the condition `field = value`, which the other documents meet."""
+        return Condition(self.field, "=", self.values) if self.operator == "!=" else None
+
     def sql(self) -> tuple[str, list[Any]]:
-        """A condition on the table of documents, and its bound parameters."""
-        if self.operator == "!=":
-            sql, values = Condition(self.field, "=", self.values).sql()
-            return f"NOT ({sql})", values
+        """As a condition on the table of documents, for any but `!=`, and its parameters."""
         if self.field in COLUMNS:
             if self.operator == "in":
-                return f"{self.field} {_LISTED}", [json.dumps(self.values)]
+                return f"{self.field} {LISTED}", [json.dumps(self.values)]
             return f"{self.field} {self.operator} ?", [self.values[0]]
         matches, values = self._match_any() if self.operator == "in" else self._match_one()
         # json_each gives the elements of a list, a single value as it is, nothing where none is
@@ -56,8 +57,8 @@ class Condition:
 
     def _match_one(self) -> tuple[str, list[Any]]:
         value = self.values[0]
-        number = _parse_number(value)
-        matches = f"{_AS_TEXT} {self.operator} ?"
+        number = parse_number(value)
+        matches = f"{AS_TEXT} {self.operator} ?"
         if number is None:
             return matches, [value]
         as_number = f"each.value {self.operator} ?"
@@ -65,14 +66,14 @@ class Condition:
 
     def _match_any(self) -> tuple[str, list[Any]]:
         """As `=` with any of the values, however many: they are bound as lists in JSON."""
-        numbers = [_parse_number(value) for value in self.values]
+        numbers = [parse_number(value) for value in self.values]
         texts = [
             value for value, number in zip(self.values, numbers, strict=True) if number is None
         ]
-        as_numbers = f"each.value {_LISTED} OR {_AS_TEXT} {_LISTED}"
+        as_numbers = f"each.value {LISTED} OR {AS_TEXT} {LISTED}"
         known = json.dumps([number for number in numbers if number is not None])
         lists = [known.replace("Infinity", "9e999"), json.dumps(texts), json.dumps(self.values)]
-        return _by_type(as_numbers, f"{_AS_TEXT} {_LISTED}"), lists
+        return _by_type(as_numbers, f"{AS_TEXT} {LISTED}"), lists
 
 
 def _by_type(as_numbers: str, as_text: str) -> str:
@@ -90,15 +91,6 @@ class Filter:
 
     conditions: tuple[Condition, ...]
 
-    def __post_init__(self) -> None:
-        if len(self.conditions) > MOST_CONDITIONS:
-            raise ConfigError(
-                "filter",
-                expected=f"at most {MOST_CONDITIONS} conditions",
-                found=str(len(self.conditions)),
-                remedy="Ask for many values of one field with `in`: lang in de|fr|es.",
-            )
-
     @property
     def size(self) -> int:
         """About the bytes that it takes in memory."""
@@ -112,12 +104,6 @@ class Filter:
         (Condition(field='lang', operator='in', values=('de', 'fr')),)
         """
         return cls(tuple(_parse_condition(part, text) for part in text.split(",")))
-
-    def sql(self) -> tuple[str, list[Any]]:
-        """A condition on the table of documents, and its bound parameters."""
-        parts = [condition.sql() for condition in self.conditions]
-        sql = " AND ".join(f"({part})" for part, _ in parts) or "1"
-        return sql, [value for _, values in parts for value in values]
 
 
 def check_text(text: str, where: str) -> None:
@@ -155,7 +141,7 @@ def _malformed(text: str, found: str) -> ConfigError:
     )
 
 
-def _parse_number(text: str) -> int | float | None:
+def parse_number(text: str) -> int | float | None:
     """The text as a number if it is written as one."""
     match = _NUMBER.fullmatch(text)
     if match is None:
