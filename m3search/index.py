@@ -235,7 +235,11 @@ class Index:
     def retrieve(
         self, mode: Mode, queries: Encoded, k: int, allowed: BoolArray | None = None
     ) -> Hits:
-        """The k best rows of each query in one mode, exactly; `allowed` (rows,) may narrow it."""
+        """The k best rows of each query in one mode; `allowed` (rows,) may narrow it.
+
+        Every score is exact. In sparse mode the rows are, too; in the others a few of the best may
+        be missed where a segment is so large that it has shortcuts (see FORMAT.md).
+        """
         return self._snapshot.retrieve(mode, queries, k, allowed)
 
     def scores(self, mode: Mode, query: Encoded, rows: npt.ArrayLike) -> FloatArray:

@@ -19,7 +19,7 @@ from m3search.stores.impacts import BY_KIND, find_impacts
 from m3search.stores.manifest import FileEntry, Layout, SegmentEntry
 from m3search.stores.multi import VectorStore, VectorWriter
 from m3search.stores.pooling import pool_vectors
-from m3search.stores.sealing import Written, add_shortcuts, seal
+from m3search.stores.sealing import Written, add_shortcuts, open_dense, open_multi, seal
 from m3search.stores.sparse import CscStore, CscWriter, merge_postings
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -111,15 +111,15 @@ class Segment:
         """All stores opened at once, so that they stay readable when the files are unlinked."""
         _check_kinds(folder, entry)
         _check_sizes(folder, entry.files)
+        rows, stores = entry.rows, entry.stores
+        impacts = BY_KIND[stores["sparse"].kind]
         return cls(
             folder,
             entry,
-            FlatStore(folder, entry.rows, model.dim),
-            CscStore(folder, entry.rows, model.vocabulary, BY_KIND[entry.stores["sparse"].kind]),
-            VectorStore(
-                folder, entry.rows, model.multi_dim, find_codec(entry.stores["multi"].kind)
-            ),
-            DocumentStore(folder, entry.rows),
+            open_dense(folder, rows, model, stores["dense"]),
+            CscStore(folder, rows, model.vocabulary, impacts),
+            open_multi(folder, rows, model, stores["multi"]),
+            DocumentStore(folder, rows),
         )
 
     def retrieve(self, mode: Mode, queries: Encoded, k: int, allowed: BoolArray | None) -> Hits:
