@@ -16,6 +16,9 @@ from m3search.timings import stage
 if TYPE_CHECKING:
     from m3search.index import Index
 
+PASSAGES_MORE = 4
+"""times as many passages as documents are asked for, and again where they are of too few"""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -26,7 +29,10 @@ class Scored:
     scores: Mapping[Mode, FloatArray]
     """(n,) by mode"""
     ranks: Mapping[Mode, IntArray]
-    """(n,) by first stage: the place in what it returned, from 1; 0 where it did not return it"""
+    """(n,) by first stage: the document's place in what it returned, from 1; 0 where the row was
+    not returned"""
+    heads: IntArray | None = None
+    """(n,) the row that stands for the document, where rows are passages; it has its best score"""
 
     def ranked(self, plan: Plan) -> tuple[IntArray, FloatArray]:
         """The k best by the plan, best first, of what its first stages return.
@@ -41,7 +47,12 @@ class Scored:
             if plan.missing != "exact" and mode in found:
                 exact = _fill(exact, found[mode], least=plan.missing == "min")
             scores[mode] = exact[known]
-        return top_k(self.rows[known], weighted_sum(scores, plan.weights), plan.k)
+        rows, fused = self.rows[known], weighted_sum(scores, plan.weights)
+        if self.heads is None:
+            return top_k(rows, fused, plan.k)
+        rows, fused = top_k(rows, fused, len(rows))
+        kept = _first_of_each(self.heads[np.searchsorted(self.rows, rows)])[: plan.k]
+        return rows[kept], fused[kept]
 
     def _within(self, mode: Mode, depth: int) -> BoolArray:
         ranks = self.ranks[mode]
@@ -72,29 +83,80 @@ def score_candidates(
     depth: int,
     allowed: BoolArray | None = None,
 ) -> Iterator[Scored]:
-    """The candidates of each query: up to `depth` of each first stage, scored in the modes.
+    """The candidates of each query: `depth` documents of each first stage, scored in the modes.
+
+    Of an index of passages they are all passages that stand before those of one document more.
 
     allowed: (rows,) what may be a candidate; None is all.
     """
     lists = {}
     for mode in stages:
         with stage(f"retrieve {mode}"):
-            lists[mode] = index.retrieve(mode, queries, depth, allowed)
+            lists[mode] = _retrieve(index, mode, queries, depth, allowed)
     for number in range(len(queries)):
-        query, (rows, ranks) = queries[number : number + 1], _unite(lists, number)
+        query, (rows, ranks) = queries[number : number + 1], _unite(index, lists, number)
         scores = {}
         for mode in modes:
             with stage(f"score {mode}"):
                 none = np.zeros(0, np.float32)
                 scores[mode] = index.scores(mode, query, rows) if len(rows) else none
-        yield Scored(rows, scores, ranks)
+        yield Scored(rows, scores, ranks, index.heads(rows) if index.has_passages else None)
 
 
-def _unite(lists: Mapping[Mode, Hits], query: int) -> tuple[IntArray, dict[Mode, IntArray]]:
-    """All rows that a query's lists hold, and where each stands in each list."""
+def retrieve_documents(
+    index: Index, mode: Mode, queries: Encoded, k: int, allowed: BoolArray | None = None
+) -> Hits:
+    """The k best documents of each query in one mode; of passages, the row of each one's best."""
+    found = _retrieve(index, mode, queries, k, allowed)
+    if not index.has_passages:
+        return found
+    lines = []
+    for rows, scores in zip(found.rows, found.scores, strict=True):
+        kept = _first_of_each(index.heads(rows[rows >= 0]))
+        lines.append((rows[kept], scores[kept]))
+    return Hits.stack(lines, k)
+
+
+def _retrieve(
+    index: Index, mode: Mode, queries: Encoded, k: int, allowed: BoolArray | None
+) -> Hits:
+    """The rows of the k best documents of each query: of passages all that stand before those of
+    one document more."""
+    if not index.has_passages:
+        return index.retrieve(mode, queries, k, allowed)
+    asked = PASSAGES_MORE * k
+    while True:
+        found = index.retrieve(mode, queries, min(asked, index.rows), allowed)
+        lines, short = [], False
+        for rows, scores in zip(found.rows, found.scores, strict=True):
+            there = rows >= 0
+            firsts = _first_of_each(index.heads(rows[there]))
+            end = int(firsts[k]) if len(firsts) > k else int(there.sum())
+            short |= bool(len(firsts) <= k and there.all())
+            lines.append((rows[:end], scores[:end]))
+        if not short or asked >= index.rows:
+            return Hits.stack(lines, max((len(rows) for rows, _ in lines), default=0))
+        asked *= PASSAGES_MORE
+
+
+def _first_of_each(values: IntArray) -> IntArray:
+    """The places, ascending, at which a value comes for the first time."""
+    return np.sort(np.unique(values, return_index=True)[1])
+
+
+def _unite(
+    index: Index, lists: Mapping[Mode, Hits], query: int
+) -> tuple[IntArray, dict[Mode, IntArray]]:
+    """All rows that a query's lists hold, and where the document of each stands in each list."""
     found = {mode: hits.rows[query][hits.rows[query] >= 0] for mode, hits in lists.items()}
     rows = np.unique(np.concatenate(list(found.values())))
     ranks = {mode: np.zeros(len(rows), np.int64) for mode in found}
     for mode, listed in found.items():
-        ranks[mode][np.searchsorted(rows, listed)] = np.arange(1, len(listed) + 1)
+        places = np.arange(len(listed))
+        if index.has_passages:
+            _, firsts, numbers = np.unique(
+                index.heads(listed), return_index=True, return_inverse=True
+            )
+            places = np.argsort(np.argsort(firsts))[numbers]
+        ranks[mode][np.searchsorted(rows, listed)] = places + 1
     return rows, ranks

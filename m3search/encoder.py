@@ -17,6 +17,7 @@ from m3search.model.checkpoint import CheckpointInfo, check_folder, load_checkpo
 from m3search.model.device import best_device, best_dtype, parse_dtype
 from m3search.model.fingerprints import remembered_fingerprint
 from m3search.model.modeling import M3Model
+from m3search.model.passages import cut_passages
 from m3search.model.resolve import resolve
 from m3search.model.terms import lexical_matrix
 from m3search.model.tokenization import Tokenization, pad
@@ -161,6 +162,12 @@ class Encoder:
         """What stands behind each row of `Encoded.multi` for this text, in row order."""
         with self._lock:
             return self._tokenization.tokens(text, self._limit(kind), self.identity.mcls)
+
+    def passages(self, text: str, tokens: int, overlap: int = 0) -> list[tuple[int, int]]:
+        """Characters [start, end) of passages of at most `tokens` tokens that cover the text."""
+        with self._lock:
+            starts = self._tokenization.starts(text)
+        return cut_passages(text, starts, tokens, overlap)
 
     def knows(self, text: str) -> bool:
         """Whether any piece of the text is in the vocabulary: unknown ones all look the same."""

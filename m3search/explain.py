@@ -11,7 +11,7 @@ from scipy import sparse as sp
 
 from m3search.corpus import document_text
 from m3search.errors import ConfigError
-from m3search.records import Document, Encoded, FloatArray, Token
+from m3search.records import Encoded, FloatArray, Hit, Token
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
@@ -56,13 +56,12 @@ class Explanation:
         }
 
 
-def explain_hit(
-    index: Index, encoder: Encoder, text: str, query: Encoded, document: Document
-) -> Explanation:
-    """Why `document` of the index answers `text`; `query` is the text encoded (n = 1).
+def explain_hit(index: Index, encoder: Encoder, text: str, query: Encoded, hit: Hit) -> Explanation:
+    """Why a hit of the index answers `text`; `query` is the text encoded (n = 1).
 
     ConfigError where the index no longer holds the document, or holds another text by its id.
     """
+    document = hit.document
     row = int(index.rows_of([document.id])[0])
     if row < 0:
         raise ConfigError(
@@ -81,7 +80,10 @@ def explain_hit(
         )
     query_tokens = encoder.tokens(text, "query")
     template = index.manifest.title_template
-    document_tokens = encoder.tokens(document_text(document, template), "document")
+    found = document_text(document._replace(text=hit.text), template)
+    document_tokens = encoder.tokens(found, "document")
+    if hit.passage is not None:
+        row += hit.passage.number
     return Explanation(
         match_terms(index, query, query_tokens, row),
         match_tokens(query.multi[0], query_tokens, index.vectors(row), document_tokens),

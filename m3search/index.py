@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +23,11 @@ from m3search.records import (
     FloatArray,
     Hits,
     IntArray,
-    Kind,
     Mode,
-    ModelIdentity,
 )
 from m3search.stores.commit import check_complete, check_model, check_unfinished
 from m3search.stores.filter import Filter
-from m3search.stores.intake import BuildReport, Intake, Progress
+from m3search.stores.intake import BuildReport, DocumentEncoder, Intake, Progress
 from m3search.stores.manifest import Layout, Manifest
 from m3search.stores.segment import as_stored
 from m3search.stores.snapshot import Snapshot, open_snapshot
@@ -38,17 +36,6 @@ from m3search.stores.writer import IndexWriter, create
 __all__ = ["BuildReport", "DocumentEncoder", "Filter", "Index"]
 
 SEGMENT_DOCUMENTS = 5_000
-
-
-class DocumentEncoder(Protocol):
-    """What an index asks of an encoder."""
-
-    @property
-    def identity(self) -> ModelIdentity:
-        """Which model, and how it is used."""
-
-    def encode(self, texts: Sequence[str], kind: Kind = "document") -> Encoded:
-        """All texts, in their order."""
 
 
 class Index:
@@ -82,6 +69,8 @@ class Index:
         multi_codec: str = "int4",
         multi_pooling: int = 1,
         sparse_codec: str = "fp32",
+        chunk: int = 0,
+        chunk_overlap: int = 0,
         segment_documents: int = SEGMENT_DOCUMENTS,
         source: str = "",
         progress: Progress | None = None,
@@ -95,18 +84,22 @@ class Index:
 
         `multi_codec` (fp16, int8, int4, binary) and `sparse_codec` (fp32, fp16, log8) say how token
         vectors and lexical weights are stored; `multi_pooling` token vectors of a document that
-        are alike become one, on the mean. `source` says what is read, and a
+        are alike become one, on the mean. With `chunk`, documents are cut into passages of at most
+        so many tokens, of which neighbours share `chunk_overlap`: each is a row, with the title of
+        its document, which is found by the best of them. `source` says what is read, and a
         build of another source does not go on. `progress` is called with the number of documents
         done since its last call.
         """
         path = Path(path)
-        layout = Layout(title_template, multi_codec, multi_pooling, sparse_codec)
+        layout = Layout(
+            title_template, multi_codec, multi_pooling, sparse_codec, chunk, chunk_overlap
+        )
         create(path, encoder.identity, layout, source)
         started = time.monotonic()
         with IndexWriter(path) as writer:
             check_unfinished(path, writer.manifest, layout, source)
             check_model(path, writer.manifest.model, encoder.identity)
-            intake = Intake(writer, encoder.encode, segment_documents, building=True, source=source)
+            intake = Intake(writer, encoder, segment_documents, building=True, source=source)
             intake.take(documents, progress)
             intake.drop_unseen()
             writer.commit(complete=True, source=source)
@@ -162,7 +155,7 @@ class Index:
             with IndexWriter(self.path) as writer:
                 check_complete(self.path, writer.manifest)
                 check_model(self.path, writer.manifest.model, encoder.identity)
-                intake = Intake(writer, encoder.encode, segment_documents, building=False)
+                intake = Intake(writer, encoder, segment_documents, building=False)
                 intake.take(documents, progress)
                 writer.commit(complete=True)
                 writer.tidy()
@@ -263,8 +256,24 @@ class Index:
         return self._snapshot.ids(rows)
 
     def rows_of(self, ids: Sequence[str]) -> IntArray:
-        """The row (n,) int64 of each id, -1 where it is unknown or deleted."""
+        """The row (n,) int64 of each id, -1 where it is unknown or deleted.
+
+        Where rows are passages, it is the document's first.
+        """
         return self._snapshot.rows_of(ids)
+
+    @property
+    def has_passages(self) -> bool:
+        """Whether rows are passages, so that several may be of one document."""
+        return self.manifest.layout.chunk > 0
+
+    def heads(self, rows: npt.ArrayLike) -> IntArray:
+        """(n,) the row that stands for the document of each row: equal for those of one."""
+        return self._snapshot.heads(rows)
+
+    def spans(self, rows: npt.ArrayLike) -> IntArray:
+        """(n, 2) characters [start, end) of its document's text that each row is of."""
+        return self._snapshot.spans(rows)
 
     def select(self, conditions: str | Filter | None) -> BoolArray | None:
         """Which rows (rows,) bool match the filter; None for no filter."""

@@ -155,6 +155,16 @@ class Hits:
         return int(self.rows.shape[0])
 
 
+class Passage(NamedTuple):
+    """The part of a document that was found, in an index of passages."""
+
+    number: int
+    """of those of the document, from 0"""
+    start: int
+    """characters [start, end) of the document's text"""
+    end: int
+
+
 class Hit(NamedTuple):
     """One answer to a query, with the exact score of each mode beside the weighted sum."""
 
@@ -162,10 +172,19 @@ class Hit(NamedTuple):
     score: float
     document: Document
     scores: dict[Mode, float]
+    passage: Passage | None = None
+    """the best of the document, whose scores these are; None where rows are whole documents"""
+
+    @property
+    def text(self) -> str:
+        """What was found: the text of the document, or of its best passage."""
+        text = self.document.text
+        return text if self.passage is None else text[self.passage.start : self.passage.end]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON: rank, id, score, scores by mode, title, text, metadata."""
-        return {
+        """Plain JSON: rank, id, score, scores by mode, title, text, metadata; the passage, if any,
+        by number, start and end."""
+        fields = {
             "rank": self.rank,
             "id": self.document.id,
             "score": self.score,
@@ -174,3 +193,6 @@ class Hit(NamedTuple):
             "text": self.document.text,
             "metadata": dict(self.document.metadata),
         }
+        if self.passage is not None:
+            fields["passage"] = self.passage._asdict()
+        return fields

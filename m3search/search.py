@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3search.candidates import QueryScores, score_candidates
+from m3search.candidates import QueryScores, retrieve_documents, score_candidates
 from m3search.errors import ConfigError
 from m3search.explain import Explanation, explain_hit
 from m3search.origin import check_identity, load_encoder
@@ -29,6 +29,7 @@ from m3search.records import (
     IntArray,
     Missing,
     Mode,
+    Passage,
     Query,
     Run,
 )
@@ -109,7 +110,8 @@ class Searcher:
         `score` is w1*dense + w2*sparse + w3*multi over the modes asked, or the raw score where
         one mode is asked. Order is score descending, then row ascending. `weights` are
         (w1, w2, w3) or a mapping by mode; by default those of the index's model. `depth` documents
-        come from each first stage, never fewer than k. `filter` is a condition on metadata, as
+        come from each first stage, never fewer than k. Of an index of passages a document has the
+        score of its best one among these. `filter` is a condition on metadata, as
         'lang=de'.
         """
         if not isinstance(text, str):
@@ -219,7 +221,7 @@ class Searcher:
     def explain(self, text: str, hit: Hit) -> Explanation:
         """Why `hit` answers `text`: the matched terms, and each query token's best match."""
         index = self.index.pinned()
-        return explain_hit(index, self.encoder, text, self.encode_query(text), hit.document)
+        return explain_hit(index, self.encoder, text, self.encode_query(text), hit)
 
     def snippet(self, text: str, hit: Hit, width: int = 240) -> Snippet:
         """About `width` characters of the hit's text around the terms that matched `text`.
@@ -230,7 +232,7 @@ class Searcher:
         least = MARKED_WEIGHT * float(terms.data.max(initial=0.0))
         pairs = zip(terms.indices.tolist(), terms.data.tolist(), strict=True)
         weights = {term: weight for term, weight in pairs if weight >= least}
-        body = hit.document.text
+        body = hit.text
         tokens = self.encoder.tokens(body, "document")
         return cut_snippet(body, term_spans(body, tokens, weights), width)
 
@@ -239,7 +241,7 @@ def rank(index: Index, queries: Encoded, plan: Plan, allowed: BoolArray | None =
     """The k best rows of every query by the plan; (n_queries, k), padded with -1."""
     if plan.retrieves_only:
         with stage(f"retrieve {plan.modes[0]}"):
-            return index.retrieve(plan.modes[0], queries, plan.k, allowed)
+            return retrieve_documents(index, plan.modes[0], queries, plan.k, allowed)
     scored = score_candidates(index, queries, plan.first_stages, plan.modes, plan.depth, allowed)
     return Hits.stack((each.ranked(plan) for each in scored), plan.k)
 
@@ -251,14 +253,21 @@ def _to_hits(
     if not len(rows):
         return []
     with stage("read documents"):
-        documents = index.documents(rows)
+        documents, passages = index.documents(rows), _passages(index, rows)
     exact = {mode: index.scores(mode, query, rows).tolist() for mode in MODES}
     if plan.retrieves_only:  # one number for one thing, to the last digit
         exact[plan.modes[0]] = fused.tolist()
     return [
-        Hit(i + 1, score, documents[i], {mode: exact[mode][i] for mode in MODES})
+        Hit(i + 1, score, documents[i], {mode: exact[mode][i] for mode in MODES}, passages[i])
         for i, score in enumerate(fused.tolist())
     ]
+
+
+def _passages(index: Index, rows: IntArray) -> Sequence[Passage | None]:
+    if not index.has_passages:
+        return [None] * len(rows)
+    numbers, spans = (rows - index.heads(rows)).tolist(), index.spans(rows).tolist()
+    return [Passage(number, *span) for number, span in zip(numbers, spans, strict=True)]
 
 
 def _to_run(index: Index, ids: Sequence[str], found: Hits) -> Run:

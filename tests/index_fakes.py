@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from scipy import sparse as sp
 
+from m3search.model.passages import cut_passages
 from m3search.records import Encoded, Kind, Mode, ModelIdentity
 from m3search.stores.codecs import decode_vectors, encode_vectors, find_codec
 
@@ -41,6 +43,10 @@ class FakeEncoder:
             multi.append(_unit(random.normal(size=(count, MULTI_DIM))))
         truncated = np.array([len(text) > 200 for text in texts], dtype=bool)
         return Encoded(dense, sp.csr_array(sparse), multi, truncated)
+
+    def passages(self, text: str, tokens: int, overlap: int = 0) -> list[tuple[int, int]]:
+        starts = np.array([word.start() for word in re.finditer(r"\S+", text)], np.int64)
+        return cut_passages(text, starts, tokens, overlap)
 
 
 def slow_scores(mode: Mode, query: Encoded, texts: Encoded, codec: str) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import sparse as sp
 
 from m3search.corpus import document_text
+from m3search.model.passages import cut_passages
 from m3search.records import MODES, Document, Encoded, Hits, Kind, Mode, ModelIdentity, Token
 from m3search.search import Searcher
 from m3search.stores.filter import Filter
@@ -78,6 +79,10 @@ class WordEncoder:
         longer = [len(vectors) >= self.identity.max_length for vectors in multi]
         return Encoded(dense, sp.csr_array(sparse), multi, np.array(longer, dtype=bool))
 
+    def passages(self, text: str, tokens: int, overlap: int = 0) -> list[tuple[int, int]]:
+        starts = np.array([word.start() for word in WORD.finditer(text)], np.int64)
+        return cut_passages(text, starts, tokens, overlap)
+
     def require(self, modes: Sequence[str]) -> None:
         assert set(modes) <= set(MODES)
 
@@ -125,6 +130,7 @@ class ListIndex:
     texts: list[Document]
     encoded: Encoded
     deleted: frozenset[int] = frozenset()
+    has_passages: ClassVar[bool] = False
     manifest: SimpleNamespace = field(
         default_factory=lambda: SimpleNamespace(model=IDENTITY, title_template="{title}\n{text}")
     )

@@ -179,3 +179,23 @@ def test_resume_goes_on_begins_and_leaves_what_is_finished(
     assert again.err == "the build of killed is finished: nothing was done\n"
     assert m3("index", "corpus.jsonl", "--index", "killed", "--resume").code == 1
     assert m3("index", "long.jsonl", "--index", "killed", "--resume", "--add").code == 2
+
+
+def test_chunks_are_found_and_shown(m3: Callable[..., Result]) -> None:
+    long = "tea and rice " * 40 + "a lighthouse stands here " + "cats sleep late " * 40
+    rows = [{"_id": "long", "text": long}, {"_id": "short", "text": "a light house"}]
+    Path("long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    built = m3("index", "long.jsonl", "--chunk", "20:4")
+    assert re.search(r"^documents +2$", built.out, re.M)
+    (hit,) = lines_of(m3("query", "lighthouse", "--json", "--modes", "sparse").out)
+    start, end = hit["passage"]["start"], hit["passage"]["end"]
+    assert hit["text"] == long and "lighthouse" in long[start:end] and end - start < 200
+    assert "**lighthouse**" in m3("query", "lighthouse", "--modes", "sparse", "--explain").out
+    shown = m3("info", "indexes/default").out
+    assert re.search(r"^passages +\d+ of at most 20 tokens, 4 shared$", shown, re.M)
+    assert re.search(r"^deleted rows +0$", shown, re.M)
+    assert m3("index", "corpus.jsonl", "--add", "--chunk", "30").code == 1
+    Path("q.tsv").write_text("q\ttea\n")
+    assert m3("query", "--queries", "q.tsv", "--run", "-").out.count("long") == 1
+    for wrong in ("x", "20:", "20:x", "20:10", "-5"):
+        assert m3("index", "long.jsonl", "--index", "w", f"--chunk={wrong}").code in (1, 2), wrong

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3search.records import Document
-from m3search.stores.documents import FILE, DocumentStore, DocumentWriter, Record
+from m3search.stores.document_writer import DocumentWriter
+from m3search.stores.documents import FILE, DocumentStore, Record
 from m3search.stores.fields import LONGEST, matching_rows
 from m3search.stores.filter import Condition, Filter
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from m3search.errors import ConfigError
 from m3search.records import Document
 from m3search.stores import documents
-from m3search.stores.documents import FILTERS_KEPT, DocumentStore, DocumentWriter, Record
+from m3search.stores.document_writer import DocumentWriter
+from m3search.stores.documents import FILTERS_KEPT, DocumentStore, Record
 from m3search.stores.filter import Condition, Filter
 
 

@@ -130,6 +130,13 @@ def _open_index(path: Path) -> Index:
     index = Index.open(path)
     if not index.manifest.complete:
         print_note(f"the build of {path} is not finished: {len(index)} documents so far")
+    if index.has_passages:
+        raise ConfigError(
+            str(path),
+            expected="an index of whole documents, which negatives can be taken from",
+            found="one of passages",
+            remedy="Build one without --chunk, or give the corpus (--corpus).",
+        )
     return index
 
 

@@ -105,6 +105,14 @@ def build_index(
             show_default=False,
         ),
     ] = None,
+    chunk: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKENS[:OVERLAP]",
+            help="Cut documents into passages; each document is found by its best one.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Build an index of a corpus, or add to one."""
@@ -125,6 +133,7 @@ def build_index(
         "multi_codec": multi_codec,
         "multi_pooling": multi_pooling,
         "sparse_codec": sparse_codec,
+        **_parse_chunk(chunk),
     }
     given = {name: value for name, value in layout.items() if value is not None}
     settings = Settings(model, max_length, mcls, given)
@@ -213,6 +222,24 @@ def _add(path: Path, corpus: str, documents: Iterator[Document], settings: Setti
     with progress_bar("documents", count_lines(corpus), what="adding") as step:
         index.add(documents, encoder, progress=step)
     return index
+
+
+def _parse_chunk(value: str | None) -> dict[str, int]:
+    """'256:32' as the fields of the layout."""
+    if value is None:
+        return {}
+    tokens, colon, overlap = value.partition(":")
+    try:
+        chunk = {"chunk": int(tokens), "chunk_overlap": int(overlap) if colon else 0}
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"expected tokens as 256, or with an overlap as 256:32, found {value!r}",
+            param_hint="--chunk",
+        ) from error
+    from m3search.stores.passages import check_chunk
+
+    check_chunk(**chunk)
+    return chunk
 
 
 def _checked_template(template: str | None) -> str | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from m3search.cli.options import JsonOption
 from m3search.cli.output import print_error, print_fields, print_json, readable_bytes
 from m3search.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from m3search.stores.manifest import Manifest
 
 CHECKPOINT_FILE = "config.json"
 
@@ -54,7 +57,8 @@ def _show_index(path: Path, verify: bool, json: bool) -> None:
             {
                 "index": path,
                 "documents": manifest.documents,
-                "deleted rows": manifest.rows - manifest.documents,
+                **_passage_fields(manifest),
+                "deleted rows": manifest.rows - manifest.live_rows,
                 "segments": len(manifest.segments),
                 **_model_fields(asdict(manifest.model)),
                 "title template": repr(manifest.title_template),
@@ -70,6 +74,13 @@ def _show_index(path: Path, verify: bool, json: bool) -> None:
         print_error(damage)
     if damages:
         raise typer.Exit(1)
+
+
+def _passage_fields(manifest: Manifest) -> dict[str, object]:
+    tokens, overlap = manifest.layout.chunk, manifest.layout.chunk_overlap
+    if not tokens:
+        return {}
+    return {"passages": f"{manifest.live_rows} of at most {tokens} tokens, {overlap} shared"}
 
 
 def _show_checkpoint(path: Path, json: bool) -> None:

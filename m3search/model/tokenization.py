@@ -88,6 +88,11 @@ class Tokenization:
             spans.append(np.concatenate([special, inner, special]))
         return ids, spans
 
+    def starts(self, text: str) -> IntArray:
+        """(n,) the character at which each piece of the whole text begins, however long it is."""
+        (read,) = self._call([text], spans=True)
+        return np.asarray(read["offset_mapping"], np.int64).reshape(-1, 2)[:, 0]
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the tokenizer: two equal ones cut texts into the same ids."""

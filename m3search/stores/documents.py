@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sqlite3
 import threading
@@ -17,11 +16,13 @@ import numpy.typing as npt
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.records import NO_METADATA, BoolArray, Document, IntArray
-from m3search.stores.fields import matching_rows, unsorted_fields, write_fields
+from m3search.stores.fields import matching_rows, unsorted_fields
 from m3search.stores.files import check_readable, damaged
 from m3search.stores.filter import Condition, Filter, check_text
+from m3search.stores.passages import Passages, Spans
 
-KIND = "sqlite"
+KINDS = ("sqlite", "sqlite-passages")
+"""a row is a document, or a passage of one"""
 FILE = "documents.sqlite"
 ASKED_AT_ONCE = 500
 READ_AT_ONCE = 4096
@@ -29,16 +30,6 @@ FILTERS_KEPT = 64
 FILTER_BYTES = 1 << 22
 """of the answers to filters that a store keeps: three for ten million rows"""
 
-# the text comes last: what stands before a long text is read without walking through it
-_SCHEMA = """
-    CREATE TABLE documents (
-        row INTEGER PRIMARY KEY,
-        id TEXT NOT NULL UNIQUE,
-        title TEXT NOT NULL,
-        metadata TEXT NOT NULL,
-        text TEXT NOT NULL
-    )
-"""
 T = TypeVar("T")
 
 
@@ -73,59 +64,13 @@ class Record(NamedTuple):
         return Document(self.id, self.text, self.title, metadata)
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """SQLite's errors while writing as an OSError that names the file."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
-        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
-
-
-class DocumentWriter:
-    """Appends the documents of one segment."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        self._rows = 0
-        with _naming(self.path):
-            self._connection = sqlite3.connect(self.path, isolation_level=None)
-            # the file counts only once it is complete, so a journal would guard nothing
-            for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
-                self._connection.execute(f"PRAGMA {pragma}").fetchall()
-            self._connection.execute("BEGIN")
-            self._connection.execute(_SCHEMA)
-
-    def append(self, records: Sequence[Record]) -> None:
-        """Adds documents whose ids are new to the segment."""
-        with _naming(self.path):
-            self._insert(records)
-        self._rows += len(records)
-
-    def finish(self) -> list[Path]:
-        """The files, complete."""
-        with _naming(self.path):
-            write_fields(self._connection)
-            self._connection.execute("COMMIT")
-        self.close()
-        return [self.path]
-
-    def close(self) -> None:
-        """Lets go of the file."""
-        self._connection.close()
-
-    def _insert(self, records: Sequence[Record]) -> None:
-        rows = ((row, *record) for row, record in enumerate(records, start=self._rows))
-        self._connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", rows)
-
-
 class DocumentStore:
     """The documents of one segment. Any number of threads may read."""
 
-    def __init__(self, folder: Path, rows: int) -> None:
+    def __init__(self, folder: Path, rows: int, kind: str = KINDS[0]) -> None:
         self._path = folder / FILE
         self._rows = rows
+        self._passages = Passages(folder, rows) if kind == KINDS[1] else None
         self._lock = threading.Lock()
         self._matches: dict[Filter, npt.NDArray[np.uint8]] = {}
         check_readable(self._path)
@@ -138,14 +83,51 @@ class DocumentStore:
             weakref.finalize(self, self._connection.close)
             last = self._connection.execute("SELECT max(row) FROM documents").fetchone()[0]
             self._scanned = unsorted_fields(self._connection)
-        if (last is None and rows) or (last is not None and last != rows - 1):
-            raise damaged(self._path, f"{rows} documents", f"{last} as the last row")
+        end = int(self.heads(np.array([rows - 1]))[0]) if rows else None
+        if last != end:
+            raise damaged(self._path, f"{rows} documents or passages", f"{last} as the last row")
 
     def __len__(self) -> int:
         return self._rows
 
+    @property
+    def is_head(self) -> BoolArray:
+        """(rows,) which rows stand for a document."""
+        if self._passages is None:
+            return np.ones(self._rows, dtype=bool)
+        return self._passages.is_head
+
+    def heads(self, rows: IntArray) -> IntArray:
+        """The row (n,) that stands for the document of each."""
+        return rows if self._passages is None else self._passages.heads[rows]
+
+    def spans(self, rows: Sequence[int]) -> list[tuple[int, int]]:
+        """Characters [start, end) of the document's text, of each row that is a passage."""
+        if self._passages is None:
+            return [(0, len(record.text)) for record in self.records(rows)]
+        return [(int(start), int(end)) for start, end in self._passages.spans[rows]]
+
+    def rows_beside(self, rows: IntArray) -> IntArray:
+        """All rows of the documents that the rows (n,) belong to."""
+        return rows if self._passages is None else self._passages.of(rows)
+
+    def count(self, rows: BoolArray) -> int | None:
+        """Of how many documents the rows (rows,) are, where a row is a passage."""
+        return None if self._passages is None else int((rows & self._passages.is_head).sum())
+
+    def portions(self, live: BoolArray) -> Iterator[tuple[list[Record], list[Spans] | None]]:
+        """The documents of the live rows (rows,) and their passages, few at a time."""
+        heads = np.flatnonzero(live & self.is_head)
+        for start in range(0, len(heads), ASKED_AT_ONCE):
+            part = heads[start : start + ASKED_AT_ONCE]
+            passages: list[Spans] | None = None
+            if self._passages is not None:
+                passages = [self._passages.of_document(head) for head in part.tolist()]
+            yield self.records(part.tolist()), passages
+
     def records(self, rows: Sequence[int]) -> list[Record]:
-        """The records of the rows, in the order asked."""
+        """The records of the rows' documents, in the order asked."""
+        rows = self._heads(rows)
         found: dict[int, Record] = {}
         for part in _parts(rows):
             lines = self._lookup("row, id, title, metadata, text", "row", part)
@@ -154,7 +136,7 @@ class DocumentStore:
 
     def documents(self, rows: Sequence[int]) -> list[Document]:
         """The documents of the rows, in the order asked."""
-        documents = []
+        documents: list[Document] = []
         for row, record in zip(rows, self.records(rows), strict=True):
             try:
                 documents.append(record.to_document())
@@ -163,7 +145,8 @@ class DocumentStore:
         return documents
 
     def ids(self, rows: Sequence[int]) -> list[str]:
-        """The ids of the rows, in the order asked."""
+        """The ids of the rows' documents, in the order asked."""
+        rows = self._heads(rows)
         found: dict[int, str] = {}
         for part in _parts(rows):
             lines = self._lookup("row, id", "row", part)
@@ -200,7 +183,8 @@ class DocumentStore:
             ((state,),) = self._query("PRAGMA quick_check(1)")
         except ArtifactError as error:
             return [error.found]
-        damages = [] if count == self._rows else [f"{count} documents instead of {self._rows}"]
+        wanted = int(self.is_head.sum())
+        damages = [] if count == wanted else [f"{count} documents instead of {wanted}"]
         return damages if state == "ok" else [*damages, str(state)]
 
     def _select(self, conditions: Filter) -> BoolArray:
@@ -210,7 +194,7 @@ class DocumentStore:
                 matches &= ~self._meeting(opposite)
             else:
                 matches &= self._meeting(condition)
-        return matches
+        return matches if self._passages is None else matches[self._passages.heads]
 
     def _meeting(self, condition: Condition) -> BoolArray:
         """Which rows meet one condition: by the table of fields, where it has the field."""
@@ -234,6 +218,12 @@ class DocumentStore:
             while size > FILTER_BYTES or len(self._matches) > FILTERS_KEPT:
                 oldest = next(iter(self._matches))
                 size -= self._matches.pop(oldest).nbytes + oldest.size
+
+    def _heads(self, rows: Sequence[int]) -> Sequence[int]:
+        if self._passages is None:
+            return rows
+        found: list[int] = self._passages.heads[list(rows)].tolist()
+        return found
 
     def _lookup(self, columns: str, key: str, values: Sequence[Any]) -> list[Any]:
         marks = ", ".join("?" * len(values))

@@ -1,21 +1,24 @@
 """Documents on their way into an index: chunks, ids met twice, what is there already, a report.
 
-Knows an encoder only as a function from texts to `Encoded`.
+Knows an encoder only as a `DocumentEncoder`.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from m3search.corpus import document_text
 from m3search.corpus.seen_ids import SeenIds
 from m3search.errors import ConfigError
-from m3search.records import Document, Encoded
+from m3search.records import Document, Encoded, Kind, ModelIdentity
 from m3search.stores.documents import Record
+from m3search.stores.passages import Spans
 from m3search.stores.snapshot import Snapshot
 from m3search.stores.writer import IndexWriter
 
@@ -27,6 +30,21 @@ TOKEN_CHARACTERS = 4
 """characters of a token in most scripts; where tokens are shorter, a chunk is that much larger"""
 
 Progress = Callable[[int], None]
+
+
+class DocumentEncoder(Protocol):
+    """What an index asks of an encoder."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model, and how it is used."""
+
+    def encode(self, texts: Sequence[str], kind: Kind = "document") -> Encoded:
+        """All texts, in their order."""
+
+    def passages(self, text: str, tokens: int, overlap: int = 0) -> Spans:
+        """Characters [start, end) of passages of at most so many tokens; asked by an index that
+        cuts its documents."""
 
 
 @dataclass
@@ -53,7 +71,7 @@ class Intake:
     """Documents on their way from a corpus into a writer, a chunk at a time."""
 
     writer: IndexWriter
-    encode: Callable[[Sequence[str]], Encoded]
+    encoder: DocumentEncoder
     segment_documents: int
     building: bool
     source: str = ""
@@ -75,7 +93,8 @@ class Intake:
         most = min(CHUNK_DOCUMENTS, self.segment_documents)
         model = self.writer.manifest.model
         characters = TOKEN_CHARACTERS * (CHUNK_BYTES // (4 * model.multi_dim))
-        longest = TOKEN_CHARACTERS * model.max_length
+        layout = self.writer.manifest.layout
+        longest = sys.maxsize if layout.chunk else TOKEN_CHARACTERS * model.max_length
         for chunk in _chunks(self._checked(documents), most, characters, longest):
             self._take_chunk(chunk)
             full = self.writer.pending_rows >= self.segment_documents
@@ -90,7 +109,7 @@ class Intake:
     def drop_unseen(self) -> None:
         """Deletes what an interrupted build committed and this one did not meet."""
         live = np.concatenate([np.zeros(0, dtype=bool), *self.writer.base.live])
-        rows = np.flatnonzero(live & ~self.kept)
+        rows = np.flatnonzero(live & self.writer.base.is_head & ~self.kept)
         self.report.deleted = len(rows)
         self.writer.remove(rows)
 
@@ -122,14 +141,32 @@ class Intake:
         self.report.unchanged += len(chunk) - len(chosen)
         if not chosen:
             return
-        template = self.writer.manifest.title_template
-        texts = [document_text(chunk[i][0], template) for i in chosen]
-        encoded = self.encode(texts)
+        documents = [chunk[i][0] for i in chosen]
+        passages = self._cut(documents)
+        encoded = self.encoder.encode(self._texts(documents, passages))
         replaced = rows[chosen][rows[chosen] >= 0]
-        self.writer.append([records[i] for i in chosen], encoded, replaced)
+        self.writer.append([records[i] for i in chosen], encoded, replaced, passages)
         self.report.documents += len(chosen)
         self.report.replaced += len(replaced)
         self.report.truncated += int(encoded.truncated.sum())
+
+    def _cut(self, documents: Sequence[Document]) -> list[Spans] | None:
+        """The passages of each document, where the index has some."""
+        tokens, overlap = self.writer.manifest.layout[-2:]
+        if not tokens:
+            return None
+        return [self.encoder.passages(document.text, tokens, overlap) for document in documents]
+
+    def _texts(self, documents: Sequence[Document], passages: list[Spans] | None) -> list[str]:
+        """What is encoded: each document, or each of its passages with the title of all."""
+        template = self.writer.manifest.title_template
+        if passages is None:
+            return [document_text(document, template) for document in documents]
+        return [
+            document_text(document._replace(text=document.text[start:end]), template)
+            for document, spans in zip(documents, passages, strict=True)
+            for start, end in spans
+        ]
 
 
 def _chunks(

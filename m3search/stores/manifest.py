@@ -48,6 +48,8 @@ class DeletesEntry:
     file: FileEntry
     count: int
     """rows deleted"""
+    documents: int | None = None
+    """documents deleted, where a row is a passage; else as many as rows"""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,17 @@ class SegmentEntry:
     deletes: DeletesEntry | None = None
 
     @property
-    def documents(self) -> int:
+    def live_rows(self) -> int:
         """Rows that are not deleted."""
         return self.rows - (self.deletes.count if self.deletes else 0)
+
+    @property
+    def documents(self) -> int:
+        """Documents that are not deleted: the live rows, unless these are passages."""
+        held = (self.stores["documents"].details or {}).get("documents")
+        if held is None:
+            return self.live_rows
+        return int(held) - (self.deletes.documents or 0 if self.deletes else 0)
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
@@ -82,6 +92,10 @@ class Layout(NamedTuple):
     multi_pooling: int = 1
     """token vectors that become one on the mean"""
     sparse_codec: str = "fp32"
+    chunk: int = 0
+    """most tokens of a passage, where documents are cut into passages; 0 where they are not"""
+    chunk_overlap: int = 0
+    """tokens that neighbouring passages share"""
 
 
 DEFAULT_LAYOUT = Layout()
@@ -129,6 +143,11 @@ class Manifest:
     def documents(self) -> int:
         """Documents that can be found."""
         return sum(segment.documents for segment in self.segments)
+
+    @property
+    def live_rows(self) -> int:
+        """Rows that are not deleted: as many as documents, unless they are passages."""
+        return sum(segment.live_rows for segment in self.segments)
 
     @property
     def rows(self) -> int:
@@ -220,6 +239,8 @@ def _to_manifest(fields: Mapping[str, Any]) -> Manifest:
             multi_codec=str(fields["multi_codec"]),
             multi_pooling=int(fields.get("multi_pooling", 1)),  # the first indexes lack both
             sparse_codec=str(fields.get("sparse_codec", "fp32")),
+            chunk=int(fields.get("chunk", 0)),
+            chunk_overlap=int(fields.get("chunk_overlap", 0)),
         ),
         segments=tuple(_to_segment(segment) for segment in fields["segments"]),
         next_segment=int(fields["next_segment"]),
@@ -235,6 +256,10 @@ def _to_identity(fields: Mapping[str, Any]) -> ModelIdentity:
 
 def _to_segment(fields: Mapping[str, Any]) -> SegmentEntry:
     deletes = fields["deletes"]
+    if deletes is not None:
+        whole = deletes.get("documents")
+        file, count = FileEntry(**deletes["file"]), int(deletes["count"])
+        deletes = DeletesEntry(file, count, None if whole is None else int(whole))
     return SegmentEntry(
         name=str(fields["name"]),
         rows=int(fields["rows"]),
@@ -247,7 +272,5 @@ def _to_segment(fields: Mapping[str, Any]) -> SegmentEntry:
             )
             for name, store in fields["stores"].items()
         },
-        deletes=None
-        if deletes is None
-        else DeletesEntry(FileEntry(**deletes["file"]), int(deletes["count"])),
+        deletes=deletes,
     )

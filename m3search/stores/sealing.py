@@ -80,12 +80,17 @@ def describe(path: Path) -> FileEntry:
         return FileEntry(path.name, path.stat().st_size, checksum(path))
 
 
-def write_deletes(folder: Path, commit: int, deleted: BoolArray) -> DeletesEntry:
-    """Writes the tombstones (rows,) of a segment: bit i % 8 of byte i // 8, lowest bit first."""
+def write_deletes(
+    folder: Path, commit: int, deleted: BoolArray, documents: int | None = None
+) -> DeletesEntry:
+    """Writes the tombstones (rows,) of a segment: bit i % 8 of byte i // 8, lowest bit first.
+
+    documents: how many they are, where rows are passages.
+    """
     path = folder / f"deletes-{commit:08d}.bits"
     with naming(path):
         path.write_bytes(np.packbits(deleted, bitorder="little").tobytes())
-    entry = DeletesEntry(describe(path), int(deleted.sum()))
+    entry = DeletesEntry(describe(path), int(deleted.sum()), documents)
     sync(folder)
     return entry
 

@@ -13,11 +13,13 @@ from m3search.records import BoolArray, Encoded, FloatArray, Hits, IntArray, Mod
 from m3search.stores import dense, documents
 from m3search.stores.codecs import CODECS, decode_vectors, encode_vectors, find_codec
 from m3search.stores.dense import FlatStore, FlatWriter
-from m3search.stores.documents import DocumentStore, DocumentWriter, Record
+from m3search.stores.document_writer import DocumentWriter
+from m3search.stores.documents import DocumentStore, Record
 from m3search.stores.files import checksum, damaged, naming
 from m3search.stores.impacts import BY_KIND, find_impacts
 from m3search.stores.manifest import FileEntry, Layout, SegmentEntry
 from m3search.stores.multi import VectorStore, VectorWriter
+from m3search.stores.passages import Spans
 from m3search.stores.pooling import pool_vectors
 from m3search.stores.sealing import Written, add_shortcuts, open_dense, open_multi, seal
 from m3search.stores.sparse import CscStore, CscWriter, merge_postings
@@ -26,7 +28,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "dense": (dense.KIND,),
     "sparse": tuple(BY_KIND),
     "multi": tuple(CODECS),
-    "documents": (documents.KIND,),
+    "documents": documents.KINDS,
 }
 """the kinds of each store that this version reads"""
 ROWS_AT_ONCE = 256
@@ -64,18 +66,23 @@ class SegmentWriter:
         self._dense = FlatWriter(folder, model.dim)
         self._sparse = CscWriter(folder, model.vocabulary, self._impacts)
         self._multi = VectorWriter(folder, self._codec)
-        self._documents = DocumentWriter(folder)
+        self._documents = DocumentWriter(folder, passages=layout.chunk > 0)
 
-    def append(self, records: Sequence[Record], encoded: Encoded) -> None:
-        """Adds documents and their vectors, checked before, in the same order."""
-        self._documents.append(records)
+    def append(
+        self, records: Sequence[Record], encoded: Encoded, passages: Sequence[Spans] | None = None
+    ) -> None:
+        """Adds documents and their vectors, checked before, in the same order.
+
+        passages: of each document, where the index has some; the rows are theirs.
+        """
+        self._documents.append(records, passages)
         self._dense.append(encoded.dense)
         self._sparse.append(encoded.sparse)
         pooled = (pool_vectors(vectors, self._pooling) for vectors in encoded.multi)
         self.bytes += self._multi.append(pooled)
         self.bytes += encoded.dense.nbytes + 8 * encoded.sparse.nnz
         self.bytes += sum(len(record.text) + len(record.metadata) for record in records)
-        self.rows += len(records)
+        self.rows += len(encoded)
         self.truncated += int(encoded.truncated.sum())
 
     def finish(self) -> SegmentEntry:
@@ -84,7 +91,7 @@ class SegmentWriter:
             "dense": Written(dense.KIND, self._dense.finish()),
             "sparse": Written(self._impacts.kind, self._sparse.finish()),
             "multi": Written(self._codec.name, self._multi.finish()),
-            "documents": Written(documents.KIND, self._documents.finish()),
+            "documents": self._documents.finish(),
         }
         add_shortcuts(self.folder, self.rows, self._model, stores)
         return seal(self.folder, self.rows, self.truncated, stores)
@@ -119,7 +126,7 @@ class Segment:
             open_dense(folder, rows, model, stores["dense"]),
             CscStore(folder, rows, model.vocabulary, impacts),
             open_multi(folder, rows, model, stores["multi"]),
-            DocumentStore(folder, rows),
+            DocumentStore(folder, rows, stores["documents"].kind),
         )
 
     def retrieve(self, mode: Mode, queries: Encoded, k: int, allowed: BoolArray | None) -> Hits:
@@ -210,7 +217,8 @@ def merge_segments(
     """
     with naming(folder):
         folder.mkdir(parents=True)
-    vectors, records = FlatWriter(folder, model.dim), DocumentWriter(folder)
+    vectors = FlatWriter(folder, model.dim)
+    records = DocumentWriter(folder, passages=layout.chunk > 0)
     blobs = VectorWriter(folder, find_codec(layout.multi_codec))
     rows = sum(int(live.sum()) for _, live in parts)
     try:
@@ -218,9 +226,10 @@ def merge_segments(
             for chosen, encoded in _portions(segment, live):
                 vectors.append(segment.dense.vectors(chosen))
                 blobs.append_blobs(encoded)
-                records.append(segment.documents.records(chosen))
                 if progress is not None:
                     progress(len(chosen))
+            for each, passages in segment.documents.portions(live):
+                records.append(each, passages)
         postings = [(segment.sparse, live) for segment, live in parts]
         impacts = find_impacts(layout.sparse_codec)
         lists = merge_postings(postings, folder, model.vocabulary, impacts)
@@ -228,7 +237,7 @@ def merge_segments(
             "dense": Written(dense.KIND, vectors.finish()),
             "sparse": Written(impacts.kind, lists),
             "multi": Written(layout.multi_codec, blobs.finish()),
-            "documents": Written(documents.KIND, records.finish()),
+            "documents": records.finish(),
         }
         add_shortcuts(folder, rows, model, stores)
         truncated = min(rows, sum(segment.entry.truncated for segment, _ in parts))

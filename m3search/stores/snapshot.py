@@ -92,6 +92,38 @@ class Snapshot:
         """The stored token vectors (n, multi_dim) of one global row."""
         return self._gather([row], lambda segment, inside: [segment.multi.vectors(inside[0])])[0]
 
+    def heads(self, rows: npt.ArrayLike) -> IntArray:
+        """The row (n,) that stands for the document of each global row: itself, or its first
+        passage."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        heads = wanted.copy()
+        for segment, places, inside in self._located(wanted):
+            base = wanted[places] - inside
+            heads[places] = base + segment.documents.heads(inside)
+        return heads
+
+    def spans(self, rows: npt.ArrayLike) -> IntArray:
+        """(n, 2) characters [start, end) of the passage at each global row."""
+        found = self._gather(rows, lambda segment, inside: segment.documents.spans(inside))
+        return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+    def rows_beside(self, rows: IntArray) -> IntArray:
+        """The global rows of all passages of the documents that the rows (n,) belong to."""
+        found = [
+            segment.documents.rows_beside(inside) + (rows[places[0]] - inside[0])
+            for segment, places, inside in self._located(rows)
+        ]
+        return _join(found, np.int64)
+
+    @property
+    def is_head(self) -> BoolArray:
+        """(rows,) which rows stand for a document."""
+        return _join([segment.documents.is_head for segment in self.segments], np.bool_)
+
+    def find(self, name: str) -> Segment:
+        """The segment of that name."""
+        return next(segment for segment in self.segments if segment.entry.name == name)
+
     def rows_of(self, ids: Sequence[str]) -> IntArray:
         """The global row (n,) of each id; -1 where it is unknown or deleted."""
         found: dict[str, int] = {}
@@ -119,10 +151,13 @@ class Snapshot:
         seen = SeenIds()
         for segment, live in zip(self.segments, self.live, strict=True):
             entry = segment.entry
-            if int(live.sum()) != entry.documents:
-                damages.append(f"{segment.folder}: {entry.documents} documents, {live.sum()} found")
+            found = live & segment.documents.is_head
+            if (int(live.sum()), int(found.sum())) != (entry.live_rows, entry.documents):
+                damages.append(
+                    f"{segment.folder}: {entry.documents} documents, {found.sum()} found"
+                )
             if not damages:
-                names = segment.documents.each_id(np.flatnonzero(live))
+                names = segment.documents.each_id(np.flatnonzero(found))
                 twice = [name for name in names if seen.add(name, 1)]
                 damages += [f"{segment.folder}: the id {name!r} a second time" for name in twice]
         return damages

@@ -40,7 +40,7 @@ def choose_run(segments: Sequence[SegmentEntry], most: int) -> slice | None:
 def _live_bytes(segment: SegmentEntry) -> float:
     """About the bytes of what is not deleted."""
     size = sum(file.size for file in segment.files)
-    return size * segment.documents / max(segment.rows, 1)
+    return size * segment.live_rows / max(segment.rows, 1)
 
 
 def merge_run(path: Path, manifest: Manifest, run: slice) -> Manifest:

@@ -29,6 +29,7 @@ from m3search.stores.documents import Record
 from m3search.stores.files import NO_ROOM, make_folder
 from m3search.stores.impacts import find_impacts
 from m3search.stores.manifest import MANIFEST, SEGMENTS, Layout, Manifest, SegmentEntry
+from m3search.stores.passages import Spans, check_chunk
 from m3search.stores.pooling import check_pooling
 from m3search.stores.sealing import write_deletes
 from m3search.stores.segment import SegmentWriter, merge_segments
@@ -43,6 +44,7 @@ def create(path: Path, model: ModelIdentity, layout: Layout, source: str) -> Non
     find_codec(layout.multi_codec)
     find_impacts(layout.sparse_codec)
     check_pooling(layout.multi_pooling)
+    check_chunk(layout.chunk, layout.chunk_overlap)
     check_folder(path)
     first = Manifest(0, False, source, model, layout)
     with reporting(path, 0):
@@ -124,15 +126,27 @@ class IndexWriter:
         """Bytes of the segment that is being written."""
         return self._segment.bytes if self._segment else 0
 
-    def append(self, records: Sequence[Record], encoded: Encoded, replaced: npt.ArrayLike) -> None:
-        """Adds documents, and deletes the rows of `base` that they replace."""
-        check_encoded(records, encoded, self.manifest.model)  # before anything is half written
+    def append(
+        self,
+        records: Sequence[Record],
+        encoded: Encoded,
+        replaced: npt.ArrayLike,
+        passages: Sequence[Spans] | None = None,
+    ) -> None:
+        """Adds documents, and deletes the rows of `base` that they replace.
+
+        passages: of each document, where the index has some; then `encoded` has one text for each.
+        """
+        each = records
+        if passages is not None:
+            each = [rec for rec, spans in zip(records, passages, strict=True) for _ in spans]
+        check_encoded(each, encoded, self.manifest.model)  # before anything is half written
         with self._writing():
             if self._segment is None:
                 self._segment = SegmentWriter(
                     self._next_folder(), self.manifest.model, self.manifest.layout
                 )
-            self._segment.append(records, encoded)
+            self._segment.append(records, encoded, passages)
             self.remove(replaced)
         if self.manifest.codec_check is None:
             room = SAMPLE_TEXTS - len(self._sample)
@@ -140,8 +154,8 @@ class IndexWriter:
             self._sample += [vectors[:SAMPLE_VECTORS].copy() for vectors in encoded.multi[:room]]
 
     def remove(self, rows: npt.ArrayLike) -> None:
-        """Deletes rows of `base`."""
-        wanted = np.asarray(rows, dtype=np.int64)
+        """Deletes rows of `base`, and with a passage all of its document."""
+        wanted = self.base.rows_beside(np.asarray(rows, dtype=np.int64))
         numbers = np.searchsorted(self.base.bases, wanted, side="right") - 1
         for number in np.unique(numbers).tolist():
             segment = self.base.segments[number]
@@ -234,7 +248,8 @@ class IndexWriter:
             if dead is None or (entry.deletes and entry.deletes.count == int(dead.sum())):
                 segments.append(entry)
             elif not dead.all():
-                deletes = write_deletes(self._path / SEGMENTS / entry.name, number, dead)
+                gone = self.base.find(entry.name).documents.count(dead)
+                deletes = write_deletes(self._path / SEGMENTS / entry.name, number, dead, gone)
                 segments.append(replace(entry, deletes=deletes))
         check = self.manifest.codec_check
         if check is None and self._sample:
