@@ -45,27 +45,27 @@ def test_train_passes_its_options_on(
     loop = types.ModuleType("m3search.training.loop")
     loop.read_recipe, loop.train = read_recipe, train  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "m3search.training.loop", loop)
-    result = m3("train", "recipes/mini.toml", "--set", "a=1", "--set", "b=2", "--resume", "--json")
+    result = m3("train", "recipes/x.toml", "--set", "a=1", "--set", "b=2", "--resume", "--json")
     assert result.code == 0
-    assert asked == [("recipes/mini.toml", ["a=1", "b=2"]), (True, "checkpoints/mini", True)]
+    assert asked == [("recipes/x.toml", ["a=1", "b=2"]), (True, "checkpoints/mini", True)]
     assert lines_of(result.out) == [{"checkpoint": "checkpoints/mini", "steps": 4}]
     assert "what was decided\n" in result.err
     assert "step 2  loss 1.5000  loss_dense 1.2500" in result.err
     assert "step 4  loss 0.5000" in result.err
     out = tmp_path / "stopped"
-    early = m3("train", "mini.toml", "--out", str(out))
+    early = m3("train", "x.toml", "--out", str(out))
     assert (early.code, "before the first state was saved" in early.err) == (130, True)
     out.mkdir()
     (out / "training_state.pt").write_bytes(b"saved")
-    stopped = m3("train", "mini.toml", "--set", 'a=["x y"]', "--out", str(out))
+    stopped = m3("train", "x.toml", "--set", 'a=["x y"]', "--out", str(out))
     assert stopped.code == 130
-    told = f"go on with: m3search train mini.toml '--set=a=[\"x y\"]' --out={out} --resume"
+    told = f"go on with: m3search train x.toml '--set=a=[\"x y\"]' --out={out} --resume"
     assert told in stopped.err
     monkeypatch.setenv("WORLD_SIZE", "8")  # alone it would be refused: its processes drop out apart
     for rank, said in (("0", ["interrupted; go on with the same command and --resume"]), ("3", [])):
         monkeypatch.setenv("RANK", rank)
-        stopped = m3("train", "mini.toml", "--out", str(out))
+        stopped = m3("train", "x.toml", "--out", str(out))
         told = [line for line in stopped.err.splitlines() if "interrupted" in line]
         assert (stopped.code, told) == (130, said)
-    wrong = m3("train", "mini.toml", "--set", "stepz=1")
+    wrong = m3("train", "x.toml", "--set", "stepz=1")
     assert (wrong.code, "Did you mean 'steps'?" in wrong.err) == (1, True)
