@@ -15,7 +15,7 @@ from m3search.index import Index
 from m3search.records import Document
 from m3search.stores.codec_check import SAMPLE_VECTORS, check_codec
 from m3search.stores.documents import Record
-from m3search.stores.multi import VectorWriter
+from m3search.stores.multi_writer import VectorWriter
 from m3search.stores.writer import IndexWriter
 
 

@@ -261,7 +261,7 @@ def fail_as_sqlite(*_):
 @pytest.mark.parametrize(
     ("place", "error"),
     [
-        ("m3search.stores.multi.VectorWriter._put", fail_as_lmdb),
+        ("m3search.stores.multi_writer.VectorWriter._put", fail_as_lmdb),
         ("m3search.stores.documents.DocumentWriter._insert", fail_as_sqlite),
     ],
 )

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_fakes import slow_rank
 
-from m3search.errors import ArtifactError, ConfigError
+from m3search.errors import ArtifactError
 from m3search.scoring import maxsim
-from m3search.stores import multi
-from m3search.stores.codec_check import check_codec
+from m3search.stores import multi, multi_writer
 from m3search.stores.codecs import (
     CODECS,
     FP16,
@@ -20,8 +19,8 @@ from m3search.stores.codecs import (
     encode_vectors,
     find_codec,
 )
-from m3search.stores.multi import FILE, KEY, VectorStore, VectorWriter
-from m3search.stores.rotation import rotate, rotate_back
+from m3search.stores.multi import FILE, KEY, VectorStore
+from m3search.stores.multi_writer import VectorWriter
 
 
 def unit(random, *shape):
@@ -63,59 +62,6 @@ def assert_exact(store, texts, codec, queries, k, allowed=None):
         assert store.scores(query, every).tobytes() == scores[every].tobytes()
 
 
-def test_blobs_by_hand():
-    vectors = np.array([[1.0, -0.5], [0.0, 0.0]], np.float32)
-    half = encode(vectors, "fp16")
-    assert half == b"\x01\x00\x02\x00\x02\x00\x00\x00" + b"\x00\x3c\x00\xb8" + bytes(4)
-    scale = np.float32(1 / 127)
-    levels = bytes([127, 256 - 64, 0, 0])  # -63.5 rounds to the even -64
-    assert encode(vectors, "int8") == (
-        b"\x02\x00\x02\x00\x02\x00\x00\x00" + scale.tobytes() + bytes(4) + levels
-    )
-    assert decode_vectors(half).tolist() == vectors.tolist()
-
-
-def test_int8_rounds_to_the_nearest():
-    blob = encode(np.array([[0.5, -0.15, 0.15, -0.5]], np.float32), "int8")
-    assert np.frombuffer(blob[12:], np.int8).tolist() == [127, -38, 38, -127]  # 38.1
-
-
-def test_four_bits_by_hand():
-    """A vector along one of the rotated axes, of four dimensions that fill two bytes."""
-    turned = np.array([[0.75, -0.25, 0.25, -0.05]], np.float32)
-    blob = encode(rotate_back(turned), "int4")
-    (scale,) = np.frombuffer(blob[8:12], "<f4")
-    low, high = blob[12:]
-    levels = np.array([low & 15, high & 15, low >> 4, high >> 4])
-    assert levels.tolist() == [low & 15, high & 15, low >> 4, high >> 4]
-    stored = scale * (np.array([low & 15, high & 15, low >> 4, high >> 4]) - 7.5)
-    assert np.abs(stored - turned[0]).max() <= scale / 2 * 1.001
-    assert np.abs(decode_vectors(blob) - rotate_back(stored[np.newaxis])).max() < 1e-6
-
-
-def test_one_bit_by_hand():
-    turned = np.array([[0.5, -0.5, 0.1, -0.7, 0.0, 0.3, -0.2, 0.1, 0.4, -0.3]], np.float32)
-    blob = encode(rotate_back(turned), "binary")
-    (scale,) = np.frombuffer(blob[8:12], "<f4")
-    assert scale == pytest.approx((turned**2).sum() / np.abs(turned).sum(), rel=1e-5)
-    bits = [(blob[12 + x % 2] >> (x // 2)) & 1 for x in range(10)]
-    assert bits[:4] + bits[5:] == [1, 0, 1, 0, 1, 0, 1, 1, 0]  # the fifth is 0 up to rounding
-    product = (decode_vectors(blob) * rotate_back(turned)).sum()
-    assert product == pytest.approx((turned**2).sum(), rel=1e-5)
-
-
-@pytest.mark.parametrize("dim", [1, 2, 7, 8, 96, 128, 1000])
-def test_a_rotation_keeps_products_and_can_be_undone(dim):
-    vectors = unit(np.random.default_rng(14), 20, dim)
-    turned = rotate(vectors)
-    assert np.abs(turned @ turned.T - vectors @ vectors.T).max() < 1e-5
-    assert np.abs(rotate_back(turned) - vectors).max() < 1e-5
-    assert vectors.tobytes() == unit(np.random.default_rng(14), 20, dim).tobytes()
-    if dim >= 96:  # a vector along one axis becomes one with something in every dimension
-        spread = np.abs(rotate(np.eye(dim, dtype=np.float32)[:5]))
-        assert spread.max() < 8 / np.sqrt(dim)
-
-
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("dim", [1, 3, 20])
 def test_dimensions_that_fill_no_byte(tmp_path, codec, dim):
@@ -125,46 +71,6 @@ def test_dimensions_that_fill_no_byte(tmp_path, codec, dim):
     assert_exact(store, texts, codec, draw(random, 3, dim=dim), 7)
     assert store.vectors(0).shape == texts[0].shape
     assert store.verify() == []
-
-
-@pytest.mark.parametrize(
-    ("codec", "least"), [("fp16", 0.999999), ("int8", 0.9998), ("int4", 0.98), ("binary", 0.7)]
-)
-def test_what_a_codec_keeps(codec, least):
-    vectors = unit(np.random.default_rng(0), 500, 64)
-    stored = decode_vectors(encode(vectors, codec))
-    assert stored.dtype == np.float32
-    check = check_codec([vectors[i : i + 10] for i in range(0, 500, 10)], find_codec(codec))
-    cosine = (vectors * stored).sum(axis=1) / np.linalg.norm(stored, axis=1)
-    assert cosine.min() >= least
-    assert (check.texts, check.vectors) == (50, 500)
-    assert check.min_cosine == pytest.approx(cosine.min(), abs=1e-6)
-    assert check.mean_cosine == pytest.approx(cosine.mean(), abs=1e-6)
-    assert (0.97 if codec in ("fp16", "int8") else 0.65) < check.rank_agreement <= 1
-
-
-def test_rank_agreement_sees_a_bad_codec(monkeypatch):
-    texts = draw(np.random.default_rng(1), 30)
-    assert check_codec(texts, find_codec("fp16")).rank_agreement > 0.99
-    monkeypatch.setattr(
-        "m3search.stores.codec_check.decode_vectors", lambda blob: -decode_vectors(blob)
-    )
-    assert check_codec(texts, find_codec("fp16")).rank_agreement < 0.8
-    assert check_codec(texts, find_codec("fp16")).mean_cosine < -0.99
-
-
-@pytest.mark.parametrize("codec", CODECS)
-def test_no_vectors(codec):
-    assert decode_vectors(encode(np.zeros((0, 8)), codec)).shape == (0, 8)
-    assert check_codec([], find_codec(codec)).rank_agreement == 1
-    assert check_codec([np.zeros((0, 8), np.float32)], find_codec(codec)).texts == 1
-
-
-def test_an_unknown_codec():
-    with pytest.raises(ConfigError, match="int8"):
-        find_codec("int9")
-    with pytest.raises(ValueError, match="codec 9"):
-        decode_vectors(b"\x09" + bytes(7))
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -230,7 +136,7 @@ def test_order_that_float32_sums_get_wrong(tmp_path):
 
 
 def test_the_map_grows_and_the_file_stays_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(multi, "FIRST_MAP", 1 << 16)
+    monkeypatch.setattr(multi_writer, "FIRST_MAP", 1 << 16)
     random = np.random.default_rng(5)
     texts = [unit(random, 40, 32) for _ in range(300)]
     store = write(tmp_path, texts, pieces=5, dim=32)

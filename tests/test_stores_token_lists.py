@@ -4,7 +4,8 @@ import pytest
 from m3search.errors import ArtifactError
 from m3search.stores import multi
 from m3search.stores.codecs import FP16, find_codec
-from m3search.stores.multi import VectorStore, VectorWriter
+from m3search.stores.multi import VectorStore
+from m3search.stores.multi_writer import VectorWriter
 from m3search.stores.token_lists import (
     CENTROIDS,
     FILES,

@@ -18,7 +18,8 @@ from m3search.stores.documents import DocumentStore, Record
 from m3search.stores.files import checksum, damaged, naming
 from m3search.stores.impacts import BY_KIND, find_impacts
 from m3search.stores.manifest import FileEntry, Layout, SegmentEntry
-from m3search.stores.multi import VectorStore, VectorWriter
+from m3search.stores.multi import VectorStore
+from m3search.stores.multi_writer import VectorWriter
 from m3search.stores.passages import Spans
 from m3search.stores.pooling import pool_vectors
 from m3search.stores.sealing import Written, add_shortcuts, open_dense, open_multi, seal
