@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from index_fakes import FakeEncoder, slow_rank, slow_scores
 
+from m3search.candidates import retrieve_documents
 from m3search.index import Index
 from m3search.records import MODES, Document
 
@@ -45,15 +46,21 @@ class Changes(RuleBasedStateMachine):
         self.sync.stop()
         shutil.rmtree(self.folder)
 
-    @initialize(documents=DOCUMENTS, size=SIZES, codec=st.sampled_from(["fp16", "int8"]))
-    def build(self, documents, size, codec):
-        self.codec = codec
+    @initialize(
+        documents=DOCUMENTS,
+        size=SIZES,
+        codec=st.sampled_from(["fp16", "int8"]),
+        chunk=st.sampled_from([0, 2]),
+    )
+    def build(self, documents, size, codec, chunk):
+        self.codec, self.chunk = codec, chunk
         self.index = Index.build(
             self.folder / "index",
             documents,
             FakeEncoder(),
             segment_documents=size,
             multi_codec=codec,
+            chunk=chunk,
         )
         self.held = {document.id: document for document in documents}
 
@@ -75,7 +82,8 @@ class Changes(RuleBasedStateMachine):
     @rule()
     def compact(self):
         self.index.compact()
-        assert self.index.rows == len(self.held)
+        assert self.index.rows == self.index.manifest.live_rows
+        assert self.chunk or self.index.rows == len(self.held)
 
     @rule()
     def reopen(self):
@@ -86,7 +94,8 @@ class Changes(RuleBasedStateMachine):
     def select(self, number):
         rows = np.flatnonzero(self.index.select(f"n>={number}"))
         wanted = [name for name, d in self.held.items() if d.metadata["n"] >= number]
-        assert self.index.ids(rows) == wanted
+        assert list(dict.fromkeys(self.index.ids(rows))) == wanted
+        assert self.chunk or len(rows) == len(wanted)
 
     @invariant()
     def holds_the_documents(self):
@@ -98,6 +107,9 @@ class Changes(RuleBasedStateMachine):
     @rule(text=st.sampled_from(["tea", "milk", "other"]), k=st.integers(1, 20), odd=st.booleans())
     def retrieve(self, text, k, odd):
         encoder = FakeEncoder()
+        if self.chunk:
+            self.retrieve_passages(encoder.encode([text], "query"), k)
+            return
         names = list(self.held)
         rows = self.index.rows_of(names)
         documents = self.held.values()
@@ -117,6 +129,26 @@ class Changes(RuleBasedStateMachine):
             assert hits.rows[0][found].tolist() == rows[best].tolist()
             assert hits.scores[0][found].tobytes() == exact[best].tobytes()
             assert hits.rows.shape == (1, k)
+
+    def retrieve_passages(self, query, k):
+        """As an index that is built at once from the documents that are left."""
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = Index.build(
+                Path(folder) / "fresh",
+                self.held.values(),
+                FakeEncoder(),
+                multi_codec=self.codec,
+                chunk=self.chunk,
+            )
+            for mode in MODES:
+                ours, theirs = (
+                    retrieve_documents(index, mode, query, k) for index in (self.index, fresh)
+                )
+                assert ours.scores.tobytes() == theirs.scores.tobytes()
+                found = ours.rows[0] >= 0
+                here, there = ours.rows[0][found], theirs.rows[0][found]
+                assert self.index.ids(here) == fresh.ids(there)
+                assert self.index.spans(here).tolist() == fresh.spans(there).tolist()
 
 
 Changes.TestCase.settings = settings(max_examples=25, stateful_step_count=14, deadline=None)
