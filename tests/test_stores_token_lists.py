@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from m3search.errors import ArtifactError
-from m3search.stores import multi
+from m3search.stores import multi, token_lists
 from m3search.stores.codecs import FP16, find_codec
 from m3search.stores.multi import VectorStore
 from m3search.stores.multi_writer import VectorWriter
@@ -151,3 +153,16 @@ def test_tokens_come_in_the_order_of_rows(tmp_path):
     assert rows.tolist() == [row for row, text in enumerate(some) for _ in text]
     vectors = np.concatenate([block.vectors for block in blocks])
     assert np.array_equal(vectors, np.concatenate(some).astype(np.float16).astype(np.float32))
+
+
+def test_lists_written_in_many_passes_are_the_same(store, tmp_path, monkeypatch):
+    whole = {name: (store._path.parent / name).read_bytes() for name in FILES}
+    monkeypatch.setattr(token_lists, "KEYS_AT_ONCE", 50)
+    write_token_lists(tmp_path, store.tokens, store.count(), ROWS)
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == whole
+    assert {path.name for path in tmp_path.iterdir()} == set(FILES)
+    rows = np.load(tmp_path / "multi.rows.npy")
+    ends = np.load(tmp_path / "multi.indptr.npy")
+    assert len(ends) - 1 > 16 and ends[-1] == len(rows) > 1000
+    for start, end in pairwise(ends):
+        assert (np.diff(rows[start:end]) > 0).all()

@@ -26,6 +26,9 @@ from m3search.stores.postings import below_kth, grown, keep_reaching, take
 Array = npt.NDArray[Any]
 CENTROIDS, INDPTR, ROWS = "multi.centroids.npy", "multi.indptr.npy", "multi.rows.npy"
 FILES = (CENTROIDS, INDPTR, ROWS)
+KEYS = "multi.keys.npy"
+"""while the lists are written: group * rows + row, in the order of rows"""
+KEYS_AT_ONCE = 1 << 23
 LEAST_ROWS = 20_000
 """a segment of fewer rows is scanned"""
 TRAINED_ON = 32
@@ -58,22 +61,45 @@ def write_token_lists(
     count = 1 << max(4, round(np.log2(8 * max(vectors, 1) ** 0.5)))
     centroids = _train(read(), vectors, count)
     graph = _graph(centroids)
-    parts: list[npt.NDArray[np.uint64]] = []
-    for tokens in read():
-        _, near = graph.search(np.ascontiguousarray(tokens.vectors, dtype=np.float32), 1)
-        keys = near[:, 0].astype(np.uint64) * np.uint64(rows) + tokens.rows.astype(np.uint64)
-        parts.append(np.unique(keys))
-    keys = np.sort(np.concatenate(parts)) if parts else np.zeros(0, np.uint64)
-    groups = (keys // np.uint64(rows)).astype(np.int64)
-    ends = np.concatenate([[0], np.cumsum(np.bincount(groups, minlength=count))])
-    for name, content, dtype in (
-        (CENTROIDS, centroids.reshape(-1), "<f4"),
-        (INDPTR, ends, "<i8"),
-        (ROWS, (keys % np.uint64(rows)).astype(np.int32), "<i4"),
-    ):
-        with ArrayWriter(folder / name, dtype) as writer:
-            writer.append(content)
+    sizes = np.zeros(count, dtype=np.int64)
+    with ArrayWriter(folder / KEYS, "<u8") as file:
+        for tokens in read():
+            _, near = graph.search(np.ascontiguousarray(tokens.vectors, dtype=np.float32), 1)
+            keys = near[:, 0].astype(np.uint64) * np.uint64(rows) + tokens.rows.astype(np.uint64)
+            keys = np.unique(keys)
+            sizes += np.bincount((keys // np.uint64(rows)).astype(np.int64), minlength=count)
+            file.append(keys)
+    with ArrayWriter(folder / ROWS, "<i4") as file:
+        for first, last in _ranges(sizes):
+            keys = _between(folder / KEYS, first * rows, last * rows)
+            file.append((keys % np.uint64(rows)).astype(np.int32))
+    (folder / KEYS).unlink()
+    with ArrayWriter(folder / CENTROIDS, "<f4") as file:
+        file.append(centroids.reshape(-1))
+    with ArrayWriter(folder / INDPTR, "<i8") as file:
+        file.append(np.concatenate([[0], np.cumsum(sizes)]))
     return [folder / name for name in FILES]
+
+
+def _ranges(sizes: IntArray) -> Iterator[tuple[int, int]]:
+    """Ranges [first, last) of groups with about KEYS_AT_ONCE rows each, and at least one group."""
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    first = 0
+    while first < len(sizes):
+        reach = int(np.searchsorted(ends, ends[first] + KEYS_AT_ONCE, side="right")) - 1
+        last = min(max(reach, first + 1), len(sizes))
+        yield first, last
+        first = last
+
+
+def _between(path: Path, least: int, end: int) -> npt.NDArray[np.uint64]:
+    """The keys of a file from `least` to below `end`, ascending; few others are in memory."""
+    keys = map_array(path, "<u8")
+    parts = [np.zeros(0, dtype=np.uint64)]
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        block = np.asarray(keys[start : start + KEYS_AT_ONCE])
+        parts.append(block[(block >= np.uint64(least)) & (block < np.uint64(end))])
+    return np.sort(np.concatenate(parts))
 
 
 def _train(blocks: Iterator[Tokens], vectors: int, count: int) -> FloatArray:
