@@ -37,6 +37,8 @@ class FlatWriter:
         self.path = folder / FILE
         self._dim = dim
         self._rows = 0
+        self.longest = 0.0
+        """the length of the longest vector"""
         with naming(self.path):
             self._file = self.path.open("wb")
             self._file.write(_header(dim, 0))
@@ -48,6 +50,7 @@ class FlatWriter:
             raise ValueError(f"vectors {array.shape}, not (n, {self._dim})")
         with naming(self.path):
             self._file.write(array.tobytes())
+        self.longest = max(self.longest, _longest(array))
         self._rows += len(array)
 
     def finish(self) -> list[Path]:
@@ -78,8 +81,18 @@ def _header(dim: int, rows: int) -> bytes:
 class FlatStore:
     """The dense vectors of one segment. Any number of threads may read."""
 
-    def __init__(self, folder: Path, rows: int, dim: int, clusters: Clusters | None = None) -> None:
-        """With clusters, `retrieve` is approximate where it would read many vectors."""
+    def __init__(
+        self,
+        folder: Path,
+        rows: int,
+        dim: int,
+        clusters: Clusters | None = None,
+        longest: float | None = None,
+    ) -> None:
+        """With clusters, `retrieve` is approximate where it would read many vectors.
+
+        longest: the length of the longest vector; without it all are read for it, once.
+        """
         path = folder / FILE
         self._clusters = clusters
         check_readable(path)
@@ -92,7 +105,7 @@ class FlatStore:
             raise damaged(path, f"{rows} vectors of {dim} dimensions in a flat index", found)
         self._index = index
         self._vectors = _view(index)
-        self._largest: float | None = None
+        self._longest = longest
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -189,14 +202,19 @@ class FlatStore:
         Numerical Algorithms, section 3.1), doubled for the rounding of the scores themselves.
         It is never 0, as a range search leaves out what lies on its edge.
         """
-        if self._largest is None:
-            squares = 0.0
-            for start in range(0, len(self), BLOCK_ROWS):
-                block = np.asarray(self._vectors[start : start + BLOCK_ROWS], dtype=np.float64)
-                squares = max(squares, float((block * block).sum(axis=1).max()))
-            self._largest = squares**0.5
+        if self._longest is None:
+            self._longest = _longest(self._vectors)
         norm = float(np.linalg.norm(query.astype(np.float64)))
-        return 2 * (len(query) + 2) * 2.0**-24 * norm * self._largest + 1e-30
+        return 2 * (len(query) + 2) * 2.0**-24 * norm * self._longest + 1e-30
+
+
+def _longest(vectors: FloatArray) -> float:
+    """The length of the longest of the vectors (n, dim), a block of them at a time."""
+    squares = 0.0
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        block = np.asarray(vectors[start : start + BLOCK_ROWS], dtype=np.float64)
+        squares = max(squares, float((block * block).sum(axis=1).max()))
+    return float(np.sqrt(squares))
 
 
 def _view(index: Any) -> FloatArray:

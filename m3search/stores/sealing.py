@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from m3search.records import BoolArray, ModelIdentity
-from m3search.stores import clusters, token_lists
+from m3search.stores import clusters, dense, token_lists
 from m3search.stores.clusters import Clusters, write_clusters
 from m3search.stores.codecs import find_codec
-from m3search.stores.dense import FlatStore
+from m3search.stores.dense import FlatStore, FlatWriter
 from m3search.stores.files import checksum, damaged, naming, sync
 from m3search.stores.manifest import DeletesEntry, FileEntry, SegmentEntry, StoreEntry
 from m3search.stores.multi import VectorStore
@@ -34,21 +34,27 @@ def add_shortcuts(
 ) -> None:
     """Writes what makes a large segment fast, beside the dense and multi stores that it is of."""
     if rows >= clusters.LEAST_ROWS:
-        dense, flat = stores["dense"], FlatStore(folder, rows, model.dim)
-        path, dense.details = write_clusters(folder, flat.matrix)
-        dense.files.append(path)
+        written, flat = stores["dense"], FlatStore(folder, rows, model.dim)
+        path, measured = write_clusters(folder, flat.matrix)
+        written.files.append(path)
+        written.details = {**(written.details or {}), **measured}
     if rows >= token_lists.LEAST_ROWS:
         multi = stores["multi"]
         store = VectorStore(folder, rows, model.multi_dim, find_codec(multi.kind))
         multi.files += write_token_lists(folder, store.tokens, store.count(), rows)
 
 
+def dense_written(writer: FlatWriter) -> Written:
+    """The dense store, complete, and how long its longest vector is."""
+    return Written(dense.KIND, writer.finish(), {"longest": writer.longest})
+
+
 def open_dense(folder: Path, rows: int, model: ModelIdentity, entry: StoreEntry) -> FlatStore:
     """The dense store, with its clusters where it has them."""
-    found = None
+    found, details = None, entry.details or {}
     if any(file.name == clusters.FILE for file in entry.files):
-        found = Clusters(folder, rows, model.dim, entry.details or {})
-    return FlatStore(folder, rows, model.dim, found)
+        found = Clusters(folder, rows, model.dim, details)
+    return FlatStore(folder, rows, model.dim, found, details.get("longest"))
 
 
 def open_multi(folder: Path, rows: int, model: ModelIdentity, entry: StoreEntry) -> VectorStore:

@@ -22,7 +22,14 @@ from m3search.stores.multi import VectorStore
 from m3search.stores.multi_writer import VectorWriter
 from m3search.stores.passages import Spans
 from m3search.stores.pooling import pool_vectors
-from m3search.stores.sealing import Written, add_shortcuts, open_dense, open_multi, seal
+from m3search.stores.sealing import (
+    Written,
+    add_shortcuts,
+    dense_written,
+    open_dense,
+    open_multi,
+    seal,
+)
 from m3search.stores.sparse import CscStore, CscWriter, merge_postings
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -89,7 +96,7 @@ class SegmentWriter:
     def finish(self) -> SegmentEntry:
         """The segment, complete and on disk."""
         stores = {
-            "dense": Written(dense.KIND, self._dense.finish()),
+            "dense": dense_written(self._dense),
             "sparse": Written(self._impacts.kind, self._sparse.finish()),
             "multi": Written(self._codec.name, self._multi.finish()),
             "documents": self._documents.finish(),
@@ -235,7 +242,7 @@ def merge_segments(
         impacts = find_impacts(layout.sparse_codec)
         lists = merge_postings(postings, folder, model.vocabulary, impacts)
         stores = {
-            "dense": Written(dense.KIND, vectors.finish()),
+            "dense": dense_written(vectors),
             "sparse": Written(impacts.kind, lists),
             "multi": Written(layout.multi_codec, blobs.finish()),
             "documents": records.finish(),
