@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 from measuring import publish
 from scipy import sparse as sp
 from synthetic import Synthetic, encode_sets
+from timing import folder_bytes, table, time_answers
 
 from m3search.cli.ending import run_script
 from m3search.encoder import Encoder
@@ -31,7 +31,6 @@ from m3search.stores.sparse import CscStore, CscWriter
 
 AT_ONCE = 10_000
 CHECKED = 5
-WARM = 10
 Answer = Callable[[sp.csr_array], IntArray]
 
 
@@ -65,8 +64,8 @@ def main() -> None:
 
             answers["Lucene impacts"] = LuceneImpacts(folder / "lucene", parts, asked.k).answer
         check(stores["fp32"], queries[:CHECKED], asked.k)
-        rows = measure(answers, queries)
-        sizes = {name: store_bytes(folder / name) for name in stores}
+        rows = time_answers(answers, queries)
+        sizes = {name: folder_bytes(folder / name) for name in stores}
     result = {
         "rows": rows,
         "bytes_per_document": {n: s / asked.documents for n, s in sizes.items()},
@@ -91,11 +90,6 @@ def write(folder: Path, vectors: sp.csr_array, impacts: Impacts) -> CscStore:
     writer.finish()
     rows, vocabulary = vectors.shape
     return CscStore(folder, rows, vocabulary, impacts)
-
-
-def store_bytes(folder: Path) -> int:
-    """Bytes of the files in a folder."""
-    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def answer_with(store: CscStore, k: int) -> Answer:
@@ -133,28 +127,6 @@ def check(store: CscStore, queries: list[sp.csr_array], k: int) -> None:
             raise RuntimeError("the index and a loop over dictionaries rank differently")
 
 
-def measure(answers: Mapping[str, Answer], queries: list[sp.csr_array]) -> dict[str, Any]:
-    """System -> median and 99th percentile of its milliseconds, and its median to that of fp32."""
-    spent: dict[str, list[float]] = {name: [] for name in answers}
-    for answer in answers.values():
-        for query in queries[:WARM]:
-            answer(query)
-    for query in queries:
-        for name, answer in answers.items():
-            started = time.perf_counter()
-            answer(query)
-            spent[name].append(1000 * (time.perf_counter() - started))
-    base = float(np.median(next(iter(spent.values()))))
-    return {
-        name: {
-            "median_ms": round(float(np.median(times)), 3),
-            "p99_ms": round(float(np.percentile(times, 99)), 3),
-            "times": round(float(np.median(times)) / base, 2),
-        }
-        for name, times in spent.items()
-    }
-
-
 def describe(vectors: sp.csr_array, queries: list[sp.csr_array]) -> dict[str, Any]:
     """What was searched."""
     frequencies = np.bincount(vectors.indices, minlength=vectors.shape[1])
@@ -165,14 +137,6 @@ def describe(vectors: sp.csr_array, queries: list[sp.csr_array]) -> dict[str, An
         "terms_per_query": round(float(np.mean([query.nnz for query in queries])), 1),
         "postings_per_query": int(np.median(touched)),
     }
-
-
-def table(rows: Mapping[str, Any]) -> str:
-    """For people."""
-    lines = ["system            median ms    p99 ms   times"]
-    for name, row in rows.items():
-        lines.append(f"{name:<16} {row['median_ms']:>10} {row['p99_ms']:>9} {row['times']:>7}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ class Real:
     documents: Encoded
     query_ids: list[str]
     queries: Encoded
+    texts: list[str]
+    """of the documents"""
+    questions: list[str]
 
 
 def encode_set(folder: Path, encoder: Encoder, kept: Path) -> Real:
@@ -58,12 +61,15 @@ def encode_sets(
     asked = [list(islice(read_queries(_only(folder, "queries")), documents)) for folder in folders]
     held = [each for corpus in corpora for each in corpus]
     queries = [each for lines in asked for each in lines]
+    texts, questions = [document_text(each) for each in held], [each.text for each in queries]
     return Real(
         encoder.identity,
         [each.id for each in held],
-        _kept(kept, [document_text(each) for each in held], encoder, "document"),
+        _kept(kept, texts, encoder, "document"),
         [each.id for each in queries],
-        _kept(kept, [each.text for each in queries], encoder, "query"),
+        _kept(kept, questions, encoder, "query"),
+        texts,
+        questions,
     )
 
 
@@ -104,16 +110,30 @@ class Synthetic:
     def __init__(self, real: Real, seed: int = 0) -> None:
         self.identity = real.identity
         self._real = real.documents
+        self._words = [text.split() for text in real.texts]
         self._seed = seed
 
     def documents(self, count: int) -> Iterator[Document]:
         """The first documents."""
         return (Document(f"d{number}", str(number)) for number in range(count))
 
+    def text(self, number: int) -> str:
+        """The words of a document, for systems that read words."""
+        rng, first, second = self._draw(number, "text")
+        words = []
+        for row, share in ((first, SHARE), (second, 1 - SHARE)):
+            kept = rng.random(len(self._words[row])) < share
+            words += [word for word, taken in zip(self._words[row], kept, strict=True) if taken]
+        return " ".join(words)
+
     def encode(self, texts: Sequence[str], kind: Kind = "document") -> Encoded:
         """The documents whose numbers the texts are; the last word counts."""
         numbers = [int(text.split()[-1]) for text in texts]
         return Encoded(self.dense(numbers), self.sparse(numbers), self.multi(numbers))
+
+    def passages(self, text: str, tokens: int, overlap: int = 0) -> list[tuple[int, int]]:
+        """One: a number is not cut."""
+        return [(0, len(text))]
 
     def sparse(self, numbers: Sequence[int]) -> sp.csr_array:
         """Lexical weights (n, vocabulary)."""

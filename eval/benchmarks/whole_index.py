@@ -1,0 +1,134 @@
+"""An index of any size, from encoded documents to answers: time, memory, bytes, and each stage.
+
+    python eval/benchmarks/whole_index.py DATA/squad-en DATA/squad-it --documents 1000000 --lucene
+
+The collection is synthetic, with the statistics of an encoding of the sets (synthetic.py), and the
+queries are theirs, encoded before the clock runs. The JSON on stdout, and in short the table on
+stderr, have: documents a second of the build without the making of the vectors, the memory that it
+held at its peak beyond what the process had before, bytes of a document in each store; the median
+and the 99th percentile of a whole search and of each of its stages; and, with --lucene, those of
+Lucene's BM25 for 1,000 hits, on documents of the same words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import peak_bytes, publish
+from synthetic import Real, Synthetic, encode_sets
+from timing import WARM, table, time_answers
+
+from m3search.cli.ending import run_script
+from m3search.encoder import Encoder
+from m3search.index import Index
+from m3search.records import Document, Encoded, Kind, Query
+from m3search.search import EncodedQueries, Searcher
+from m3search.timings import Timings
+
+MB = 1e6
+
+
+class Clocked(Synthetic):
+    """Synthetic documents, and the seconds in which they were made."""
+
+    seconds = 0.0
+
+    def encode(self, texts: Sequence[str], kind: Kind = "document") -> Encoded:
+        """As Synthetic does."""
+        started = time.perf_counter()
+        encoded = super().encode(texts, kind)
+        self.seconds += time.perf_counter() - started
+        return encoded
+
+
+def main() -> None:
+    """Measures as the command line asks, and prints."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sets", type=Path, nargs="+", help="BEIR folders to take statistics from")
+    parser.add_argument("--model", help="a checkpoint; by default the embedded m3-mini")
+    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--of-a-set", type=int, default=2000, help="real documents of each")
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--depth", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--lucene", action="store_true", help="needs the extra m3search[bm25]")
+    parser.add_argument("--index", type=Path, help="where the index is made, or is already")
+    parser.add_argument("--kept", type=Path, default=Path("indexes/encoded"), help="for encodings")
+    parser.add_argument("--out", type=Path, help="a file for the JSON")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    real = encode_sets(asked.sets, Encoder.load(asked.model), asked.of_a_set, asked.kept)
+    source = Clocked(real, asked.seed)
+    with tempfile.TemporaryDirectory() as place:
+        folder = asked.index or Path(place) / "index"
+        result: dict[str, Any] = {}
+        if not folder.exists():
+            result["build"] = build(folder, source, asked.documents)
+        index = Index.open(folder)
+        chosen = np.random.default_rng(asked.seed).permutation(len(real.queries))[: asked.queries]
+        result |= search(index, real, source, chosen.tolist(), asked)
+    publish(asked, result, table(result["rows"]))
+
+
+def build(folder: Path, source: Clocked, count: int) -> dict[str, Any]:
+    """Builds the index; what that cost."""
+    started = time.perf_counter()
+    peak = peak_bytes(
+        lambda: Index.build(folder, source.documents(count), source), torch.device("cpu")
+    )
+    seconds = time.perf_counter() - started - source.seconds
+    index = Index.open(folder)
+    return {
+        "documents_per_second": round(count / seconds, 1),
+        "peak_mb": round(peak / MB),
+        "bytes_per_document": {
+            store: round(size / count, 1) for store, size in index.bytes_by_store().items()
+        },
+        "segments": [segment.rows for segment in index.manifest.segments],
+    }
+
+
+def search(
+    index: Index, real: Real, source: Synthetic, chosen: Sequence[int], asked: argparse.Namespace
+) -> dict[str, Any]:
+    """The times of whole searches, beside Lucene's, and of their stages."""
+    searcher = Searcher(index)
+
+    def ours(row: int) -> object:
+        asking = EncodedQueries((str(row),), real.queries[row : row + 1])
+        return searcher.run(asking, k=100, depth=asked.depth)
+
+    answers: dict[str, Callable[[int], object]] = {"m3search, all modes": ours}
+    if asked.lucene:
+        answers["Lucene BM25"] = answer_with_lucene(real, source, asked.documents)
+    rows = time_answers(answers, chosen)
+    with Timings() as timings:
+        for row in chosen[WARM:]:
+            ours(row)
+    stages = {
+        name: {percentile: round(value, 3) for percentile, value in found.items()}
+        for name, found in timings.milliseconds().items()
+    }
+    return {"rows": rows, "stages_ms": stages}
+
+
+def answer_with_lucene(real: Real, source: Synthetic, count: int) -> Callable[[int], object]:
+    """What Lucene's BM25 answers to a question in words."""
+    from m3search.evaluation.bm25 import Language
+    from m3search.evaluation.lucene import LuceneBM25
+
+    documents = (Document(f"d{number}", source.text(number)) for number in range(count))
+    lucene = LuceneBM25(documents, Language("en", "given"))
+    return lambda row: lucene.run([Query("q", real.questions[row])], k=1000)
+
+
+if __name__ == "__main__":
+    run_script(main)
