@@ -169,3 +169,12 @@ def test_no_place_for_a_run(tmp_path: Path) -> None:
 )
 def test_wrong_runs(tmp_path: Path, content: str, found: str) -> None:
     assert found in error_of(write(tmp_path / "run", content), read_run).found
+
+
+def test_an_empty_run_found_nothing(tmp_path: Path) -> None:
+    """A lexical baseline may match no query of a set in another script."""
+    write_run(tmp_path / "nothing.trec", {"q": {}})
+    assert read_run(tmp_path / "nothing.trec") == {}
+    (tmp_path / "blank.trec").write_text("\n")
+    with pytest.raises(DataError, match="at least one line"):
+        read_run(tmp_path / "blank.trec")

@@ -72,8 +72,11 @@ def read_run(path: str | Path) -> Run:
     """Scores by query and document of a TREC run (query Q0 document rank score tag).
 
     The documents of a query come best first: score descending, then rank in the file, then id.
+    An empty file is a run that found nothing for any query, as `write_run` writes it.
     """
-    file = display_name(path)
+    file, place = display_name(path), Path(path)
+    if place.is_file() and place.stat().st_size == 0:
+        return {}
     places: dict[str, dict[str, tuple[float, int, str]]] = {}
 
     def parse(number: int, line: bytes) -> None:

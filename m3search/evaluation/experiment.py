@@ -196,7 +196,7 @@ class _Bench:
     def _read_run(self, path: Path, collection: Collection) -> Run:
         """Another system's run, as deep as those of this one."""
         run, k = read_run(path), _retrieved(self.wanted)
-        if not run.keys() & collection.qrels.keys():
+        if run and not run.keys() & collection.qrels.keys():
             raise DataError(
                 path,
                 expected=f"queries of the set {self.wanted.name}",
