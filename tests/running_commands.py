@@ -65,3 +65,16 @@ def command_line_with_index(m3: Callable[..., Result]) -> Callable[..., Result]:
 
 def lines_of(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(name="judged")
+def folder_of_a_judged_set(place: Path) -> Path:
+    """A BEIR folder `tiny` of the three documents and two queries."""
+    folder = place / "tiny"
+    (folder / "qrels").mkdir(parents=True)
+    (place / "corpus.jsonl").rename(folder / "corpus.jsonl")
+    queries = [{"_id": "q1", "text": "late token"}, {"_id": "q2", "text": "one vector text"}]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(q) + "\n" for q in queries))
+    judgements = "query-id\tcorpus-id\tscore\nq1\tlate\t1\nq2\tdense\t1\n"
+    (folder / "qrels" / "test.tsv").write_text(judgements)
+    return folder

@@ -8,22 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running_commands import Result, command_line, folder_of_a_test, lines_of  # noqa: F401
+from running_commands import (  # noqa: F401
+    Result,
+    command_line,
+    folder_of_a_judged_set,
+    folder_of_a_test,
+    lines_of,
+)
 from searching import LoadedEncoder
 
 from m3search.corpus import read_run
-
-
-@pytest.fixture
-def judged(place: Path) -> Path:
-    folder = place / "tiny"
-    (folder / "qrels").mkdir(parents=True)
-    (place / "corpus.jsonl").rename(folder / "corpus.jsonl")
-    queries = [{"_id": "q1", "text": "late token"}, {"_id": "q2", "text": "one vector text"}]
-    (folder / "queries.jsonl").write_text("".join(json.dumps(q) + "\n" for q in queries))
-    judgements = "query-id\tcorpus-id\tscore\nq1\tlate\t1\nq2\tdense\t1\n"
-    (folder / "qrels" / "test.tsv").write_text(judgements)
-    return folder
 
 
 def test_eval_of_a_beir_folder(m3: Callable[..., Result], judged: Path) -> None:

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from m3search import __version__
 from m3search.cli.changing import compact_index, delete_documents
+from m3search.cli.comparing import compare_reports
 from m3search.cli.ending import ending_well
 from m3search.cli.evaluating import evaluate_runs
 from m3search.cli.indexing import build_index
@@ -71,6 +72,11 @@ _add("delete", delete_documents, "m3search delete doc7 doc9 --index indexes/news
 _add("compact", compact_index, "m3search compact --index indexes/news")
 _add("info", show_info, "m3search info indexes/news --verify")
 _add("eval", evaluate_runs, "m3search eval eval/suites/dev.toml --data beir --out eval/reports/dev")
+_add(
+    "compare",
+    compare_reports,
+    "m3search compare eval/reports/old eval/reports/new --data beir",
+)
 _add(
     "tune",
     tune_weights,

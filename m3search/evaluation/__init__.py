@@ -8,6 +8,7 @@ components  what each mode says of the candidates, from which all rows are made
 experiment  `evaluate_sets`: an index, one search and a run for each row of each set
 results     what was found: the measures of each set, and their means
 significance  which differences between rows are more than luck
+comparing   two rows side by side, and the queries that they part on
 tuning      weights of the modes, chosen from component scores
 report      the folder that an evaluation leaves
 tables      what its report.md says

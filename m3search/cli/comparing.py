@@ -1,0 +1,149 @@
+"""`m3search compare`: two rows of reports, or two runs, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from m3search.cli.options import DataOption, JsonOption
+from m3search.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from m3search.evaluation.comparing import SetComparison, Side
+
+WIDTH = 90
+"""characters of a text that are shown"""
+
+
+def compare_reports(
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="A",
+            help="The folder of a report, as FOLDER:ROW for another row than all; or a TREC run.",
+            show_default=False,
+        ),
+    ],
+    second: Annotated[
+        str, typer.Argument(metavar="B", help="The same; compared with A.", show_default=False)
+    ],
+    measure: Annotated[str, typer.Option(metavar="NAME", help="What is compared.")] = "nDCG@10",
+    most: Annotated[
+        int, typer.Option("-n", metavar="N", help="Queries of each set to show, 0 for none.")
+    ] = 5,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--set",
+            metavar="FOLDER",
+            help="The BEIR folder that two runs are on.",
+            show_default=False,
+        ),
+    ] = None,
+    data: DataOption = None,
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the judgements of --set.")
+    ] = "test",
+    json: JsonOption = False,
+) -> None:
+    """Compare two rows of reports, or two runs: by how much, how surely, and on which queries."""
+    from m3search.evaluation.comparing import compare
+
+    one, other = (_read_side(name, measure, folder, split) for name in (first, second))
+    found = compare(one, other, max(0, most))
+    if json:
+        sets = {each.name: each.to_json() for each in found}
+        print_json({"measure": measure, "first": one.name, "second": other.name, "sets": sets})
+        return
+    _print_means(found, measure)
+    for each in found:
+        place = folder if folder is not None else (data / each.name if data else None)
+        _print_changes(each, *_read_texts(place, each))
+
+
+def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side:
+    from m3search.corpus import read_qrels
+    from m3search.evaluation.comparing import read_report_side, read_run_side
+    from m3search.lines import find_file
+
+    path = Path(name)
+    if path.is_file():
+        if folder is None:
+            raise typer.BadParameter("two runs need the set that they are on", param_hint="--set")
+        qrels = read_qrels(find_file(folder, f"qrels/{split}.tsv") or folder / f"qrels/{split}.tsv")
+        return read_run_side(path, folder.resolve().name, qrels, measure)
+    place, colon, row = name.rpartition(":")
+    if colon and not path.exists():
+        return read_report_side(Path(place), row, measure)
+    return read_report_side(path, "all", measure)
+
+
+def _read_texts(folder: Path | None, shown: SetComparison) -> tuple[dict[str, str], dict[str, str]]:
+    """The words of the queries and of the hits that are shown, where the set is at hand."""
+    from m3search.corpus import document_text, read_corpus, read_queries
+    from m3search.lines import find_file
+
+    names = ("queries.jsonl", "corpus.jsonl")
+    paths = [find_file(folder, name) if folder else None for name in names]
+    if not shown.changes or paths[0] is None or paths[1] is None:
+        return {}, {}
+    asked = {change.query for change in shown.changes}
+    found = {hit for each in shown.changes for hit in (*each.first_hits, *each.second_hits)}
+    queries = {each.id: _line(each.text) for each in read_queries(paths[0]) if each.id in asked}
+    documents = {
+        each.id: _line(document_text(each)) for each in read_corpus(paths[1]) if each.id in found
+    }
+    return queries, documents
+
+
+def _line(text: str) -> str:
+    from m3search.snippet import printable
+
+    line = printable(text[: 4 * WIDTH])
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+
+
+def _print_means(found: Collection[SetComparison], measure: str) -> None:
+    from m3search.evaluation.measures import in_percent
+
+    header = [measure, "A", "B", "B - A", "95 %", "p", "Holm", "better", "worse", "queries"]
+    lines = [
+        [
+            each.name,
+            in_percent(each.first),
+            in_percent(each.second),
+            f"{100 * each.difference:+.1f}",
+            f"{100 * each.interval.low:+.1f} to {100 * each.interval.high:+.1f}",
+            f"{each.p:.4f}",
+            f"{each.holm:.4f}",
+            str(each.better),
+            str(each.worse),
+            str(each.queries),
+        ]
+        for each in found
+    ]
+    if len(found) > 1:
+        first = sum(each.first for each in found) / len(found)
+        second = sum(each.second for each in found) / len(found)
+        mean = ["mean", in_percent(first), in_percent(second), f"{100 * (second - first):+.1f}"]
+        lines.append(mean + [""] * (len(header) - len(mean)))
+    print_table(header, lines)
+
+
+def _print_changes(
+    compared: SetComparison, queries: dict[str, str], documents: dict[str, str]
+) -> None:
+    if compared.left_out:
+        typer.echo(f"{compared.name}: {compared.left_out} queries are in one of the two alone")
+    for change in compared.changes:
+        typer.echo()
+        values = f"{100 * change.first:.1f} -> {100 * change.second:.1f}"
+        typer.secho(f"{compared.name} {change.query}  {values}", bold=True)
+        if change.query in queries:
+            typer.echo(f"  {queries[change.query]}")
+        for name, hits in (("A", change.first_hits), ("B", change.second_hits)):
+            for hit in hits:
+                typer.echo(f"  {name}  {hit}  {documents.get(hit, '')}".rstrip())

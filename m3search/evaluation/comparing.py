@@ -1,0 +1,176 @@
+"""Two rows side by side: of two reports, of one, or two runs; and the queries that they part on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from m3search.corpus import read_run
+from m3search.errors import ConfigError, DataError
+from m3search.evaluation.measures import evaluate
+from m3search.evaluation.significance import Interval, compare_rows, holm_correction
+from m3search.lines import read_lines
+from m3search.records import Qrels, Run
+
+SHOWN_HITS = 3
+Values = Mapping[str, Mapping[str, float]]
+"""set -> query -> value of the measure"""
+
+
+class Side(NamedTuple):
+    """One of the two, as it was named."""
+
+    name: str
+    values: Values
+    run: Callable[[str], Run]
+    """the run on a set"""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A query on which the two differ, and the ids of the best hits of each."""
+
+    query: str
+    first: float
+    second: float
+    first_hits: list[str]
+    second_hits: list[str]
+
+
+@dataclass(frozen=True)
+class SetComparison:
+    """The two on the queries of one set that both have."""
+
+    name: str
+    queries: int
+    left_out: int
+    """queries that only one of the two has"""
+    first: float
+    second: float
+    interval: Interval
+    """of second less first, as `significance` has it"""
+    p: float
+    holm: float
+    """p, corrected for all sets that are compared"""
+    better: int
+    """queries that the second does better"""
+    worse: int
+    changes: list[Change]
+    """the largest differences first"""
+
+    @property
+    def difference(self) -> float:
+        """Second less first."""
+        return self.second - self.first
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, and the difference."""
+        return {**asdict(self), "difference": self.difference}
+
+
+def read_report_side(folder: Path, row: str, measure: str) -> Side:
+    """A row of a report folder; ConfigError where it has no such row or measure."""
+    path = folder / "report.json"
+    if not path.is_file():
+        raise ConfigError(
+            str(folder),
+            expected="the folder of a report, with report.json in it",
+            found="none",
+            remedy="Make one with m3search eval, or give two runs and --set.",
+        )
+    report = json.loads(path.read_bytes())
+    values = {}
+    for name, found in report["sets"].items():
+        if row in found["rows"] and measure in found["rows"][row]:
+            values[name] = _read_values(folder / "queries" / f"{name}.tsv", row, measure)
+    if not values:
+        rows = {each for found in report["sets"].values() for each in found["rows"]}
+        measures = {
+            m for found in report["sets"].values() for r in found["rows"].values() for m in r
+        }
+        what = f"rows {', '.join(sorted(rows))}; measures {', '.join(sorted(measures))}"
+        raise ConfigError(
+            str(folder),
+            expected=f"the row {row!r} measured by {measure}",
+            found=what,
+            remedy="Name one of these with FOLDER:ROW and --measure.",
+        )
+    return Side(f"{folder}:{row}", values, lambda name: _read_run(folder, name, row))
+
+
+def read_run_side(path: Path, name: str, qrels: Qrels, measure: str) -> Side:
+    """A TREC run on a set of that name."""
+    run = read_run(path)
+    report = evaluate({"run": run}, qrels, [measure])
+    (values,) = report.per_query["run"].values()
+    return Side(str(path), {name: values}, lambda _: run)
+
+
+def compare(first: Side, second: Side, most: int) -> list[SetComparison]:
+    """Every set that both have, with the `most` queries that changed most."""
+    names = [name for name in first.values if name in second.values]
+    if not names:
+        raise ConfigError(
+            second.name,
+            expected=f"a set that {first.name} has: {', '.join(first.values)}",
+            found=", ".join(second.values),
+            remedy="Compare reports on the same sets.",
+        )
+    found = [_compare_set(name, first, second, most) for name in names]
+    corrected = holm_correction([each.p for each in found])
+    return [replace(each, holm=holm) for each, holm in zip(found, corrected, strict=True)]
+
+
+def _compare_set(name: str, first: Side, second: Side, most: int) -> SetComparison:
+    before, after = first.values[name], second.values[name]
+    common = [query for query in before if query in after]
+    if not common:
+        raise DataError(
+            f"{second.name}, set {name}",
+            expected=f"queries that {first.name} has",
+            found="none of them",
+            remedy="Compare reports on the same queries.",
+        )
+    values = {"second": {q: after[q] for q in common}, "first": {q: before[q] for q in common}}
+    (difference,) = compare_rows(values)
+    moved = sorted(common, key=lambda query: (-abs(after[query] - before[query]), query))
+    moved = [query for query in moved if after[query] != before[query]]
+    runs = (first.run(name), second.run(name)) if moved and most else ({}, {})
+    return SetComparison(
+        name,
+        len(common),
+        len(before.keys() ^ after.keys()),
+        sum(before[query] for query in common) / len(common),
+        sum(after[query] for query in common) / len(common),
+        difference.interval,
+        difference.p,
+        difference.p,
+        sum(after[query] > before[query] for query in common),
+        sum(after[query] < before[query] for query in common),
+        [
+            Change(query, before[query], after[query], *(_best(run, query) for run in runs))
+            for query in moved[:most]
+        ],
+    )
+
+
+def _best(run: Run, query: str) -> list[str]:
+    return list(run.get(query, {}))[:SHOWN_HITS]
+
+
+def _read_values(path: Path, row: str, measure: str) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for number, line in read_lines(path):
+        columns: Sequence[str] = line.decode("utf-8").rstrip("\r\n").split("\t")
+        if number > 1 and columns[:2] == [row, measure]:
+            values[columns[2]] = float(columns[3])
+    return values
+
+
+def _read_run(folder: Path, name: str, row: str) -> Run:
+    """The run of a row; an empty one where the report was committed without its runs."""
+    path = folder / "runs" / f"{name}.{row}.trec"
+    return read_run(path) if path.exists() else {}

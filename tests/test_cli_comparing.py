@@ -1,0 +1,86 @@
+"""`m3search compare`: two rows of reports, or two runs, and the queries that they part on."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from running_commands import (  # noqa: F401
+    Result,
+    command_line,
+    folder_of_a_judged_set,
+    folder_of_a_test,
+    lines_of,
+)
+
+from m3search.corpus import write_run
+
+
+@pytest.fixture
+def reports(m3: Callable[..., Result], judged: Path) -> Callable[..., Result]:
+    """Two reports: in `wrong` the row all has the best document of q1 last."""
+    assert m3("eval", "tiny", "--out", "right").code == 0
+    runs = {"q1": {"dense": 3.0, "tea": 2.0, "late": 1.0}, "q2": {"dense": 1.0}}
+    write_run("wrong.trec", runs)
+    asked = ("--rows", "sparse", "--set", "run_files.other=wrong.trec")
+    assert m3("eval", "tiny", "--out", "wrong", *asked).code == 0
+    return m3
+
+
+def test_two_reports(reports: Callable[..., Result], place: Path) -> None:
+    result = reports("compare", "right:sparse", "wrong:other", "--data", str(place))
+    assert result.code == 0
+    header, line, _, *changes = result.out.splitlines()
+    assert header.split()[:5] == ["nDCG@10", "A", "B", "B", "-"]
+    assert line.split()[:4] == ["tiny", "100.0", "75.0", "-25.0"]
+    assert line.split()[-3:] == ["0", "1", "2"]  # better, worse, of how many
+    assert changes[:2] == ["tiny q1  100.0 -> 50.0", "  late token"]
+    assert changes[2].startswith("  A  late  Late interaction")
+    assert [each.split()[:2] for each in changes[-3:]] == [
+        ["B", n] for n in ("dense", "tea", "late")
+    ]
+
+
+def test_json_holds_all_of_it(reports: Callable[..., Result]) -> None:
+    (found,) = lines_of(reports("compare", "right:sparse", "wrong:other", "--json", "-n", "1").out)
+    assert (found["first"], found["second"]) == ("right:sparse", "wrong:other")
+    compared = found["sets"]["tiny"]
+    assert compared["difference"] == pytest.approx(compared["second"] - compared["first"])
+    assert compared["interval"]["low"] <= compared["difference"] <= compared["interval"]["high"]
+    assert 0 < compared["p"] <= compared["holm"] <= 1
+    (change,) = compared["changes"]
+    assert change["query"] == "q1" and change["second_hits"] == ["dense", "tea", "late"]
+
+
+def test_runs_of_a_set(reports: Callable[..., Result]) -> None:
+    runs = ("right/runs/tiny.sparse.trec", "wrong.trec")
+    assert reports("compare", *runs).code == 2
+    (found,) = lines_of(reports("compare", *runs, "--set", "tiny", "--json").out)
+    assert found["sets"]["tiny"]["difference"] == pytest.approx(-0.25)
+    same = reports("compare", runs[0], runs[0], "--set", "tiny").out
+    assert len(same.splitlines()) == 2 and "+0.0" in same
+
+
+def test_a_report_without_its_runs_shows_no_hits(reports: Callable[..., Result]) -> None:
+    shutil.rmtree("wrong/runs")
+    (found,) = lines_of(reports("compare", "right", "wrong:other", "--json").out)
+    assert found["sets"]["tiny"]["changes"][0]["second_hits"] == []
+
+
+def test_what_cannot_be_compared(reports: Callable[..., Result], place: Path) -> None:
+    for arguments, expected in (
+        (("right", "nowhere"), "nowhere: expected the folder of a report"),
+        (("right:dance", "wrong"), "expected the row 'dance' measured by nDCG@10"),
+        (("right", "wrong", "--measure", "P@1"), "measured by P@1"),
+    ):
+        result = reports("compare", *arguments)
+        assert result.code == 1 and expected in result.err, result.err
+    values = place / "wrong" / "queries" / "tiny.tsv"
+    values.write_text(re.sub(r"\tq(\d)\t", r"\tz\1\t", values.read_text()))
+    assert (
+        "expected queries that right:sparse has"
+        in reports("compare", "right:sparse", "wrong:other").err
+    )
