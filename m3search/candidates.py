@@ -29,8 +29,8 @@ class Scored:
     scores: Mapping[Mode, FloatArray]
     """(n,) by mode"""
     ranks: Mapping[Mode, IntArray]
-    """(n,) by first stage: the document's place in what it returned, from 1; 0 where the row was
-    not returned"""
+    """(n,) by first stage: the place in what it returned, from 1; 0 where it did not return it.
+    Of passages it counts the documents that are begun up to there"""
     heads: IntArray | None = None
     """(n,) the row that stands for the document, where rows are passages; it has its best score"""
 
@@ -124,19 +124,31 @@ def _retrieve(
     one document more."""
     if not index.has_passages:
         return index.retrieve(mode, queries, k, allowed)
-    asked = PASSAGES_MORE * k
-    while True:
-        found = index.retrieve(mode, queries, min(asked, index.rows), allowed)
-        lines, short = [], False
-        for rows, scores in zip(found.rows, found.scores, strict=True):
-            there = rows >= 0
-            firsts = _first_of_each(index.heads(rows[there]))
-            end = int(firsts[k]) if len(firsts) > k else int(there.sum())
-            short |= bool(len(firsts) <= k and there.all())
-            lines.append((rows[:end], scores[:end]))
-        if not short or asked >= index.rows:
-            return Hits.stack(lines, max((len(rows) for rows, _ in lines), default=0))
-        asked *= PASSAGES_MORE
+    asked = min(PASSAGES_MORE * k, index.rows)
+    found = index.retrieve(mode, queries, asked, allowed)
+    lines = []
+    for number, line in enumerate(zip(found.rows, found.scores, strict=True)):
+        passages = _before_next(index, *line, k)
+        most = asked
+        while passages is None and most < index.rows:
+            most = min(PASSAGES_MORE * most, index.rows)
+            more = index.retrieve(mode, queries[number : number + 1], most, allowed)
+            passages = _before_next(index, more.rows[0], more.scores[0], k)
+            line = (more.rows[0], more.scores[0])
+        lines.append(line if passages is None else passages)
+    return Hits.stack(lines, max((len(rows) for rows, _ in lines), default=0))
+
+
+def _before_next(
+    index: Index, rows: IntArray, scores: FloatArray, k: int
+) -> tuple[IntArray, FloatArray] | None:
+    """Of a list (rows, scores) what stands before document k + 1; None where it may not end there,
+    as the list is full and has no more than k."""
+    there = rows >= 0
+    firsts = _first_of_each(index.heads(rows[there]))
+    if len(firsts) <= k:
+        return None if there.all() else (rows[there], scores[there])
+    return rows[: firsts[k]], scores[: firsts[k]]
 
 
 def _first_of_each(values: IntArray) -> IntArray:
@@ -147,7 +159,7 @@ def _first_of_each(values: IntArray) -> IntArray:
 def _unite(
     index: Index, lists: Mapping[Mode, Hits], query: int
 ) -> tuple[IntArray, dict[Mode, IntArray]]:
-    """All rows that a query's lists hold, and where the document of each stands in each list."""
+    """All rows that a query's lists hold, and where each stands in each list."""
     found = {mode: hits.rows[query][hits.rows[query] >= 0] for mode, hits in lists.items()}
     rows = np.unique(np.concatenate(list(found.values())))
     ranks = {mode: np.zeros(len(rows), np.int64) for mode in found}
@@ -157,6 +169,6 @@ def _unite(
             _, firsts, numbers = np.unique(
                 index.heads(listed), return_index=True, return_inverse=True
             )
-            places = np.argsort(np.argsort(firsts))[numbers]
+            places = np.maximum.accumulate(np.argsort(np.argsort(firsts))[numbers])
         ranks[mode][np.searchsorted(rows, listed)] = places + 1
     return rows, ranks

@@ -199,3 +199,25 @@ def test_chunks_are_found_and_shown(m3: Callable[..., Result]) -> None:
     assert m3("query", "--queries", "q.tsv", "--run", "-").out.count("long") == 1
     for wrong in ("x", "20:", "20:x", "20:10", "-5"):
         assert m3("index", "long.jsonl", "--index", "w", f"--chunk={wrong}").code in (1, 2), wrong
+
+
+def test_options_of_a_build_that_committed_nothing_are_forgotten(m3: Callable[..., Result]) -> None:
+    Path("bad.jsonl").write_text("no json\n")
+    assert m3("index", "bad.jsonl", "--chunk", "8", "--multi-codec", "fp16").code == 1
+    assert m3("index", "corpus.jsonl").code == 0
+    (info,) = lines_of(m3("info", "indexes/default", "--json").out)
+    assert (info["chunk"], info["multi_codec"]) == (0, "int4")
+
+
+def test_resume_of_a_finished_index_checks_what_is_asked(m3: Callable[..., Result]) -> None:
+    assert m3("index", "corpus.jsonl", "--max-length", "4", "--chunk", "0").code == 0
+    same = m3("index", "corpus.jsonl", "--resume", "--json")
+    assert (same.code, lines_of(same.out)[0]["truncated"]) == (0, 3)
+    for option, expected in (
+        ("--chunk=64", "--chunk: expected 0, as the index was made with, found 64"),
+        ("--multi-codec=fp16", "--multi-codec: expected 'int4'"),
+        ("--max-length=9", "--max-length: expected 4"),
+    ):
+        other = m3("index", "corpus.jsonl", "--resume", option)
+        assert other.code == 1 and expected in other.err
+    assert m3("index", "nowhere.jsonl", "--resume").code == 1

@@ -10,6 +10,7 @@ from searching import WordEncoder
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.index import Index
+from m3search.plan import Plan
 from m3search.records import MODES, Document, Hit, Query
 from m3search.search import Searcher
 from m3search.stores.passages import FILE
@@ -172,7 +173,7 @@ def test_a_build_goes_on_with_the_same_passages_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("chunk", "overlap"), [(-1, 0), (10, 5), (10, -1), (0, 1)])
 def test_settings_out_of_range(tmp_path: Path, chunk: int, overlap: int) -> None:
-    with pytest.raises(ConfigError, match="a whole number of tokens from 0"):
+    with pytest.raises(ConfigError, match="a whole number of tokens from 0 to"):
         build(tmp_path, [], chunk=chunk, chunk_overlap=overlap)
 
 
@@ -185,3 +186,52 @@ def test_damaged_passages_are_told(tmp_path: Path) -> None:
     assert any(FILE in damage for damage in index.verify())
     with pytest.raises(ArtifactError, match="heads before their passages"):
         Index.open(tmp_path)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5, 12])
+def test_candidates_are_what_stands_before_one_document_more(tmp_path: Path, depth: int) -> None:
+    """Against lists made by hand, at depths that cut them."""
+    documents = make_documents(40, seed=3)
+    index = build(tmp_path, documents)
+    searcher = Searcher(index, WordEncoder())
+    for text in ("late tea", "sleep token rice", "each"):
+        query = WordEncoder().encode([text], "query")
+        candidates: set[int] = set()
+        for mode in ("dense", "sparse"):
+            begun: list[int] = []
+            for row in index.retrieve(mode, query, index.rows).rows[0].tolist():
+                head = int(index.heads([row])[0]) if row >= 0 else -1
+                if row < 0 or (head not in begun and len(begun) == depth):
+                    break
+                begun += [head] * (head not in begun)
+                candidates.add(row)
+        rows = np.array(sorted(candidates))
+        scores = {mode: index.scores(mode, query, rows) for mode in MODES}
+        fused = sum(
+            weight * scores[mode].astype(float)
+            for mode, weight in zip(MODES, (1, 0.3, 1), strict=True)
+        )
+        best: dict[str, float] = {}
+        for name, score in zip(index.ids(rows), fused, strict=True):
+            best[name] = max(best.get(name, -9.0), float(score))
+        wanted = sorted(best.items(), key=lambda item: -item[1])[:depth]
+        hits = searcher.search(text, depth, depth=depth)
+        assert [hit.document.id for hit in hits] == [name for name, _ in wanted]
+        assert [hit.score for hit in hits] == pytest.approx([score for _, score in wanted])
+
+
+def test_deeper_candidates_rank_as_a_search_of_less_depth(tmp_path: Path) -> None:
+    searcher = Searcher(build(tmp_path, make_documents(40, seed=3)), WordEncoder())
+    queries = searcher.encode([Query(text, text) for text in ("late tea", "rice", "each cat")])
+    for found in searcher.candidates(queries, depth=40):
+        for depth in (2, 5, 9):
+            plan = Plan.check(5, depth, MODES, None, "exact", "union")
+            rows, scores = found.scored.ranked(plan)
+            hits = searcher.search(found.query, 5, depth=depth)
+            assert scores.tolist() == pytest.approx([hit.score for hit in hits])
+            assert searcher.index.ids(rows) == [hit.document.id for hit in hits]
+
+
+def test_passages_longer_than_the_model_reads_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="from 0 to 510, which the model reads"):
+        build(tmp_path, [], chunk=511)

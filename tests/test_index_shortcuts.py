@@ -9,8 +9,11 @@ import pytest
 from index_fakes import FakeEncoder
 from small_indexes import build, corpus
 
+from m3search.errors import ArtifactError
 from m3search.index import Index
+from m3search.records import MODES
 from m3search.stores.clusters import Clusters
+from m3search.stores.snapshot import find_damages
 from m3search.stores.token_lists import TokenLists
 
 
@@ -47,3 +50,55 @@ def test_an_opened_index_uses_its_shortcuts(tmp_path: Path, asked: list[str]) ->
             np.testing.assert_array_equal(hits.scores[0], exact)
         index.add(corpus(2), FakeEncoder())
     assert sorted(asked) == ["Clusters"] * 2 + ["TokenLists"] * 2
+
+
+def test_the_longest_vector_is_kept_with_every_segment(tmp_path: Path) -> None:
+    """A bound of rounding errors depends on it, and with it which hits are exact."""
+    index = build(tmp_path, corpus(40))
+    for change in (lambda: None, lambda: index.add(corpus(3, 50), FakeEncoder()), index.compact):
+        change()
+        opened = Index.open(tmp_path)
+        for segment in opened._snapshot.segments:
+            norms = np.linalg.norm(segment.dense.matrix.astype(np.float64), axis=1)
+            assert segment.dense._longest == pytest.approx(norms.max(), abs=1e-12)
+            assert segment.entry.stores["dense"].details == {"longest": segment.dense._longest}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dense.ivf.faiss", "multi.centroids.npy", "multi.indptr.npy", "multi.rows.npy"],
+)
+def test_a_damaged_shortcut_is_named(tmp_path: Path, asked: list[str], name: str) -> None:
+    build(tmp_path, corpus(400), segment_documents=1000)
+    (file,) = tmp_path.rglob(name)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 0x80
+    file.write_bytes(content)
+    _, damages = find_damages(tmp_path, read=True)
+    assert damages == [f"{file}: the content differs from its checksum"]
+    file.unlink()
+    with pytest.raises(ArtifactError, match=f"{name}: expected a file of the index"):
+        Index.open(tmp_path)
+
+
+def test_shortcuts_leave_out_what_is_deleted_or_not_allowed(
+    tmp_path: Path, asked: list[str]
+) -> None:
+    index = build(tmp_path, corpus(400), segment_documents=1000)
+    index.delete([f"d{i}" for i in range(0, 400, 3)])
+    allowed = index.select("n>=100")
+    assert allowed is not None
+    queries = FakeEncoder().encode(["a", "b c", "text 9"], "query")
+    for mode in MODES:
+        for k in (1, 20, 300):
+            hits = index.retrieve(mode, queries, k, allowed)
+            found = hits.rows[hits.rows >= 0]
+            assert allowed[found].all()
+            if mode != "sparse":
+                assert (hits.rows >= 0).sum() == 3 * min(k, allowed.sum())
+            for line in range(3):
+                rows = hits.rows[line][hits.rows[line] >= 0]
+                exact = index.scores(mode, queries[line : line + 1], rows)
+                assert hits.scores[line][: len(rows)].tobytes() == exact.tobytes()
+                assert len(np.unique(rows)) == len(rows)
+    assert {*asked} == {"Clusters", "TokenLists"}

@@ -96,3 +96,44 @@ def test_damage(folder, details, tmp_path):
     (tmp_path / FILE).write_bytes((folder / FILE).read_bytes()[:100])
     with pytest.raises(ArtifactError, match=r"dense\.ivf\.faiss: expected a FAISS index"):
         Clusters(tmp_path, ROWS, DIM, details)
+
+
+@pytest.mark.parametrize("k", [100, 300, 700])
+def test_as_many_of_a_longer_list_are_found(store, k):
+    exact = store.retrieve(queries(), k, exact=True)
+    found = store.retrieve(queries(), k)
+    shared = [len(set(a) & set(b)) for a, b in zip(exact.rows, found.rows, strict=True)]
+    assert np.mean(shared) >= 0.97 * k
+
+
+def test_a_filter_on_what_is_far_from_the_query(store, vectors):
+    """The rows that are allowed are of other groups than those near the query."""
+    for query in queries(10):
+        far = vectors @ query < np.quantile(vectors @ query, 0.5)
+        exact = store.retrieve(query[None], 50, far, exact=True).rows[0]
+        found = store.retrieve(query[None], 50, far).rows[0]
+        assert far[found].all()
+        assert len(set(exact) & set(found)) >= 0.9 * 50
+
+
+def test_rows_that_are_none_are_damage(store, monkeypatch):
+    class Wrong:
+        ntotal = ROWS
+
+        def search(self, queries, k, params):
+            return None, np.array([[3, 3, ROWS + 1, -1]])
+
+    monkeypatch.setattr(store._clusters, "_index", Wrong())
+    with pytest.raises(ArtifactError, match=r"ivf\.faiss: expected rows from 0 to 2999"):
+        store.retrieve(queries(1), 2)
+
+
+def test_a_row_that_stands_twice_is_found_once(store, monkeypatch):
+    class Twice:
+        ntotal = ROWS
+
+        def search(self, queries, k, params):
+            return None, np.array([[3, 3, 8, 5]])
+
+    monkeypatch.setattr(store._clusters, "_index", Twice())
+    assert sorted(store.retrieve(queries(1), 3).rows[0].tolist()) == [3, 5, 8]

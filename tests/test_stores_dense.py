@@ -151,3 +151,11 @@ def test_damage(tmp_path, damage):
         rows = 21
     with pytest.raises(ArtifactError, match=FILE):
         FlatStore(tmp_path, rows, 8)
+
+
+def test_the_longest_vector_is_that_of_all(tmp_path):
+    writer = FlatWriter(tmp_path, 3)
+    for block in ([[1, 0, 0]], [[0, 3, 4], [1, 1, 1]], [[0.5, 0, 0]]):
+        writer.append(np.array(block, np.float32))
+    writer.finish()
+    assert writer.longest == 5.0

@@ -272,3 +272,49 @@ def test_posting_lists_that_end_before_they_begin_do_not_open(tmp_path):
     np.save(tmp_path / "sparse.indptr.npy", indptr)
     with pytest.raises(ArtifactError, match=r"indptr\.npy: expected values that only rise"):
         CscStore(tmp_path, 30, 6)
+
+
+def test_rows_that_are_equal_in_float32_rank_by_row(tmp_path):
+    """Though in float64, in which they are pruned, they differ, and later ones are higher."""
+    weights = np.linspace(1 - 2e-8, 1 + 2e-8, 5000)[:, None].astype(np.float64)
+    vectors = sp.csr_array(np.hstack([np.full_like(weights, 0.5), weights]).astype(np.float32))
+    store = write(tmp_path, vectors)
+    query = sp.csr_array(np.array([[1e-9, 1.0]], np.float32))
+    exact = store.scores(query, np.arange(5000))
+    for k in (1, 3, 600):
+        order = np.lexsort((np.arange(5000), -exact))[:k]
+        assert store.retrieve(query, k).rows[0].tolist() == order.tolist()
+
+
+@pytest.mark.parametrize("flipped", [10, 40])
+def test_a_posting_out_of_order_is_damage(tmp_path, flipped):
+    """Its number is that of a row, so only the order tells."""
+    write(tmp_path, sp.csr_array(np.ones((100_000, 1), np.float32)))
+    rows = np.load(tmp_path / "sparse.rows.npy")
+    rows[flipped] ^= 1 << 16
+    np.save(tmp_path / "sparse.rows.npy", rows)
+    store = CscStore(tmp_path, 100_000, 1)
+    query = sp.csr_array(np.ones((1, 1), np.float32))
+    with pytest.raises(ArtifactError, match=r"rows\.npy: expected rows that only rise"):
+        store.retrieve(query, 100_000)
+
+
+def test_a_weight_without_bounds_is_no_crash(tmp_path):
+    write(tmp_path, draw(np.random.default_rng(7), 6000, 3, density=1))
+    weights = np.load(tmp_path / "sparse.weights.npy")
+    for wrong in (np.inf, np.nan, -np.inf):
+        weights[17] = wrong
+        np.save(tmp_path / "sparse.weights.npy", weights)
+        store = CscStore(tmp_path, 6000, 3)
+        assert len(store.retrieve(sp.csr_array(np.ones((1, 3), np.float32)), 5).rows[0]) == 5
+
+
+def test_verify_reads_peaks_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("m3search.stores.sparse.POSTINGS_AT_ONCE", 3)
+    store = write(tmp_path, draw(np.random.default_rng(8), 30, 9))
+    assert store.verify() == []
+    peaks = np.load(tmp_path / "sparse.peaks.npy")
+    peaks[7] /= 2
+    np.save(tmp_path / "sparse.peaks.npy", peaks)
+    wrong = CscStore(tmp_path, 30, 9)
+    assert wrong.verify() == ["a weight above the highest of its posting list"]

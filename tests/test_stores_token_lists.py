@@ -166,3 +166,47 @@ def test_lists_written_in_many_passes_are_the_same(store, tmp_path, monkeypatch)
     assert len(ends) - 1 > 16 and ends[-1] == len(rows) > 1000
     for start, end in pairwise(ends):
         assert (np.diff(rows[start:end]) > 0).all()
+
+
+def test_a_filter_on_what_no_near_group_holds(store, monkeypatch):
+    """The groups near a query hold no allowed row; others are looked into."""
+    monkeypatch.setattr(multi, "SCORED", 30)
+    monkeypatch.setattr(token_lists, "PROBES", 4)
+    held = texts()
+    for query in queries()[:8]:
+        best = np.array([(text @ query.T).max(initial=-1) for text in held])
+        allowed = best < 0.5
+        assert allowed.sum() > 200
+        hits = store.retrieve([query], 20, allowed)
+        exact = store.retrieve([query], 20, allowed, exact=True)
+        assert (hits.rows >= 0).all() and allowed[hits.rows].all()
+        assert len({*hits.rows[0].tolist()} & {*exact.rows[0].tolist()}) >= 10
+
+
+def test_a_segment_with_hardly_any_vectors(tmp_path):
+    for number, held in enumerate(([], [5], [1, 0, 2, 1])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        writer = VectorWriter(folder, FP16)
+        given = [text[: held[row]] if row < len(held) else text[:0] for row, text in
+                 enumerate(unit(np.random.default_rng(2), 30, 5, DIM))]  # fmt: skip
+        writer.append(given)
+        writer.finish()
+        whole = VectorStore(folder, 30, DIM, FP16)
+        files = write_token_lists(folder, whole.tokens, whole.count(), 30)
+        if not held:
+            assert files == []
+            continue
+        listed = VectorStore(folder, 30, DIM, FP16, TokenLists(folder, 30, FP16.width(DIM)))
+        assert len(listed.retrieve([given[0]], 30).rows[0]) == 30
+
+
+def test_lists_that_begin_before_the_first_row_are_damage(store, tmp_path):
+    folder = store._path.parent
+    for name in FILES:
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    ends = np.load(tmp_path / INDPTR)
+    ends[0] = -(2**56)
+    np.save(tmp_path / INDPTR, ends)
+    with pytest.raises(ArtifactError, match=r"indptr\.npy: expected values from 0"):
+        TokenLists(tmp_path, ROWS, store._codec.width(DIM))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -25,23 +24,13 @@ from m3search.cli.output import (
     readable_bytes,
 )
 from m3search.cli.reading import Skipped, count_lines, noting_spaces
-from m3search.errors import ConfigError, DataError, M3Error
+from m3search.cli.storing import Settings, check_settings, checked_template, parse_chunk
+from m3search.errors import DataError, M3Error
 
 if TYPE_CHECKING:
     from m3search.index import Index
     from m3search.lines import OnError
     from m3search.records import Document
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the documents are to be encoded; None is the default, or what the index has."""
-
-    model: str | None
-    max_length: int | None
-    mcls: bool
-    layout: Mapping[str, Any]
-    """what was given of the fields of the index's layout"""
 
 
 def build_index(
@@ -121,22 +110,22 @@ def build_index(
     started = time.perf_counter()
     if resume and add:
         raise typer.BadParameter("does not go with --add", param_hint="--resume")
-    if resume and (finished := _find_finished(index, corpus)) is not None:
-        print_note(f"the build of {index} is finished: nothing was done")
-        _print_summary(finished, 0, time.perf_counter() - started, json)
-        return
     skipped = Skipped()
     documents = read_corpus(corpus, on_error=cast("OnError", on_error), report=skipped.add)
     documents = noting_spaces(documents)
     layout = {
-        "title_template": _checked_template(title_template),
+        "title_template": checked_template(title_template),
         "multi_codec": multi_codec,
         "multi_pooling": multi_pooling,
         "sparse_codec": sparse_codec,
-        **_parse_chunk(chunk),
+        **parse_chunk(chunk),
     }
     given = {name: value for name, value in layout.items() if value is not None}
     settings = Settings(model, max_length, mcls, given)
+    if resume and (finished := _find_finished(index, corpus, settings)) is not None:
+        print_note(f"the build of {index} is finished: nothing was done")
+        _print_summary(finished, 0, time.perf_counter() - started, json)
+        return
     change = _add if add else _build
     try:
         built = change(index, corpus, documents, settings)
@@ -157,6 +146,7 @@ def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Set
         manifest = read_manifest(path)
         if not manifest.complete:  # interrupted, or still being built: then that is the matter
             WriteLock(path).release()
+        if not manifest.complete and not manifest.is_blank:
             layout = manifest.layout
         check_unfinished(path, manifest, layout._replace(**settings.layout), source)
     from m3search.encoder import Encoder
@@ -174,8 +164,9 @@ def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Set
         )
 
 
-def _find_finished(path: Path, corpus: str) -> Index | None:
-    """The index at the path if it is a finished one of this corpus."""
+def _find_finished(path: Path, corpus: str, settings: Settings) -> Index | None:
+    """The index at the path if it is a finished one of this corpus; ConfigError where it was made
+    in another way."""
     from m3search.stores.commit import read_manifest
     from m3search.stores.manifest import MANIFEST
 
@@ -185,8 +176,12 @@ def _find_finished(path: Path, corpus: str) -> Index | None:
     if not manifest.complete or manifest.source != _name_source(corpus):
         return None
     from m3search.index import Index
+    from m3search.stores.intake import BuildReport
 
-    return Index.open(path)
+    check_settings(settings, manifest)
+    index = Index.open(path)
+    index.report = BuildReport(truncated=manifest.truncated, segments=len(manifest.segments))
+    return index
 
 
 def _name_source(corpus: str) -> str:
@@ -200,55 +195,13 @@ def _add(path: Path, corpus: str, documents: Iterator[Document], settings: Setti
 
     index = Index.open(path)
     made = index.manifest.model
-    has_layout = index.manifest.layout._asdict()
-    for name, given, has in (
-        ("--max-length", settings.max_length, made.max_length),
-        ("--mcls", settings.mcls or None, made.mcls),
-        *(
-            (f"--{name.replace('_', '-')}", given, has_layout[name])
-            for name, given in settings.layout.items()
-        ),
-    ):
-        if given is not None and given != has:
-            raise ConfigError(
-                name,
-                expected=f"{has!r}, as the index was made with",
-                found=repr(given),
-                remedy="Leave the option out, or build a new index.",
-            )
+    check_settings(settings, index.manifest)
     from m3search.origin import load_encoder
 
     encoder = load_encoder(made, settings.model)
     with progress_bar("documents", count_lines(corpus), what="adding") as step:
         index.add(documents, encoder, progress=step)
     return index
-
-
-def _parse_chunk(value: str | None) -> dict[str, int]:
-    """'256:32' as the fields of the layout."""
-    if value is None:
-        return {}
-    tokens, colon, overlap = value.partition(":")
-    try:
-        chunk = {"chunk": int(tokens), "chunk_overlap": int(overlap) if colon else 0}
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"expected tokens as 256, or with an overlap as 256:32, found {value!r}",
-            param_hint="--chunk",
-        ) from error
-    from m3search.stores.passages import check_chunk
-
-    check_chunk(**chunk)
-    return chunk
-
-
-def _checked_template(template: str | None) -> str | None:
-    """The template with \\n and \\t as typed in a shell made characters."""
-    if template is None:
-        return None
-    from m3search.corpus import check_template
-
-    return check_template(template.replace("\\n", "\n").replace("\\t", "\t"), "--title-template")
 
 
 def _describe_state(path: Path, add: bool) -> str:

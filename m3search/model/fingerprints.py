@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import time
 from pathlib import Path
 from typing import TypeAlias
 
 from m3search.model.layout import deciding_files, fingerprint
+from m3search.user_cache import user_cache
 
 REMEMBERED_BYTES = 100_000_000
 """from which size on a checkpoint's fingerprint is remembered; smaller ones are read in a moment"""
@@ -51,14 +51,13 @@ def _state(folder: Path) -> State:
 
 def _note_of(folder: Path) -> Path | None:
     """The file of the cache that belongs to the folder; None for a user without a home."""
+    cache = user_cache()
     try:
-        given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        cache = given if given.is_absolute() else Path.home() / ".cache"
         place = str(folder.resolve()).encode("utf-8", "surrogateescape")
     except (OSError, RuntimeError):
         return None
     name = f"{hashlib.sha256(place).hexdigest()[:32]}.json"
-    return cache / "m3search" / "fingerprints" / name
+    return cache / "fingerprints" / name if cache else None
 
 
 def _recall(note: Path | None, state: State) -> str | None:

@@ -7,6 +7,7 @@ it looks into is measured when the file is written, and stands in the manifest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ WANTED = 0.99
 """share of the 100 best that the measured queries must find"""
 FETCHED = 2
 """times as many as are asked for are scored exactly, as the codes put some in another order"""
+MOST_PROBED = 0.25
+"""of the groups; beyond that a scan is as fast, and misses nothing"""
 SEED = 1
 
 
@@ -118,21 +121,37 @@ class Clusters:
         check_readable(path)
         try:
             index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise damaged(path, "a FAISS index", str(error).splitlines()[0]) from error
         if (index.ntotal, index.d) != (rows, dim):
             raise damaged(path, f"{rows} vectors of {dim}", f"{index.ntotal} of {index.d}")
+        self._path = path
         self._index = index
+        self._lists = max(1, int(index.nlist))
         self._probes = int(details["probes"])
-        self.looked_at = rows * self._probes // max(1, int(index.nlist))
-        """vectors that are compared with a query, on the mean"""
 
-    def find(self, queries: FloatArray, k: int, allowed: BoolArray | None = None) -> IntArray:
-        """(n, at least k) rows that are likely the k best of each query (n, dim); -1 for none."""
+    def probes(self, k: int, share: float) -> int | None:
+        """The groups to look into for k rows where that share of all is allowed.
+
+        As many times those of the measurement as k is times its 100, and as allowed rows are rare;
+        None where that is so much that all rows are read as fast.
+        """
+        probes = math.ceil(self._probes * max(1.0, k / MEASURED_AT) / share)
+        return probes if probes <= MOST_PROBED * self._lists else None
+
+    def find(
+        self, query: FloatArray, k: int, probes: int, allowed: BoolArray | None = None
+    ) -> IntArray:
+        """Rows that are likely the k best of a query (dim,), about FETCHED times as many, by the
+        groups of so many centroids."""
         wrapped: Any = faiss
-        settings: dict[str, Any] = {"nprobe": self._probes}
+        settings: dict[str, Any] = {"nprobe": probes}
         if allowed is not None:
             settings["sel"] = wrapped.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         options = wrapped.SearchParametersIVF(**settings)
-        _, found = self._index.search(queries, FETCHED * k, params=options)
-        return np.asarray(found, dtype=np.int64)
+        _, found = self._index.search(query[np.newaxis], FETCHED * k, params=options)
+        rows: IntArray = np.unique(np.asarray(found[found >= 0], dtype=np.int64))
+        if len(rows) and rows[-1] >= self._index.ntotal:
+            wanted = f"rows from 0 to {self._index.ntotal - 1}"
+            raise damaged(self._path, wanted, str(rows[-1]))
+        return rows

@@ -147,18 +147,23 @@ class FlatStore:
         if count <= max(k + SLACK, FEW_ROWS):
             every = np.arange(len(self)) if rows is None else rows
             return Hits.stack((self._rank(query, every, k) for query in queries), k)
-        if self._clusters is not None and not exact and count > self._clusters.looked_at:
-            return self._approximate(self._clusters, queries, k, allowed)
+        probes = self._clusters.probes(k, count / len(self)) if self._clusters else None
+        if self._clusters is not None and probes is not None and not exact:
+            return self._approximate(self._clusters, probes, queries, k, allowed)
         return self._exact(queries, k, allowed)
 
     def _approximate(
-        self, clusters: Clusters, queries: FloatArray, k: int, allowed: BoolArray | None
+        self,
+        clusters: Clusters,
+        probes: int,
+        queries: FloatArray,
+        k: int,
+        allowed: BoolArray | None,
     ) -> Hits:
         """What the clusters find; all rows for a query for which they find too little."""
         lines = []
         for query in np.ascontiguousarray(queries, dtype=np.float32):
-            found = clusters.find(query[np.newaxis], k, allowed)[0]
-            found = found[found >= 0]
+            found = clusters.find(query, k, probes, allowed)
             if len(found) < k:
                 hits = self._exact(query[np.newaxis], k, allowed)
                 lines.append((hits.rows[0], hits.scores[0]))

@@ -52,9 +52,10 @@ class DocumentWriter:
 
     def append(self, records: Sequence[Record], passages: Sequence[Spans] | None = None) -> None:
         """Adds documents whose ids are new to the segment, with the passages of each."""
-        first = self._documents
-        rows: Sequence[int] = range(first, first + len(records))
-        if self._passages is not None and passages is not None:
+        rows: Sequence[int] = range(self._documents, self._documents + len(records))
+        if self._passages is not None:
+            if passages is None:
+                raise ValueError("documents without their passages")
             rows = [self._passages.append(spans) for spans in passages]
         lines = ((row, *record) for row, record in zip(rows, records, strict=True))
         with _naming(self.path):
@@ -66,12 +67,14 @@ class DocumentWriter:
         with _naming(self.path):
             write_fields(self._connection)
             self._connection.execute("COMMIT")
-        self.close()
+            self._connection.close()
         if self._passages is None:
             return Written(KINDS[0], [self.path])
         files = [self.path, self._passages.finish()]
         return Written(KINDS[1], files, {"documents": self._documents})
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Lets go of the files."""
         self._connection.close()
+        if self._passages is not None:
+            self._passages.close()

@@ -205,7 +205,10 @@ class DocumentStore:
             sql, values = matching_rows(condition)
         matches = np.zeros(self._rows, dtype=bool)
         for block in self._blocks(sql, values):
-            rows = np.fromiter((row for (row,) in block), dtype=np.int64, count=len(block))
+            try:
+                rows = np.fromiter((row for (row,) in block), dtype=np.int64, count=len(block))
+            except (TypeError, ValueError) as error:
+                raise damaged(self._path, "the numbers of rows", str(error)) from error
             self._check_rows(rows)
             matches[rows] = True
         return matches
@@ -248,7 +251,7 @@ class DocumentStore:
         """What SQLite cannot read is damage."""
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise damaged(self._path, "a SQLite file of documents", str(error)) from error
 
     def _ordered(self, rows: Sequence[int], found: dict[int, T]) -> list[T]:

@@ -24,8 +24,8 @@ HEADER_BYTES = 128
 """length of the header of a one-dimensional .npy file; numpy leaves room for the shape to grow"""
 
 
-SEGMENT_FILES = 16
-"""descriptors to allow for a segment: about six, of two commits that a process may have open"""
+SEGMENT_FILES = 24
+"""descriptors to allow for a segment: up to eleven, of two commits that a process may have open"""
 OTHER_FILES = 256
 
 
@@ -160,6 +160,11 @@ class ArrayWriter:
             if kind is None:
                 self._file.seek(0)
                 self._file.write(self._header())
+
+    def close(self) -> None:
+        """Lets go of a file that will not be finished."""
+        with suppress(OSError):  # what is buffered may find no room on the disk
+            self._file.close()
 
     def append(self, values: npt.ArrayLike) -> None:
         """Adds values at the end."""

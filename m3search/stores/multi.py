@@ -143,7 +143,11 @@ class VectorStore:
             lines = []
             for query in queries:
                 near = self._lists.find(self._codec.prepare(query), wanted, allowed)
-                lines.append(top_k(near, self.scores(query, near), k))
+                if len(near) < k:  # rows without a token have a score, too
+                    scanned = self._scan_all([query], k, rows)
+                    lines.append((scanned.rows[0], scanned.scores[0]))
+                else:
+                    lines.append(top_k(near, self.scores(query, near), k))
             return Hits.stack(lines, k)
         return self._scan_all(queries, k, rows)
 
@@ -234,7 +238,7 @@ class VectorStore:
             yield _Block(rows[first:], *decode_together(pending))
 
     def _margin(self, query: FloatArray) -> float:
-        """Twice what float32 can miss by; stored vectors are unit vectors."""
+        """More than float32 can miss by, of stored vectors that are no longer than 1.3."""
         norms = np.linalg.norm(query, axis=1) if len(query) else np.ones(1)
         return max(MARGIN, 4 * self._dim * 2.0**-24) * max(1.0, float(norms.max()))
 

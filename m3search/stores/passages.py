@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from m3search.errors import ConfigError
 from m3search.records import BoolArray, IntArray
@@ -21,17 +20,19 @@ Spans = Sequence[tuple[int, int]]
 """characters [start, end) of a document's text, for each of its passages"""
 
 
-def check_chunk(chunk: int, chunk_overlap: int) -> None:
-    """ConfigError where documents cannot be cut so; 0 tokens cut none."""
-    for name, value, least, most in (
-        ("chunk", chunk, 0, None),
-        ("chunk overlap", chunk_overlap, 0, max(0, (chunk - 1) // 2)),
+def check_chunk(chunk: int, chunk_overlap: int, max_length: int) -> None:
+    """ConfigError where documents cannot be cut so; 0 tokens cut none.
+
+    max_length: tokens that the model reads, of which two are special.
+    """
+    for name, value, most, why in (
+        ("chunk", chunk, max_length - 2, "which the model reads"),
+        ("chunk overlap", chunk_overlap, max(0, (chunk - 1) // 2), "less than half of a passage"),
     ):
-        if not isinstance(value, int) or value < least or (most is not None and value > most):
-            limit = "up" if most is None else f"to {most}, less than half of the passage,"
+        if not isinstance(value, int) or not 0 <= value <= most:
             raise ConfigError(
                 name,
-                expected=f"a whole number of tokens from {least} {limit}",
+                expected=f"a whole number of tokens from 0 to {most}, {why}",
                 found=repr(value),
                 remedy="For example --chunk 256:32, or --chunk 0 for whole documents.",
             )
@@ -43,23 +44,25 @@ class PassageWriter:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self.rows = 0
-        self._lines: list[npt.NDArray[np.int64]] = []
+        self._file = ArrayWriter(self.path, "<i8")
 
     def append(self, spans: Spans) -> int:
         """Adds the passages of the next document; the row of its head."""
         head = self.rows
         lines = np.full((len(spans), 3), head, dtype=np.int64)
         lines[:, 1:] = spans
-        self._lines.append(lines.reshape(-1))
+        self._file.append(lines.reshape(-1))
         self.rows += len(spans)
         return head
 
     def finish(self) -> Path:
         """The file, complete."""
-        with ArrayWriter(self.path, "<i8") as writer:
-            for lines in self._lines:
-                writer.append(lines)
-        return self.path
+        with self._file:
+            return self.path
+
+    def close(self) -> None:
+        """Lets go of a file that will not be finished."""
+        self._file.close()
 
 
 class Passages:

@@ -25,8 +25,9 @@ LOOK_UP = 8
 """how many postings can be added in the time that it takes to look one up"""
 STRIP = 64
 """rows that are looked at together, and passed over where none of them scores enough"""
-MARGIN = 1e-9
-"""relative; sums of the same products in two orders lie far closer than this"""
+MARGIN = 2.0**-22
+"""relative; sums of the same products in two orders, and scores that are equal in float32, lie
+closer than this"""
 
 
 class Lists(NamedTuple):
@@ -153,8 +154,8 @@ def below_kth(scores: Array, k: int) -> float:
         low, high = min(low, score), max(high, score)
     width: float = (high - low) / STEPS
     bound: float = low
-    if not width > 0:
-        return bound * (1 - MARGIN)
+    if not 0 < width < np.inf:  # all are equal, or one is no number: then the list is damaged
+        return bound * (1 - MARGIN) if bound > 0 else 0.0
     counts = np.zeros(STEPS + 1, np.int64)
     for score in scores:
         counts[min(int((score - low) / width), STEPS)] += 1

@@ -102,8 +102,11 @@ class CscStore:
                 return [f"a posting of a row outside 0 to {len(self) - 1}"]
             counts += np.bincount(block, minlength=len(self))
         damages = [] if np.array_equal(counts, self.lengths) else ["rows with missing postings"]
-        if not (highest(self.indptr, self._impacts.decode(self.codes)) <= self.peaks).all():
-            damages.append("a weight above the highest of its posting list")
+        for start, stop in _term_blocks([self.indptr], len(self.peaks)):
+            ends = np.asarray(self.indptr[start : stop + 1])
+            weights = self._impacts.decode(self.codes[ends[0] : ends[-1]])
+            if not (highest(ends - ends[0], weights) <= self.peaks[start:stop]).all():
+                return [*damages, "a weight above the highest of its posting list"]
         return damages
 
     def check_rows(self, rows: npt.NDArray[np.int32]) -> None:
@@ -130,6 +133,7 @@ class CscStore:
         if not whole:
             for start, stop in zip(lists.starts.tolist(), lists.stops.tolist(), strict=True):
                 self.check_rows(self.rows[start:stop])
+            raise damaged(self._folder / ROWS, "rows that only rise in a posting list", "others")
         return top_k(rows, scores, k)
 
     def _lists(self, terms: IntArray, weights: npt.NDArray[np.float64]) -> Lists:
@@ -184,7 +188,7 @@ def merge_postings(
     counts = np.zeros(vocabulary, dtype=np.int64)
     tops = np.zeros(vocabulary, dtype=np.float32)
     with ArrayWriter(rows, "<i4") as row_file, ArrayWriter(weights, impacts.dtype) as weight_file:
-        for start, stop in _term_blocks(parts, vocabulary):
+        for start, stop in _term_blocks([store.indptr for store, _ in parts], vocabulary):
             columns, merged_rows, codes = _merge_block(parts, renumbered, start, stop)
             counts[start:stop] = np.bincount(columns - start, minlength=stop - start)
             ends = np.concatenate([[0], np.cumsum(counts[start:stop])])
@@ -201,13 +205,12 @@ def merge_postings(
     return [indptr, rows, weights, lengths, peaks]
 
 
-def _term_blocks(
-    parts: Sequence[tuple[CscStore, BoolArray]], vocabulary: int
-) -> Iterator[tuple[int, int]]:
-    """Ranges of terms with about POSTINGS_AT_ONCE postings each, and at least one term."""
-    total = np.zeros(vocabulary + 1, dtype=np.int64)
-    for store, _ in parts:
-        total += store.indptr
+def _term_blocks(ends: Sequence[IntArray], vocabulary: int) -> Iterator[tuple[int, int]]:
+    """Ranges of terms with about POSTINGS_AT_ONCE postings each, and at least one term.
+
+    ends: of each store where the postings of its terms end, as `indptr` has it.
+    """
+    total = np.sum(ends, axis=0)
     start = 0
     while start < vocabulary:
         reach = int(np.searchsorted(total, total[start] + POSTINGS_AT_ONCE, side="right")) - 1

@@ -35,8 +35,8 @@ TRAINED_ON = 32
 """vectors for each centroid"""
 ROUNDS = 6
 SEED = 1
-PROBES = 32
-"""centroids that a query vector looks at"""
+PROBES, PROBES_MORE = 32, 8
+"""centroids that a query vector looks at, and how many times as many where these are too few"""
 WINDOW = 1 << 15
 LINKS, REACH = 16, 64
 """of the graph that finds the centroid of a vector: neighbours, and how many are looked at"""
@@ -54,12 +54,14 @@ class Tokens(NamedTuple):
 def write_token_lists(
     folder: Path, read: Callable[[], Iterator[Tokens]], vectors: int, rows: int
 ) -> list[Path]:
-    """Writes the lists of a segment; the files.
+    """Writes the lists of a segment; the files, none where there are no vectors.
 
     read: goes through all `vectors` token vectors of the `rows` rows, in their order.
     """
-    count = 1 << max(4, round(np.log2(8 * max(vectors, 1) ** 0.5)))
-    centroids = _train(read(), vectors, count)
+    if not vectors:
+        return []
+    centroids = _train(read(), vectors, 1 << max(4, round(np.log2(8 * vectors**0.5))))
+    count = len(centroids)
     graph = _graph(centroids)
     sizes = np.zeros(count, dtype=np.int64)
     with ArrayWriter(folder / KEYS, "<u8") as file:
@@ -139,15 +141,32 @@ class TokenLists:
         self._centroids: FloatArray = flat.reshape(-1, dim)
         self._indptr: IntArray = map_array(folder / INDPTR, "<i8", len(self._centroids) + 1)
         self._rows: npt.NDArray[np.int32] = map_array(folder / ROWS, "<i4", int(self._indptr[-1]))
+        if int(self._indptr[0]) != 0:
+            raise damaged(folder / INDPTR, "values from 0", f"{self._indptr[0]} as the first")
         if (np.diff(self._indptr) < 0).any():
             raise damaged(folder / INDPTR, "values that only rise", "one below the one before")
 
     def find(self, query: FloatArray, count: int, allowed: BoolArray | None = None) -> IntArray:
-        """About `count` rows of the highest estimated MaxSim with a query (m, dim), ascending."""
+        """About `count` rows of the highest estimated MaxSim with a query (m, dim), ascending.
+
+        Where the groups near the query hold fewer allowed rows, more groups are looked into; in
+        the end there are fewer only where no others have a token.
+        """
         if not len(query) or not len(self._centroids):
             return np.zeros(0, dtype=np.int64)
         products = np.asarray(query, dtype=np.float32) @ self._centroids.T
-        probes = min(PROBES, products.shape[1])
+        wanted = count if allowed is None else min(count, int(np.count_nonzero(allowed)))
+        probes = PROBES
+        while True:
+            found = self._find(products, min(probes, products.shape[1]), count, allowed)
+            if len(found) >= wanted or probes >= products.shape[1]:
+                return found
+            probes *= PROBES_MORE
+
+    def _find(
+        self, products: FloatArray, probes: int, count: int, allowed: BoolArray | None
+    ) -> IntArray:
+        """The rows by the groups of so many centroids a query vector; products (m, centroids)."""
         near = np.argpartition(-products, probes - 1, axis=1)[:, :probes]
         scores = np.take_along_axis(products, near, axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")

@@ -30,7 +30,7 @@ from m3search.stores.files import NO_ROOM, make_folder
 from m3search.stores.impacts import find_impacts
 from m3search.stores.manifest import MANIFEST, SEGMENTS, Layout, Manifest, SegmentEntry
 from m3search.stores.passages import Spans, check_chunk
-from m3search.stores.pooling import check_pooling
+from m3search.stores.pooling import check_pooling, pool_vectors
 from m3search.stores.sealing import write_deletes
 from m3search.stores.segment import SegmentWriter, merge_segments
 from m3search.stores.snapshot import Snapshot, open_snapshot
@@ -44,7 +44,7 @@ def create(path: Path, model: ModelIdentity, layout: Layout, source: str) -> Non
     find_codec(layout.multi_codec)
     find_impacts(layout.sparse_codec)
     check_pooling(layout.multi_pooling)
-    check_chunk(layout.chunk, layout.chunk_overlap)
+    check_chunk(layout.chunk, layout.chunk_overlap, model.max_length)
     check_folder(path)
     first = Manifest(0, False, source, model, layout)
     with reporting(path, 0):
@@ -150,8 +150,12 @@ class IndexWriter:
             self.remove(replaced)
         if self.manifest.codec_check is None:
             room = SAMPLE_TEXTS - len(self._sample)
+            pooling = self.manifest.layout.multi_pooling
             # copies, as the arrays can be views that keep all that was encoded with them
-            self._sample += [vectors[:SAMPLE_VECTORS].copy() for vectors in encoded.multi[:room]]
+            self._sample += [
+                pool_vectors(vectors, pooling)[:SAMPLE_VECTORS].copy()
+                for vectors in encoded.multi[:room]
+            ]
 
     def remove(self, rows: npt.ArrayLike) -> None:
         """Deletes rows of `base`, and with a passage all of its document."""
