@@ -78,9 +78,9 @@ class Index:
         """A new index of the documents; one whose build was interrupted is gone on with.
 
         Documents are encoded in chunks of up to 512. A commit follows the chunk with which
-        `segment_documents` (of passages as many) are together, so up to 511 more, or fewer where they are large. Where
-        reading or encoding raises, the chunks before are committed. A build that goes on takes
-        documents committed with the same content as they are.
+        `segment_documents` (of passages as many) are together, so up to 511 more, or fewer where
+        they are large. Where reading or encoding raises, the chunks before are committed. A build
+        that goes on takes documents committed with the same content as they are.
 
         `multi_codec` (fp16, int8, int4, binary) and `sparse_codec` (fp32, fp16, log8) say how token
         vectors and lexical weights are stored; `multi_pooling` token vectors of a document that

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from training_runs import read_log
 
 from m3search.training.ahead import ahead
@@ -167,3 +168,16 @@ def test_nothing_is_drawn_for_after_a_refresh_before_it(
     train(replace(recipe, optimiser=replace(recipe.optimiser, steps=5)), tmp_path / "out")
     expected = [("step", 0), ("step", 1), ("refresh", 2), ("step", 2), ("step", 3)]
     assert events == [*expected, ("refresh", 4), ("step", 4)]
+
+
+@pytest.mark.parametrize(("device", "most"), [("cpu", 0), ("mps", 0), ("cuda", 2)])
+def test_cores_are_spared_where_a_gpu_computes_and_linux_counts_them(
+    monkeypatch: pytest.MonkeyPatch, device: str, most: int
+) -> None:
+    devices = Devices()
+    monkeypatch.setattr(devices, "device", torch.device(device))
+    if device == "cuda":
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
+    else:
+        monkeypatch.delattr("os.sched_getaffinity", raising=False)  # as on macOS
+    assert devices.spare_cores(2) == most

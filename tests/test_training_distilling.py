@@ -177,3 +177,29 @@ def test_teacher_and_student_have_vectors_of_one_length(
     wide = replace(recipe, distillation=Distillation(str(other)))
     with pytest.raises(ConfigError, match=r"distillation\.teacher: expected .* of 32 dimensions"):
         Run(wide, tmp_path)
+
+
+def test_half_precision_is_used_and_changes_little(recipe: Recipe, tmp_path: Path) -> None:
+    whole = Run(recipe, tmp_path).accumulate()
+    half = replace(recipe, optimiser=replace(recipe.optimiser, precision="bf16"))
+    found = Run(half, tmp_path).accumulate()
+    assert found != whole
+    assert found == pytest.approx(whole, rel=0.05)
+
+
+def test_texts_are_read_as_far_as_the_teacher_can(
+    recipe: Recipe, tmp_path: Path, sample_texts: list[str]
+) -> None:
+    """By the student, too: beyond that nothing is known of a text."""
+    short = write_bert(tmp_path / "short", sample_texts, positions=12)
+    lines = [{"query": f"frage {n}", "pos": [f"tea {n} " * 30]} for n in range(4)]
+    write_lines(tmp_path / "data" / "pairs.jsonl", lines)
+    asked = with_settings(recipe, teacher=str(short))
+    asked = replace(asked, data=replace(asked.data, passage_max_length=40))
+    run = Run(asked, tmp_path)
+    batch = run.sampler.batch(0)
+    lesson = run.distilling.read(batch)
+    assert max(part.ids.shape[1] for part in lesson.taught.parts) == 12
+    own = [part.real.sum(axis=1).max() for part in lesson.learned.parts]
+    assert max(own) <= 12
+    run.accumulate()

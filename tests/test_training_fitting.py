@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from training_processes import run_together
+from training_runs import starting, write_lines
 
 from m3search.records import MODES
+from m3search.training import fitting
 from m3search.training.fitting import MEAN_WEIGHT, Moments, fit_heads, inverse_document_frequencies
-from m3search.training.recipe import Recipe
+from m3search.training.recipe import Recipe, Source
 from m3search.training.run import Run
-from tests.training_processes import run_together
-from tests.training_runs import starting
 
 SPARSE_AND_MULTI = ("sparse", "multi")
 
@@ -183,3 +185,44 @@ def test_all_processes_start_from_the_heads_of_the_first(recipe: Recipe, tmp_pat
     run_together(2, _fit_in_a_process, recipe, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_sources_take_part_as_often_as_in_the_training(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{"query": f"q {n}", "pos": [f"passage {n} of a source"]} for n in range(40)]
+    for name in ("often", "seldom"):
+        write_lines(tmp_path / "data" / f"{name}.jsonl", lines)
+    sources = (Source("often.jsonl", weight=3.0), Source("seldom.jsonl"))
+    data = replace(recipe.data, folder=str(tmp_path / "data"), sources=sources)
+    encoded: list[int] = []
+    states = fitting._states
+
+    def record(*given: Any) -> Any:
+        encoded.append(len(given[2]))
+        return states(*given)
+
+    monkeypatch.setattr(fitting, "_states", record)
+    monkeypatch.setattr(fitting, "ENCODED", 16)
+    fit(Run(replace(recipe, data=data), tmp_path / "run"))
+    assert encoded == [12, 4]
+
+
+def test_token_vectors_are_fitted_around_the_mean_state(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean state says what all tokens have in common, which tells none apart."""
+    seen: list[np.ndarray] = []
+    add = Moments.add
+
+    def record(self: Moments, states: np.ndarray, wanted: np.ndarray) -> None:
+        seen.append(states)
+        add(self, states, wanted)
+
+    monkeypatch.setattr(Moments, "add", record)
+    run = Run(recipe, tmp_path / "run")
+    fit(run)
+    mean = torch.from_numpy(np.concatenate(seen).mean(axis=0)).float()
+    head = run.model.colbert_linear
+    assert float(head.bias.detach().norm()) > 0.01
+    np.testing.assert_allclose(head(mean).detach(), 0, atol=1e-5)

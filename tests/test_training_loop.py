@@ -125,6 +125,9 @@ def test_a_checkpoint_says_how_its_modes_are_weighed(recipe: Recipe, tmp_path: P
     then = replace(recipe, start=Start(str(first), dropout=0.0))
     second = train(then, tmp_path / "second")
     assert load_checkpoint(second)[2].fusion_weights == (0.5, 0.2, 1.0)
+    again = replace(then, output=replace(then.output, fusion_weights=(1.0, 1.0, 0.5)))
+    third = train(again, tmp_path / "third")
+    assert load_checkpoint(third)[2].fusion_weights == (1.0, 1.0, 0.5)
     assert Encoder.load(second).identity.fusion_weights == (0.5, 0.2, 1.0)
     assert Encoder.load(tmp_path / "none").identity.fusion_weights == (1, 0.3, 1)
 

@@ -116,7 +116,9 @@ def test_ten_stops_change_no_bit(
     assert [line["step"] for line in read_log(tmp_path / "stopped")] == list(range(1, 13))
 
 
-@pytest.mark.parametrize("kind", ["retromae", "distil", "contrastive", "cached", "lora", "bf16"])
+@pytest.mark.parametrize(
+    "kind", ["retromae", "distil", "contrastive", "cached", "lora", "bf16", "bf16 distil", "fitted"]
+)
 def test_every_kind_of_run_resumes_exactly(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -129,7 +131,17 @@ def test_every_kind_of_run_resumes_exactly(
             "objective": None,
             "distillation": Distillation(whole.start.checkpoint, "cls", word_weight=1.0),
         },
+        "bf16 distil": {
+            "stage": "distil",
+            "objective": None,
+            "distillation": Distillation(whole.start.checkpoint, "cls", contrast_weight=0.5),
+            "optimiser": replace(whole.optimiser, precision="bf16"),
+        },
         "contrastive": {"stage": "contrastive", "objective": None},
+        "fitted": {
+            "start": replace(whole.start, fix_encoder=True, fit_heads=True, dropout=0.3),
+            "objective": Objective(("sparse", "multi")),
+        },
         "cached": {"batches": cached},
         "lora": {"start": replace(whole.start, lora=Lora(rank=2, dropout=0.3))},
         "bf16": {
@@ -265,5 +277,25 @@ def test_a_start_checkpoint_may_have_moved(
     assert_same_end(tmp_path / "straight", tmp_path / "stopped")
     config = moved / "config.json"
     config.write_text(config.read_text() + "\n")
-    with pytest.raises(ArtifactError, match=r"the start checkpoint that this training started"):
+    with pytest.raises(ArtifactError, match=r"the checkpoint .*\(start\.checkpoint\)"):
         train(starting(four, checkpoint=str(moved)), tmp_path / "stopped", resume=True)
+
+
+def test_a_teacher_may_have_moved_and_not_be_another(
+    recipe: Recipe, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taught_by(place: Path) -> Recipe:
+        distillation = Distillation(str(place), "cls")
+        return replace(
+            lengthened(recipe, 4), stage="distil", objective=None, distillation=distillation
+        )
+
+    place = shutil.copytree(backbone, tmp_path / "teacher")
+    train(taught_by(place), tmp_path / "straight")
+    train_with_stops(taught_by(place), tmp_path / "stopped", (2,), monkeypatch)
+    moved = place.rename(tmp_path / "moved")
+    train(taught_by(moved), tmp_path / "stopped", resume=True)
+    assert_same_end(tmp_path / "straight", tmp_path / "stopped")
+    (moved / "config.json").write_text((moved / "config.json").read_text() + "\n")
+    with pytest.raises(ArtifactError, match=r"the checkpoint .*\(distillation\.teacher\)"):
+        train(taught_by(moved), tmp_path / "stopped", resume=True)

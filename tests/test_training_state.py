@@ -156,7 +156,8 @@ def test_a_state_is_plain_tensors_and_no_random_numbers(tmp_path: Path) -> None:
     save(tmp_path, 1)
     state = torch.load(tmp_path / "training_state.pt", weights_only=True)
     assert state.keys() == {
-        "format_version", "step", "model", "optimiser", "recipe", "data", "processes", "start"
+        "format_version", "step", "model", "optimiser", "recipe", "data", "processes",
+        "checkpoints"
     }  # fmt: skip
 
 
@@ -172,28 +173,46 @@ def test_where_the_data_lie_and_what_is_written_may_change(tmp_path: Path) -> No
 def test_the_start_may_lie_elsewhere_and_not_be_another(tmp_path: Path) -> None:
     model, optimiser, recipe = make_parts()
     moved = replace(recipe, start=Start("y"))
-    save_state(tmp_path, 1, model, optimiser, recipe, [], start="a" * 64)
+    save_state(
+        tmp_path, 1, model, optimiser, recipe, [], checkpoints={"start.checkpoint": "a" * 64}
+    )
     for same in (recipe, moved):
-        assert load_state(tmp_path, model, optimiser, same, [], start="a" * 64) == 1
+        assert (
+            load_state(
+                tmp_path, model, optimiser, same, [], checkpoints={"start.checkpoint": "a" * 64}
+            )
+            == 1
+        )
     told = r"started with, x \(SHA-256 a{16}\).*found b{16} in y\. .*set start\.checkpoint to where"
     with pytest.raises(ArtifactError, match=told):
-        load_state(tmp_path, model, optimiser, moved, [], start="b" * 64)
+        load_state(
+            tmp_path, model, optimiser, moved, [], checkpoints={"start.checkpoint": "b" * 64}
+        )
     other = replace(moved, start=Start("y", dropout=0.5))
     with pytest.raises(ConfigError, match=r"start\.dropout = 0\.5"):
-        load_state(tmp_path, model, optimiser, other, [], start="a" * 64)
+        load_state(
+            tmp_path, model, optimiser, other, [], checkpoints={"start.checkpoint": "a" * 64}
+        )
 
 
 def test_a_state_that_does_not_say_what_its_start_was_keeps_to_its_name(tmp_path: Path) -> None:
     save(tmp_path, 1)
     path = tmp_path / "training_state.pt"
     state = torch.load(path, weights_only=True)
-    del state["start"]
+    del state["checkpoints"]
     torch.save(state, path)
     model, optimiser, recipe = make_parts()
-    assert load_state(tmp_path, model, optimiser, recipe, [], start="a" * 64) == 1
+    assert (
+        load_state(
+            tmp_path, model, optimiser, recipe, [], checkpoints={"start.checkpoint": "a" * 64}
+        )
+        == 1
+    )
     moved = replace(recipe, start=Start("y"))
     with pytest.raises(ConfigError, match=r"Set start\.checkpoint back"):
-        load_state(tmp_path, model, optimiser, moved, [], start="a" * 64)
+        load_state(
+            tmp_path, model, optimiser, moved, [], checkpoints={"start.checkpoint": "a" * 64}
+        )
 
 
 def test_another_setting_is_named_with_both_values(tmp_path: Path) -> None:
@@ -279,3 +298,15 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     other = torch.nn.Linear(64, 63)
     with pytest.raises(ArtifactError, match=r"shapes of x \(start\.checkpoint\)"):
         load_state(tmp_path, other, torch.optim.AdamW(other.parameters()), recipe, [])
+
+
+def test_a_state_of_an_earlier_version_says_what_its_start_was(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    path = tmp_path / "training_state.pt"
+    state = torch.load(path, weights_only=True)
+    del state["checkpoints"]
+    torch.save(state | {"start": "a" * 64}, path)
+    model, optimiser, recipe = make_parts()
+    moved = replace(recipe, start=Start("y"))
+    known = {"start.checkpoint": "a" * 64, "distillation.teacher": "c" * 64}
+    assert load_state(tmp_path, model, optimiser, moved, [], checkpoints=known) == 1

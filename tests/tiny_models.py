@@ -83,7 +83,9 @@ def write_heads(folder: Path, hidden: int = HIDDEN, multi_dim: int = HIDDEN) -> 
         torch.save({k: v.half() for k, v in head.state_dict().items()}, folder / name)
 
 
-def write_bert(folder: Path, texts: list[str], hidden: int = HIDDEN, seed: int = 11) -> Path:
+def write_bert(
+    folder: Path, texts: list[str], hidden: int = HIDDEN, seed: int = 11, positions: int = 128
+) -> Path:
     """A plain BERT encoder without heads, as a training starts from."""
     torch.manual_seed(seed)
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -111,7 +113,7 @@ def write_bert(folder: Path, texts: list[str], hidden: int = HIDDEN, seed: int =
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=64,
-        max_position_embeddings=128,
+        max_position_embeddings=positions,
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     fast.save_pretrained(folder)

@@ -8,6 +8,7 @@ data=${1:?the folder of the training files}
 out=${2:-checkpoints/mini}
 here=$(dirname "$0")
 english=$out/all-MiniLM-L6-v2
+shopt -s nullglob
 
 # make FOLDER COMMAND...: runs the command, which ends in --out or the like, with a folder that gets
 # its name when all is in it; a training in such a folder goes on, anything else begins again
@@ -30,12 +31,13 @@ train() {
   shift 2
   if [ -e "$out/$stage.partial/training_state.pt" ]; then resume=(--resume); fi
   make "$out/$stage" m3search train "$here/recipes/mini-$stage.toml" --set "data.folder=$data" \
-    --set "start.checkpoint=$start" "$@" "${resume[@]}" --out
+    --set "start.checkpoint=$start" "$@" ${resume[@]+"${resume[@]}"} --out
 }
 
 # title_bodies FOLDER: pairs of all unlabelled texts, a file for each language
 title_bodies() {
   local file name
+  mkdir -p "$1"
   for file in "$data"/text.*.jsonl.gz; do
     name=$(basename "$file" .jsonl.gz)
     name=${name#text.}
@@ -44,6 +46,9 @@ title_bodies() {
   done
 }
 
+# what a stage lacks is said before the first one runs for hours
+python "$here/missing_sources.py" "$data" "$here"/recipes/mini-{distil,contrastive,finetune,long}.toml \
+  --made "bodies-*" "rough-*" "dictionary.*"
 make "$english" python "$here/fetch_minilm.py"
 make "$out/dictionaries" python "$here/fetch_dictionaries.py" "$data" --out
 make "$out/rough" python "$here/word_by_word.py" "$out"/dictionaries/*.tsv.gz \

@@ -42,7 +42,7 @@ class Devices:
 
     def spare_cores(self, most: int) -> int:
         """Cores that this process may use beside its own where a GPU computes; none on a CPU."""
-        if self.device.type == "cpu":
+        if self.device.type != "cuda":
             return 0
         return max(0, min(most, len(os.sched_getaffinity(0)) // self.count - 1))
 

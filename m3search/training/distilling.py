@@ -95,6 +95,7 @@ class Distilling:
         self._devices = devices
         self._half = recipe.optimiser.precision == "bf16"
         self._teacher = Teacher(self._settings, devices.device, half=self._half)
+        self.teacher_fingerprint = self._teacher.fingerprint
         if self._teacher.dim != model.dim:
             raise ConfigError(
                 "distillation.teacher",

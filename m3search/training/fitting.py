@@ -20,6 +20,7 @@ from m3search.model.modeling import M3Model
 from m3search.model.tokenization import Ids, Tokenization, pad
 from m3search.training.devices import Devices
 from m3search.training.encoding import Parts
+from m3search.training.moment import evaluating
 from m3search.training.passes import read_states, width_of
 from m3search.training.recipe import Recipe
 from m3search.training.sources import Corpus
@@ -148,16 +149,14 @@ def _states(
     """Ids (tokens,) and last states (tokens, dim) of all tokens that are not special."""
     device = next(model.parameters()).device
     ordered = sorted(texts, key=len, reverse=True)
-    training = model.training
-    model.train(False)
-    for start, end in Parts.on(device, STATES_TOKENS).cut(ordered):
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
-            width = width_of(model.backbone, ordered[start:end])
-            padded = pad(ordered[start:end], tokenization.pad_id, width)
-            read = read_states(model.backbone, *padded)
-        words = read.real & ~np.isin(read.ids, tokenization.special_ids)
-        yield read.ids[words], read.states.cpu().numpy()[words].astype(np.float64)
-    model.train(training)
+    with evaluating(model):
+        for start, end in Parts.on(device, STATES_TOKENS).cut(ordered):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+                width = width_of(model.backbone, ordered[start:end])
+                padded = pad(ordered[start:end], tokenization.pad_id, width)
+                read = read_states(model.backbone, *padded)
+            words = read.real & ~np.isin(read.ids, tokenization.special_ids)
+            yield read.ids[words], read.states.cpu().numpy()[words].astype(np.float64)
 
 
 def _fill(head: nn.Linear, weight: Floats, bias: Floats, devices: Devices) -> None:

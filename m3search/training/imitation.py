@@ -20,6 +20,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from m3search.model.checkpoint import load_backbone, load_tokenizer, read_info
+from m3search.model.fingerprints import remembered_fingerprint
 from m3search.model.layout import count_positions
 from m3search.model.modeling import Pooling, pool
 from m3search.model.resolve import resolve
@@ -165,6 +166,8 @@ class Teacher:
 
     def __init__(self, settings: Distillation, device: torch.device, *, half: bool) -> None:
         folder = resolve(settings.teacher, "distillation.teacher")[1]
+        self.fingerprint = remembered_fingerprint(folder)
+        """SHA-256 of the files that it was read from"""
         self._pooling: Pooling = settings.pooling or read_info(folder).pooling
         self._tokenization = Tokenization(load_tokenizer(folder))
         self._backbone = load_backbone(folder).requires_grad_(False)

@@ -6,11 +6,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from m3search.encoder import Encoder
 from m3search.model.modeling import M3Model
 from m3search.records import ModelIdentity
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Nothing is dropped out in the block; behind it every module trains, or not, as before."""
+    training = {name for name, module in model.named_modules() if module.training}
+    try:
+        model.eval()
+        yield
+    finally:
+        for name, module in model.named_modules():
+            module.training = name in training
 
 
 @contextmanager
@@ -24,7 +37,6 @@ def as_encoder(
     dtype: torch.dtype,
 ) -> Iterator[Encoder]:
     """The model as it is now; in the block it drops nothing out, behind it it trains on."""
-    training = {name for name, module in model.named_modules() if module.training}
     identity = ModelIdentity(
         name="the model in training",
         fingerprint=f"step {step}",
@@ -34,8 +46,5 @@ def as_encoder(
         max_length=max_length,
         pooling=model.pooling,
     )
-    try:
+    with evaluating(model):
         yield Encoder(model, tokenizer, identity, device=device, dtype=dtype)
-    finally:
-        for name, module in model.named_modules():
-            module.training = name in training

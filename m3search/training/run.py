@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -64,7 +64,8 @@ class Run:
         torch.manual_seed(recipe.optimiser.seed)
         started = start_model(recipe.start)
         self.model, self.tokenizer, self.max_length = started[:3]
-        self._heads, self._start = started.heads, started.fingerprint
+        self._heads = started.heads
+        self._checkpoints = {"start.checkpoint": started.fingerprint}
         self._fusion_weights = recipe.output.fusion_weights or started.fusion_weights
         check_refresh(recipe, self._heads)
         check_lengths(recipe, self.model)
@@ -81,6 +82,7 @@ class Run:
         parts = (recipe, self.model, self.tokenization)
         if recipe.distillation is not None:
             self.distilling = Distilling(*parts, self.corpora, self.devices)
+            self._checkpoints["distillation.teacher"] = self.distilling.teacher_fingerprint
         if recipe.heads:
             self.finetuning = Finetuning(*parts, self.devices)
         self.optimiser = make_optimiser(self.trained, recipe)
@@ -113,8 +115,7 @@ class Run:
 
     def resume(self) -> None:
         """Stand where the saved state stood; what was logged after it will be logged again."""
-        parts, count = (self.trained, self.optimiser), self.devices.count
-        self.step = load_state(self.folder, *parts, self.recipe, self.corpora, count, self._start)
+        self.step = load_state(self.folder, *self._parts())
         if self.devices.is_first:
             cut_log(self.folder, self.step)
         if self.recipe.refresh and (last := self._last_refresh()) and last < self.step:
@@ -208,8 +209,14 @@ class Run:
 
     def save_state(self) -> None:
         """Replace the training state of the folder by this one."""
-        parts, count = (self.trained, self.optimiser), self.devices.count
-        save_state(self.folder, self.step, *parts, self.recipe, self.corpora, count, self._start)
+        save_state(self.folder, self.step, *self._parts())
+
+    def _parts(
+        self,
+    ) -> tuple[nn.Module, torch.optim.Optimizer, Recipe, Sequence[Corpus], int, Mapping[str, str]]:
+        """What a state is of."""
+        count = self.devices.count
+        return self.trained, self.optimiser, self.recipe, self.corpora, count, self._checkpoints
 
     def train_step(self, prepared: Prepared | None = None) -> Metrics:
         """One optimiser step on the batch of this step number.

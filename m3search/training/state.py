@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ STATE_FILE = "training_state.pt"
 PARTIAL_FILE = f"{STATE_FILE}.partial"
 """a state that is being written; a kill may leave it"""
 FORMAT_VERSION = 2
+NO_CHECKPOINTS: Mapping[str, str] = MappingProxyType({})
 
 
 def save_state(
@@ -31,11 +33,12 @@ def save_state(
     recipe: Recipe,
     corpora: Sequence[Corpus],
     processes: int = 1,
-    start: str | None = None,
+    checkpoints: Mapping[str, str] = NO_CHECKPOINTS,
 ) -> None:
     """Replace the training state of `out` by the one after `step` optimiser steps.
 
-    processes: how many train together. start: the fingerprint of the start checkpoint.
+    processes: how many train together. checkpoints: the fingerprint of each that the recipe names,
+    by its setting, such as start.checkpoint.
 
     A kill at any moment leaves the old state or the new one, whole. ArtifactError, and the old
     one, where the disk does not take the new one.
@@ -48,7 +51,7 @@ def save_state(
         "recipe": json.dumps(_identity(recipe)),
         "data": [corpus.fingerprint for corpus in corpora],
         "processes": processes,
-        "start": start,
+        "checkpoints": dict(checkpoints),
     }
     partial = out / PARTIAL_FILE
     then = "go on with --resume" if (out / STATE_FILE).exists() else "start again"
@@ -80,7 +83,7 @@ def load_state(
     recipe: Recipe,
     corpora: Sequence[Corpus],
     processes: int = 1,
-    start: str | None = None,
+    checkpoints: Mapping[str, str] = NO_CHECKPOINTS,
 ) -> int:
     """Put model and optimiser back; the number of steps done is returned.
 
@@ -91,16 +94,14 @@ def load_state(
 
     Raises ArtifactError without a sound state, ConfigError if it was made by another recipe, from
     other data or, where their number decides the weights, by another number of processes. Where
-    the data and the start checkpoint lie and what `output` says may change; a state without the
-    fingerprint of its start keeps to the name that it had.
+    the data and the checkpoints lie and what `output` says may change; a state without the
+    fingerprint of a checkpoint keeps to the name that it had.
     """
     check_state(out)
     path = out / STATE_FILE
     state = _read(path)
     old = json.loads(state["recipe"])
-    if start is not None and state.get("start") is not None:
-        _check_start(path, old["start"].pop("checkpoint"), state["start"], recipe, start)
-        old["start"]["checkpoint"] = recipe.start.checkpoint  # the same, wherever it lies now
+    _check_checkpoints(path, old, _checkpoints_of(state), recipe, checkpoints)
     _check_recipe(path, old, recipe)
     _check_data(path, state["data"], corpora)
     _check_processes(path, state.get("processes"), processes, recipe)
@@ -128,17 +129,32 @@ def _check_recipe(path: Path, old: Any, recipe: Recipe) -> None:
         )
 
 
-def _check_start(path: Path, name: str, old: str, recipe: Recipe, new: str) -> None:
-    """ArtifactError where the start checkpoint has other files than that of the state."""
-    if old != new:
-        raise ArtifactError(
-            str(path),
-            expected=f"the start checkpoint that this training started with, {name} (SHA-256 "
-            f"{old[:16]}), in whatever folder (start.checkpoint)",
-            found=f"{new[:16]} in {recipe.start.checkpoint}",
-            remedy="Put the start checkpoint back, set start.checkpoint to where it is now, or "
-            "start without --resume into another folder.",
-        )
+def _checkpoints_of(state: Mapping[str, Any]) -> dict[str, str]:
+    """By setting, the fingerprints of a state; older ones have that of the start alone."""
+    start = {"start.checkpoint": state["start"]} if state.get("start") else {}
+    return {**start, **state.get("checkpoints", {})}
+
+
+def _check_checkpoints(
+    path: Path, old: Any, before: Mapping[str, str], recipe: Recipe, now: Mapping[str, str]
+) -> None:
+    """ArtifactError where a checkpoint has other files than that of the state.
+
+    In the old recipe it then has the name that it has now: it is the same, wherever it lies.
+    """
+    new = asdict(recipe)
+    for setting in before.keys() & now.keys():
+        table, name = setting.split(".")
+        if before[setting] != now[setting]:
+            raise ArtifactError(
+                str(path),
+                expected=f"the checkpoint that this training started with, {old[table][name]} "
+                f"(SHA-256 {before[setting][:16]}), in whatever folder ({setting})",
+                found=f"{now[setting][:16]} in {new[table][name]}",
+                remedy=f"Put it back, set {setting} to where it is now, or start without --resume "
+                "into another folder.",
+            )
+        old[table][name] = new[table][name]
 
 
 def _check_data(path: Path, fingerprints: Sequence[str], corpora: Sequence[Corpus]) -> None:
