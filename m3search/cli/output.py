@@ -122,21 +122,26 @@ def _marked(snippet: Snippet) -> Text:
 
 
 def _explained(explanation: Explanation) -> Iterator[Text]:
-    """Two lines; pieces of words stand as the vocabulary has them."""
+    """Two lines; pieces of words stand as the vocabulary has them, but for the mark of a start."""
     from rich.text import Text
 
-    from m3search.snippet import printable
-
     terms = " · ".join(
-        f"{printable(m.term)} {m.query_weight:.3f}×{m.document_weight:.3f}={m.product:.4f}"
+        f"{_piece(m.term)} {m.query_weight:.3f}×{m.document_weight:.3f}={m.product:.4f}"
         for m in explanation.terms
     )
     yield Text.assemble(("sparse  ", "magenta"), terms or "no term in common")
     tokens = " · ".join(
-        f"{printable(m.query)}→{printable(m.document) or '?'} {m.similarity:.2f}"
+        f"{_piece(m.query)}→{_piece(m.document) or '?'} {m.similarity:.2f}"
         for m in explanation.tokens
     )
     yield Text.assemble(("multi   ", "magenta"), tokens or "no vectors")
+
+
+def _piece(piece: str) -> str:
+    """As people read it: unigram vocabularies mark where a word starts."""
+    from m3search.snippet import printable
+
+    return printable(piece).removeprefix("\N{LOWER ONE EIGHTH BLOCK}")
 
 
 def _print_line(text: Text, indent: int = 0) -> None:
