@@ -2,15 +2,16 @@
 # eval/reports/m3-mini: what m3-mini finds, beside Lucene's BM25, bm25s and its English teacher.
 #   eval/mini_report.sh DATA MINILM [MODEL [OUT]]
 # DATA: the folder of the sets. MINILM: what trainer/fetch_minilm.py has made. MODEL: by default the
-# embedded m3-mini. The baselines, and the indexes of the model, are kept in indexes/mini-report:
-# what is there is used again.
+# embedded m3-mini. The baselines, and the indexes of the model, are kept in indexes/mini-report, in a
+# folder for these suites and folders: what is there is used again.
 set -euo pipefail
 data=${1:?the folder of the sets}
 minilm=${2:?the folder of all-MiniLM-L6-v2}
 model=${3:-}
 out=${4:-eval/reports/m3-mini}
 suites=(eval/suites/mini.toml eval/suites/mini-long.toml)
-work=indexes/mini-report
+key=$({ cat "${suites[@]}"; realpath "$data" "$minilm"; } | sha256sum | cut -c1-8)
+work=indexes/mini-report/$key
 
 # baseline NAME OPTION...: a report in $work/NAME, unless it is there
 baseline() {

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_fakes import slow_rank
+from test_stores_codecs import encode, unit
 
 from m3search.errors import ArtifactError
 from m3search.scoring import maxsim
@@ -16,20 +17,10 @@ from m3search.stores.codecs import (
     FP16,
     decode_together,
     decode_vectors,
-    encode_vectors,
     find_codec,
 )
 from m3search.stores.multi import FILE, KEY, VectorStore
 from m3search.stores.multi_writer import VectorWriter
-
-
-def unit(random, *shape):
-    vectors = random.normal(size=shape)
-    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
-
-
-def encode(vectors, codec="fp16") -> bytes:
-    return encode_vectors(vectors, find_codec(codec))
 
 
 def draw(random, texts, most=6, dim=8):

@@ -165,6 +165,16 @@ def measure_apart(script: str, checkpoint: str, trial: Mapping[str, Any]) -> dic
     return found
 
 
+def no_flagembedding(error: ImportError) -> ConfigError:
+    """The error for a benchmark that cannot be run without it."""
+    return ConfigError(
+        "FlagEmbedding",
+        expected="the package, which this compares with",
+        found=str(error),
+        remedy="Install it: pip install -c constraints.txt -e '.[test]'.",
+    )
+
+
 def import_theirs() -> Any:
     """FlagEmbedding's M3 model for training; ConfigError where it is not installed."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
@@ -172,12 +182,7 @@ def import_theirs() -> Any:
         try:
             from FlagEmbedding.finetune.embedder.encoder_only.m3 import modeling
         except ImportError as error:
-            raise ConfigError(
-                "FlagEmbedding",
-                expected="the package, which this compares with",
-                found=str(error),
-                remedy="Install it: pip install -c constraints.txt -e '.[test]'.",
-            ) from error
+            raise no_flagembedding(error) from error
     return modeling.EncoderOnlyEmbedderM3Model
 
 

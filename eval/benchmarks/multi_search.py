@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 from measuring import publish
-from synthetic import Synthetic, encode_sets
+from synthetic import Synthetic, collection_options, encode_asked
 from timing import folder_bytes, table, time_answers
 
 from m3search.cli.ending import run_script
-from m3search.encoder import Encoder
 from m3search.records import FloatArray, IntArray
 from m3search.stores.codecs import find_codec
 from m3search.stores.multi import VectorStore
@@ -38,21 +37,13 @@ Answer = Callable[[FloatArray], IntArray]
 def main() -> None:
     """Measures as the command line asks, and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sets", type=Path, nargs="+", help="BEIR folders to take statistics from")
-    parser.add_argument("--model", help="a checkpoint; by default the embedded m3-mini")
-    parser.add_argument("--documents", type=int, default=100_000)
-    parser.add_argument("--of-a-set", type=int, default=2000, help="real documents of each")
-    parser.add_argument("--queries", type=int, default=50)
+    collection_options(parser, queries=50)
     parser.add_argument("--codec", default="int4")
     parser.add_argument("-k", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fast-plaid", action="store_true", help="needs the package fast-plaid")
-    parser.add_argument("--kept", type=Path, default=Path("indexes/encoded"), help="for encodings")
-    parser.add_argument("--out", type=Path, help="a file for the JSON")
     asked = parser.parse_args()
-    real = encode_sets(asked.sets, Encoder.load(asked.model), asked.of_a_set, asked.kept)
-    chosen = np.random.default_rng(asked.seed).permutation(len(real.queries))[: asked.queries]
-    queries = [real.queries.multi[row] for row in chosen.tolist()]
+    real, chosen = encode_asked(asked)
+    queries = [real.queries.multi[row] for row in chosen]
     source, count, dim = Synthetic(real, asked.seed), asked.documents, real.identity.multi_dim
     codec = find_codec(asked.codec)
     with tempfile.TemporaryDirectory() as place:

@@ -20,13 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from measuring import publish
+from measuring import no_flagembedding, publish
 from synthetic import encode_set
 from timing import table, time_answers
 
 from m3search.cli.ending import run_script
 from m3search.encoder import Encoder
-from m3search.errors import ConfigError
 from m3search.records import FloatArray, IntArray
 from m3search.scoring import maxsim
 from m3search.stores.codecs import CODECS, find_codec
@@ -99,12 +98,7 @@ def answer_with_flag(texts: list[FloatArray]) -> Answer:
     try:
         from FlagEmbedding.inference.embedder.encoder_only.m3 import M3Embedder
     except ImportError as error:
-        raise ConfigError(
-            "FlagEmbedding",
-            expected="the package, which this compares with",
-            found=str(error),
-            remedy="Install it: pip install -c constraints.txt -e '.[test]'.",
-        ) from error
+        raise no_flagembedding(error) from error
     score: Any = M3Embedder.colbert_score  # uses nothing of the model
     return lambda task: [float(score(None, task.query, texts[row])) for row in task.rows]
 

@@ -8,6 +8,7 @@ clustered as an encoder makes them. Document `i` depends on the seed and on `i` 
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,25 @@ class Real:
     texts: list[str]
     """of the documents"""
     questions: list[str]
+
+
+def collection_options(parser: argparse.ArgumentParser, *, queries: int) -> None:
+    """The options of a benchmark over a synthetic collection; `encode_asked` reads them."""
+    parser.add_argument("sets", type=Path, nargs="+", help="BEIR folders to take statistics from")
+    parser.add_argument("--model", help="a checkpoint; by default the embedded m3-mini")
+    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--of-a-set", type=int, default=2000, help="real documents of each")
+    parser.add_argument("--queries", type=int, default=queries)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kept", type=Path, default=Path("indexes/encoded"), help="for encodings")
+    parser.add_argument("--out", type=Path, help="a file for the JSON")
+
+
+def encode_asked(asked: argparse.Namespace) -> tuple[Real, list[int]]:
+    """What the collection is made of, and which of its queries are asked."""
+    real = encode_sets(asked.sets, Encoder.load(asked.model), asked.of_a_set, asked.kept)
+    order = np.random.default_rng(asked.seed).permutation(len(real.queries))
+    return real, order[: asked.queries].tolist()
 
 
 def encode_set(folder: Path, encoder: Encoder, kept: Path) -> Real:

@@ -19,14 +19,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from measuring import peak_bytes, publish
-from synthetic import Real, Synthetic, encode_sets
+from synthetic import Real, Synthetic, collection_options, encode_asked
 from timing import WARM, table, time_answers
 
 from m3search.cli.ending import run_script
-from m3search.encoder import Encoder
 from m3search.index import Index
 from m3search.records import Document, Encoded, Kind, Query
 from m3search.search import EncodedQueries, Searcher
@@ -51,21 +49,14 @@ class Clocked(Synthetic):
 def main() -> None:
     """Measures as the command line asks, and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sets", type=Path, nargs="+", help="BEIR folders to take statistics from")
-    parser.add_argument("--model", help="a checkpoint; by default the embedded m3-mini")
-    parser.add_argument("--documents", type=int, default=100_000)
-    parser.add_argument("--of-a-set", type=int, default=2000, help="real documents of each")
-    parser.add_argument("--queries", type=int, default=200)
+    collection_options(parser, queries=200)
     parser.add_argument("--depth", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--lucene", action="store_true", help="needs the extra m3search[bm25]")
     parser.add_argument("--index", type=Path, help="where the index is made, or is already")
-    parser.add_argument("--kept", type=Path, default=Path("indexes/encoded"), help="for encodings")
-    parser.add_argument("--out", type=Path, help="a file for the JSON")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    real = encode_sets(asked.sets, Encoder.load(asked.model), asked.of_a_set, asked.kept)
+    real, chosen = encode_asked(asked)
     source = Clocked(real, asked.seed)
     with tempfile.TemporaryDirectory() as place:
         folder = asked.index or Path(place) / "index"
@@ -73,8 +64,7 @@ def main() -> None:
         if not folder.exists():
             result["build"] = build(folder, source, asked.documents)
         index = Index.open(folder)
-        chosen = np.random.default_rng(asked.seed).permutation(len(real.queries))[: asked.queries]
-        result |= search(index, real, source, chosen.tolist(), asked)
+        result |= search(index, real, source, chosen, asked)
     publish(asked, result, table(result["rows"]))
 
 
