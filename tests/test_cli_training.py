@@ -47,8 +47,8 @@ def test_train_passes_its_options_on(
     monkeypatch.setitem(sys.modules, "m3search.training.loop", loop)
     result = m3("train", "recipes/x.toml", "--set", "a=1", "--set", "b=2", "--resume", "--json")
     assert result.code == 0
-    assert asked == [("recipes/x.toml", ["a=1", "b=2"]), (True, "checkpoints/mini", True)]
-    assert lines_of(result.out) == [{"checkpoint": "checkpoints/mini", "steps": 4}]
+    assert asked == [("recipes/x.toml", ["a=1", "b=2"]), (True, "checkpoints/x", True)]
+    assert lines_of(result.out) == [{"checkpoint": "checkpoints/x", "steps": 4}]
     assert "what was decided\n" in result.err
     assert "step 2  loss 1.5000  loss_dense 1.2500" in result.err
     assert "step 4  loss 0.5000" in result.err

@@ -262,7 +262,7 @@ def fail_as_sqlite(*_):
     ("place", "error"),
     [
         ("m3search.stores.multi_writer.VectorWriter._put", fail_as_lmdb),
-        ("m3search.stores.documents.DocumentWriter._insert", fail_as_sqlite),
+        ("m3search.stores.document_writer.write_fields", fail_as_sqlite),
     ],
 )
 def test_libraries_that_find_no_room(tmp_path, monkeypatch, place, error):

@@ -49,7 +49,10 @@ def compare_reports(
     ] = "test",
     json: JsonOption = False,
 ) -> None:
-    """Compare two rows of reports, or two runs: by how much, how surely, and on which queries."""
+    """Compare two reports, or two runs.
+
+    For each set: by how much they differ, how surely, and on which queries the most.
+    """
     from m3search.evaluation.comparing import compare
 
     one, other = (_read_side(name, measure, folder, split) for name in (first, second))

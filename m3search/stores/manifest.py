@@ -71,7 +71,8 @@ class SegmentEntry:
     @property
     def documents(self) -> int:
         """Documents that are not deleted: the live rows, unless these are passages."""
-        held = (self.stores["documents"].details or {}).get("documents")
+        store = self.stores.get("documents")
+        held = (store.details or {}).get("documents") if store else None
         if held is None:
             return self.live_rows
         return int(held) - (self.deletes.documents or 0 if self.deletes else 0)
