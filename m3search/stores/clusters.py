@@ -8,7 +8,7 @@ it looks into is measured when the file is written, and stands in the manifest.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import faiss
 import numpy as np
 
 from m3search.records import BoolArray, FloatArray, IntArray
-from m3search.stores.files import check_readable, damaged, find_errno, naming
+from m3search.stores.files import check_readable, damaged, find_errno, forget, naming
 
-FILE = "dense.ivf.faiss"
+FILE, SOURCE = "dense.ivf.faiss", "dense.faiss"
 LEAST_ROWS = 50_000
 """a segment of fewer rows is searched as fast by reading them all"""
 TRAINED_ON = 40
@@ -39,8 +39,9 @@ SEED = 1
 def write_clusters(folder: Path, vectors: FloatArray) -> tuple[Path, Mapping[str, Any]]:
     """Writes the inverted file of vectors (n, dim); the file, and what it was measured to find."""
     path = folder / FILE
-    index = _fill(vectors)
-    details = _measure(index, vectors)
+    blocks = _Blocks(vectors, folder / SOURCE)
+    index = _fill(blocks)
+    details = _measure(index, blocks)
     with naming(path):
         try:
             faiss.write_index(index, str(path))
@@ -49,7 +50,30 @@ def write_clusters(folder: Path, vectors: FloatArray) -> tuple[Path, Mapping[str
     return path, details
 
 
-def _fill(vectors: FloatArray) -> Any:
+class _Blocks:
+    """Vectors in a mapped file, a block of them in memory at a time."""
+
+    def __init__(self, vectors: FloatArray, path: Path) -> None:
+        self.shape = vectors.shape
+        self._vectors = vectors
+        self._path = path
+
+    def take(self, rows: IntArray) -> FloatArray:
+        """The vectors of the rows."""
+        taken = np.empty((len(rows), self.shape[1]), dtype=np.float32)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            chosen = slice(start, start + ROWS_AT_ONCE)
+            taken[chosen] = self._vectors[rows[chosen]]
+            forget(self._path)
+        return taken
+
+    def __iter__(self) -> Iterator[tuple[int, FloatArray]]:
+        for start in range(0, self.shape[0], ROWS_AT_ONCE):
+            yield start, np.array(self._vectors[start : start + ROWS_AT_ONCE], dtype=np.float32)
+            forget(self._path)
+
+
+def _fill(vectors: _Blocks) -> Any:
     """The inverted file in memory: codes of one byte a dimension."""
     count, dim = vectors.shape
     lists = 1 << max(4, round(np.log2(4 * count**0.5)))
@@ -64,21 +88,21 @@ def _fill(vectors: FloatArray) -> Any:
     index.cp.niter = ROUNDS
     index.cp.seed = SEED
     sample = np.random.default_rng(SEED).permutation(count)[: TRAINED_ON * lists]
-    index.train(np.ascontiguousarray(vectors[np.sort(sample)], dtype=np.float32))
-    for start in range(0, count, ROWS_AT_ONCE):
-        index.add(np.ascontiguousarray(vectors[start : start + ROWS_AT_ONCE], dtype=np.float32))
+    index.train(vectors.take(np.sort(sample)))
+    for _, block in vectors:
+        index.add(block)
     return index
 
 
-def _measure(index: Any, vectors: FloatArray) -> dict[str, Any]:
+def _measure(index: Any, vectors: _Blocks) -> dict[str, Any]:
     """The fewest groups, doubled from 1, in which the sample finds its neighbours.
 
     The queries are half of one document and half of another: as questions do, they lie between
     documents and are none themselves.
     """
     rng = np.random.default_rng(SEED)
-    pairs = rng.integers(len(vectors), size=(2, MEASURED_QUERIES))
-    queries = np.asarray(vectors[pairs[0]] + vectors[pairs[1]], dtype=np.float32)
+    pairs = rng.integers(vectors.shape[0], size=(2, MEASURED_QUERIES))
+    queries = vectors.take(pairs[0]) + vectors.take(pairs[1])
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     exact = _exact_best(queries, vectors)
     probes, recall = 1, 0.0
@@ -99,14 +123,14 @@ def _measure(index: Any, vectors: FloatArray) -> dict[str, Any]:
     }
 
 
-def _exact_best(queries: FloatArray, vectors: FloatArray) -> IntArray:
+def _exact_best(queries: FloatArray, vectors: _Blocks) -> IntArray:
     """(queries, 100) the rows of the highest products, a block of rows at a time."""
     best = np.zeros((len(queries), 0), dtype=np.int64)
     scores = np.zeros((len(queries), 0), dtype=np.float32)
-    for start in range(0, len(vectors), ROWS_AT_ONCE):
-        block = queries @ np.asarray(vectors[start : start + ROWS_AT_ONCE]).T
-        rows = np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)
-        best, scores = np.hstack([best, rows]), np.hstack([scores, block])
+    for start, block in vectors:
+        products = queries @ block.T
+        rows = np.broadcast_to(np.arange(start, start + len(block)), products.shape)
+        best, scores = np.hstack([best, rows]), np.hstack([scores, products])
         kept = np.argpartition(-scores, min(MEASURED_AT, scores.shape[1]) - 1, axis=1)
         kept = kept[:, :MEASURED_AT]
         best, scores = np.take_along_axis(best, kept, 1), np.take_along_axis(scores, kept, 1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gzip
 import hashlib
 import io
+import mmap
 import os
 import resource
 import secrets
@@ -28,6 +30,8 @@ SEGMENT_FILES = 24
 """descriptors to allow for a segment: up to eleven, of two commits that a process may have open"""
 OTHER_FILES = 256
 
+
+_madvise: Any = getattr(ctypes.CDLL(None), "madvise", None)
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """errors of a disk without room, or without room for this user"""
@@ -181,6 +185,24 @@ class ArrayWriter:
         if len(content) != HEADER_BYTES:
             raise ValueError(f"a .npy header of {len(content)} bytes, not {HEADER_BYTES}")
         return content
+
+
+def forget(*paths: Path) -> None:
+    """Lets go of what this process holds in memory of mapped files; it is read again when asked.
+
+    Who reads a large file once, from one end to the other, calls it now and then: the system would
+    do so only when memory is short. On systems other than Linux it does nothing.
+    """
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return
+    names = {str(path.resolve()) for path in paths}
+    for line in maps.splitlines():
+        span, *_, name = line.split(maxsplit=5)
+        if name in names:
+            start, end = (int(place, 16) for place in span.split("-"))
+            _madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
 def map_array(path: Path, dtype: npt.DTypeLike, length: int | None = None) -> npt.NDArray[Any]:

@@ -21,7 +21,7 @@ from m3search.stores.codecs import (
     read_blob,
     score_blob,
 )
-from m3search.stores.files import check_readable, damaged
+from m3search.stores.files import check_readable, damaged, forget
 from m3search.stores.token_lists import TokenLists, Tokens
 
 FILE = "multi.lmdb"
@@ -116,12 +116,18 @@ class VectorStore:
 
     def count(self) -> int:
         """Vectors of all rows."""
-        return sum(read_blob(blob).vectors for blob in self.blobs(range(self._rows)))
+        total = 0
+        for start in range(0, self._rows, VECTORS_AT_ONCE):
+            rows = range(start, min(start + VECTORS_AT_ONCE, self._rows))
+            total += sum(read_blob(blob).vectors for blob in self.blobs(rows))
+            forget(self._path)
+        return total
 
     def tokens(self) -> Iterator[Tokens]:
-        """All vectors as they are stored, in the order of rows, some rows at a time."""
+        """All vectors as they are stored, in the order of rows, some rows in memory at a time."""
         for block in self._blocks(np.arange(self._rows), VECTORS_AT_ONCE):
             yield Tokens(np.repeat(block.rows, np.diff(block.offsets)), block.vectors)
+            forget(self._path)
 
     def retrieve(
         self,

@@ -10,12 +10,12 @@ import numpy as np
 
 from m3search.errors import ArtifactError
 from m3search.records import BoolArray, Encoded, FloatArray, Hits, IntArray, Mode, ModelIdentity
-from m3search.stores import dense, documents
+from m3search.stores import dense, documents, multi
 from m3search.stores.codecs import CODECS, decode_vectors, encode_vectors, find_codec
 from m3search.stores.dense import FlatStore, FlatWriter
 from m3search.stores.document_writer import DocumentWriter
 from m3search.stores.documents import DocumentStore, Record
-from m3search.stores.files import checksum, damaged, naming
+from m3search.stores.files import checksum, damaged, forget, naming
 from m3search.stores.impacts import BY_KIND, find_impacts
 from m3search.stores.manifest import FileEntry, Layout, SegmentEntry
 from m3search.stores.multi import VectorStore
@@ -234,6 +234,7 @@ def merge_segments(
             for chosen, encoded in _portions(segment, live):
                 vectors.append(segment.dense.vectors(chosen))
                 blobs.append_blobs(encoded)
+                forget(*(segment.folder / name for name in (dense.FILE, multi.FILE)))
                 if progress is not None:
                     progress(len(chosen))
             for each, passages in segment.documents.portions(live):

@@ -13,7 +13,7 @@ from scipy import sparse as sp
 from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
 from m3search.stores import postings
-from m3search.stores.files import ArrayWriter, damaged, map_array
+from m3search.stores.files import ArrayWriter, damaged, forget, map_array
 from m3search.stores.impacts import FP32, Impacts
 from m3search.stores.postings import Lists
 
@@ -60,7 +60,7 @@ class CscStore:
     """The posting lists of one segment. Any number of threads may read."""
 
     def __init__(self, folder: Path, rows: int, vocabulary: int, impacts: Impacts = FP32) -> None:
-        self._folder = folder
+        self.folder = folder
         self._impacts = impacts
         self._shape = (rows, vocabulary)
         self.indptr: IntArray = map_array(folder / INDPTR, "<i8", vocabulary + 1)
@@ -113,7 +113,7 @@ class CscStore:
         """ArtifactError unless all are rows of the segment: one that is none can crash scipy."""
         if not self._within(rows):
             found = f"{rows.min()} to {rows.max()}"
-            raise damaged(self._folder / ROWS, f"rows from 0 to {len(self) - 1}", found)
+            raise damaged(self.folder / ROWS, f"rows from 0 to {len(self) - 1}", found)
 
     def _within(self, rows: npt.NDArray[np.int32]) -> bool:
         return not len(rows) or bool(rows.min() >= 0 and rows.max() < len(self))
@@ -133,7 +133,7 @@ class CscStore:
         if not whole:
             for start, stop in zip(lists.starts.tolist(), lists.stops.tolist(), strict=True):
                 self.check_rows(self.rows[start:stop])
-            raise damaged(self._folder / ROWS, "rows that only rise in a posting list", "others")
+            raise damaged(self.folder / ROWS, "rows that only rise in a posting list", "others")
         return top_k(rows, scores, k)
 
     def _lists(self, terms: IntArray, weights: npt.NDArray[np.float64]) -> Lists:
@@ -155,9 +155,9 @@ class CscStore:
 
     def _read_peaks(self) -> FloatArray:
         """The highest weight of each term; infinite where an older index does not have them."""
-        if not (self._folder / PEAKS).exists():
+        if not (self.folder / PEAKS).exists():
             return np.full(self._shape[1], np.inf, dtype=np.float32)
-        peaks: FloatArray = map_array(self._folder / PEAKS, "<f4", self._shape[1])
+        peaks: FloatArray = map_array(self.folder / PEAKS, "<f4", self._shape[1])
         return peaks
 
 
@@ -195,6 +195,7 @@ def merge_postings(
             tops[start:stop] = highest(ends, impacts.decode(codes))
             row_file.append(merged_rows)
             weight_file.append(codes)
+            forget(*(store.folder / name for store, _ in parts for name in (ROWS, WEIGHTS)))
     with ArrayWriter(indptr, "<i8") as file:
         file.append(np.concatenate([[0], np.cumsum(counts)]))
     with ArrayWriter(lengths, "<i4") as file:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from m3search.records import BoolArray, FloatArray, IntArray
 from m3search.stores.compiling import compiled
-from m3search.stores.files import ArrayWriter, damaged, map_array
+from m3search.stores.files import ArrayWriter, damaged, forget, map_array
 from m3search.stores.postings import below_kth, grown, keep_reaching, take
 
 Array = npt.NDArray[Any]
@@ -101,6 +101,7 @@ def _between(path: Path, least: int, end: int) -> npt.NDArray[np.uint64]:
     for start in range(0, len(keys), KEYS_AT_ONCE):
         block = np.asarray(keys[start : start + KEYS_AT_ONCE])
         parts.append(block[(block >= np.uint64(least)) & (block < np.uint64(end))])
+        forget(path)
     return np.sort(np.concatenate(parts))
 
 
