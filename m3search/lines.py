@@ -262,7 +262,7 @@ def _told(error: Exception, text: str) -> str:
     if not isinstance(error, json.JSONDecodeError):
         return str(error)
     place = min(error.pos, len(text.rstrip("\r\n"))) + 1
-    return f"{error.msg} at character {place} of the line"
+    return f"{error.msg.removesuffix(' at')} at character {place} of the line"
 
 
 def _refuse_constant(name: str) -> NoReturn:

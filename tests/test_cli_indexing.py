@@ -149,6 +149,8 @@ def test_ctrl_c_says_what_is_committed(
     )
     unfinished = m3("query", "go", "-k", "1")
     assert "the build of indexes/default is not finished: 512 documents so far" in unfinished.err
+    shown = m3("info", "indexes/default").out
+    assert re.search(r"^complete +no: the build was interrupted$", shown, re.M)
     monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(lambda texts: None))
     done = m3("index", "long.jsonl")
     assert done.code == 0
@@ -194,6 +196,8 @@ def test_chunks_are_found_and_shown(m3: Callable[..., Result]) -> None:
     shown = m3("info", "indexes/default").out
     assert re.search(r"^passages +\d+ of at most 20 tokens, 4 shared$", shown, re.M)
     assert re.search(r"^deleted rows +0$", shown, re.M)
+    assert re.search(r"^stored +sparse fp32, multi int4$", shown, re.M)
+    assert "complete" not in shown
     assert m3("index", "corpus.jsonl", "--add", "--chunk", "30").code == 1
     Path("q.tsv").write_text("q\ttea\n")
     assert m3("query", "--queries", "q.tsv", "--run", "-").out.count("long") == 1
@@ -221,3 +225,20 @@ def test_resume_of_a_finished_index_checks_what_is_asked(m3: Callable[..., Resul
         other = m3("index", "corpus.jsonl", "--resume", option)
         assert other.code == 1 and expected in other.err
     assert m3("index", "nowhere.jsonl", "--resume").code == 1
+
+
+def test_what_there_is_to_say_of_a_corpus_is_said(m3: Callable[..., Result]) -> None:
+    rows = [
+        {"_id": "a b", "text": "tea"},
+        {"_id": "c", "text": " "},
+        {"_id": "d", "title": "T", "text": ""},
+    ]
+    Path("odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = m3("index", "odd.jsonl", "--index", "odd").err
+    assert "1 ids hold white space, 'a b' for one" in told
+    assert "1 documents have no text, 'c' for one" in told
+    Path("bad.jsonl").write_text('{"text": "no id"}\n')
+    assert (
+        "no document was read\n"
+        in m3("index", "bad.jsonl", "--on-error", "skip", "--index", "b").err
+    )

@@ -100,3 +100,22 @@ def test_contradictions_are_found_beside_the_manifest(tmp_path):
     found, damages = find_damages(tmp_path, read=False)
     assert (found, len(damages)) == (newer, 1)
     assert "kind 'hnsw'" in damages[0]
+
+
+@pytest.mark.parametrize("name", ["dense.faiss", "sparse.weights.npy", "multi.lmdb"])
+def test_a_merge_does_not_seal_damage_anew(tmp_path, name):
+    """Its checksums are the only ones that tell of it."""
+    index = build(tmp_path, corpus(12))
+    index.delete(["d1"])
+    (file,) = [path for path in (tmp_path / "segments" / "00000001").iterdir() if path.name == name]
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    opened = Index.open(tmp_path)
+    with pytest.raises(ArtifactError, match=f"{name}: expected the content that was written"):
+        opened.compact()
+    assert any(name in damage for damage in Index.open(tmp_path).verify())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    opened.compact()
+    assert Index.open(tmp_path).verify() == []

@@ -23,7 +23,7 @@ from m3search.cli.output import (
     progress_bar,
     readable_bytes,
 )
-from m3search.cli.reading import Skipped, count_lines, noting_spaces
+from m3search.cli.reading import Skipped, count_lines, noting
 from m3search.cli.storing import Settings, check_settings, checked_template, parse_chunk
 from m3search.errors import DataError, M3Error
 
@@ -112,7 +112,7 @@ def build_index(
         raise typer.BadParameter("does not go with --add", param_hint="--resume")
     skipped = Skipped()
     documents = read_corpus(corpus, on_error=cast("OnError", on_error), report=skipped.add)
-    documents = noting_spaces(documents)
+    documents = noting(documents)
     layout = {
         "title_template": checked_template(title_template),
         "multi_codec": multi_codec,

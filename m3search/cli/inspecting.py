@@ -13,7 +13,7 @@ from m3search.cli.output import print_error, print_fields, print_json, readable_
 from m3search.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from m3search.stores.manifest import Manifest
+    from m3search.stores.manifest import Layout, Manifest
 
 CHECKPOINT_FILE = "config.json"
 
@@ -57,11 +57,13 @@ def _show_index(path: Path, verify: bool, json: bool) -> None:
             {
                 "index": path,
                 "documents": manifest.documents,
+                **({} if manifest.complete else {"complete": "no: the build was interrupted"}),
                 **_passage_fields(manifest),
                 "deleted rows": manifest.rows - manifest.live_rows,
                 "segments": len(manifest.segments),
                 **_model_fields(asdict(manifest.model)),
                 "title template": repr(manifest.title_template),
+                "stored": _stored(manifest.layout),
                 "truncated": manifest.truncated,
                 **{
                     f"bytes {store}": readable_bytes(size)
@@ -74,6 +76,11 @@ def _show_index(path: Path, verify: bool, json: bool) -> None:
         print_error(damage)
     if damages:
         raise typer.Exit(1)
+
+
+def _stored(layout: Layout) -> str:
+    pooled = f", {layout.multi_pooling} vectors as one" if layout.multi_pooling > 1 else ""
+    return f"sparse {layout.sparse_codec}, multi {layout.multi_codec}{pooled}"
 
 
 def _passage_fields(manifest: Manifest) -> dict[str, object]:

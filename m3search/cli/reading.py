@@ -28,17 +28,26 @@ class Skipped:
         tqdm.write(f"skipped: {error}", file=sys.stderr)
 
 
-def noting_spaces(documents: Iterator[Document]) -> Iterator[Document]:
-    """The documents; behind the last one, says how many have ids that no TREC run can hold."""
-    number, example = 0, ""
+def noting(documents: Iterator[Document]) -> Iterator[Document]:
+    """The documents; behind the last one, says how many there is something to say of."""
+    spaced: list[str] = []
+    blank: list[str] = []
+    empty = True
     for document in documents:
+        empty = False
         if document.id.split() != [document.id]:
-            number, example = number + 1, document.id
+            spaced.append(document.id)
+        if not document.text.strip() and not document.title.strip():
+            blank.append(document.id)
         yield document
-    if number:
-        print_note(
-            f"{number} ids hold white space, {example!r} for one: query --run cannot write them"
-        )
+    if spaced:
+        example = f"{len(spaced)} ids hold white space, {spaced[0]!r} for one"
+        print_note(f"{example}: query --run cannot write them")
+    if blank:
+        example = f"{len(blank)} documents have no text, {blank[0]!r} for one"
+        print_note(f"{example}: where they rank says little")
+    if empty:
+        print_note("no document was read")
 
 
 def count_lines(corpus: str) -> int | None:

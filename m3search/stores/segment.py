@@ -222,7 +222,13 @@ def merge_segments(
 
     Bytes are copied, never decoded, so every score stays what it was. Memory is bounded. Which
     rows were cut is not kept, so `truncated` is an upper bound where deleted rows are left out.
+    ArtifactError where a file of a part is not as it was written: its damage would be sealed anew,
+    and found by nobody.
     """
+    for segment, _ in parts:
+        for damage in file_damages(segment.folder, segment.entry.files):
+            place, _, found = damage.partition(": ")
+            raise damaged(Path(place), "the content that was written", found)
     with naming(folder):
         folder.mkdir(parents=True)
     vectors = FlatWriter(folder, model.dim)
