@@ -285,10 +285,9 @@ def test_a_teacher_may_have_moved_and_not_be_another(
     recipe: Recipe, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def taught_by(place: Path) -> Recipe:
-        distillation = Distillation(str(place), "cls")
-        return replace(
-            lengthened(recipe, 4), stage="distil", objective=None, distillation=distillation
-        )
+        teacher = Distillation(str(place), "cls")
+        four = lengthened(recipe, 4)
+        return replace(four, stage="distil", objective=None, distillation=teacher)
 
     place = shutil.copytree(backbone, tmp_path / "teacher")
     train(taught_by(place), tmp_path / "straight")

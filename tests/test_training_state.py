@@ -20,6 +20,8 @@ from m3search.training.recipe import Optimiser, Output, Recipe
 from m3search.training.sources import Corpus
 from m3search.training.state import load_state, save_state
 
+KNOWN, OTHERS = {"start.checkpoint": "a" * 64}, {"start.checkpoint": "b" * 64}
+
 
 def make_parts() -> tuple[torch.nn.Linear, torch.optim.Optimizer, Recipe]:
     model = torch.nn.Linear(64, 64)
@@ -173,26 +175,15 @@ def test_where_the_data_lie_and_what_is_written_may_change(tmp_path: Path) -> No
 def test_the_start_may_lie_elsewhere_and_not_be_another(tmp_path: Path) -> None:
     model, optimiser, recipe = make_parts()
     moved = replace(recipe, start=Start("y"))
-    save_state(
-        tmp_path, 1, model, optimiser, recipe, [], checkpoints={"start.checkpoint": "a" * 64}
-    )
+    save_state(tmp_path, 1, model, optimiser, recipe, [], checkpoints=KNOWN)
     for same in (recipe, moved):
-        assert (
-            load_state(
-                tmp_path, model, optimiser, same, [], checkpoints={"start.checkpoint": "a" * 64}
-            )
-            == 1
-        )
+        assert load_state(tmp_path, model, optimiser, same, [], checkpoints=KNOWN) == 1
     told = r"started with, x \(SHA-256 a{16}\).*found b{16} in y\. .*set start\.checkpoint to where"
     with pytest.raises(ArtifactError, match=told):
-        load_state(
-            tmp_path, model, optimiser, moved, [], checkpoints={"start.checkpoint": "b" * 64}
-        )
+        load_state(tmp_path, model, optimiser, moved, [], checkpoints=OTHERS)
     other = replace(moved, start=Start("y", dropout=0.5))
     with pytest.raises(ConfigError, match=r"start\.dropout = 0\.5"):
-        load_state(
-            tmp_path, model, optimiser, other, [], checkpoints={"start.checkpoint": "a" * 64}
-        )
+        load_state(tmp_path, model, optimiser, other, [], checkpoints=KNOWN)
 
 
 def test_a_state_that_does_not_say_what_its_start_was_keeps_to_its_name(tmp_path: Path) -> None:
@@ -202,17 +193,10 @@ def test_a_state_that_does_not_say_what_its_start_was_keeps_to_its_name(tmp_path
     del state["checkpoints"]
     torch.save(state, path)
     model, optimiser, recipe = make_parts()
-    assert (
-        load_state(
-            tmp_path, model, optimiser, recipe, [], checkpoints={"start.checkpoint": "a" * 64}
-        )
-        == 1
-    )
+    assert load_state(tmp_path, model, optimiser, recipe, [], checkpoints=KNOWN) == 1
     moved = replace(recipe, start=Start("y"))
     with pytest.raises(ConfigError, match=r"Set start\.checkpoint back"):
-        load_state(
-            tmp_path, model, optimiser, moved, [], checkpoints={"start.checkpoint": "a" * 64}
-        )
+        load_state(tmp_path, model, optimiser, moved, [], checkpoints=KNOWN)
 
 
 def test_another_setting_is_named_with_both_values(tmp_path: Path) -> None:
@@ -308,5 +292,5 @@ def test_a_state_of_an_earlier_version_says_what_its_start_was(tmp_path: Path) -
     torch.save(state | {"start": "a" * 64}, path)
     model, optimiser, recipe = make_parts()
     moved = replace(recipe, start=Start("y"))
-    known = {"start.checkpoint": "a" * 64, "distillation.teacher": "c" * 64}
+    known = KNOWN | {"distillation.teacher": "c" * 64}
     assert load_state(tmp_path, model, optimiser, moved, [], checkpoints=known) == 1

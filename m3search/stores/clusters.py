@@ -19,6 +19,7 @@ from m3search.records import BoolArray, FloatArray, IntArray
 from m3search.stores.files import check_readable, damaged, find_errno, forget, naming
 
 FILE, SOURCE = "dense.ivf.faiss", "dense.faiss"
+"""the inverted file, and the one with the exact vectors that it is made of"""
 LEAST_ROWS = 50_000
 """a segment of fewer rows is searched as fast by reading them all"""
 TRAINED_ON = 40

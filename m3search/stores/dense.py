@@ -14,11 +14,11 @@ import numpy.typing as npt
 from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
 from m3search.scoring import exact_scores
-from m3search.stores.clusters import Clusters
+from m3search.stores.clusters import SOURCE, Clusters
 from m3search.stores.files import check_readable, damaged, naming
 
 KIND = "flat"
-FILE = "dense.faiss"
+FILE = SOURCE
 SLACK = 32
 """hits fetched beyond k, so that rounding at the cut rarely needs a second scan"""
 FEW_ROWS = 1024

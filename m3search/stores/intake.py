@@ -152,10 +152,13 @@ class Intake:
 
     def _cut(self, documents: Sequence[Document]) -> list[Spans] | None:
         """The passages of each document, where the index has some."""
-        tokens, overlap = self.writer.manifest.layout[-2:]
-        if not tokens:
+        layout = self.writer.manifest.layout
+        if not layout.chunk:
             return None
-        return [self.encoder.passages(document.text, tokens, overlap) for document in documents]
+        return [
+            self.encoder.passages(document.text, layout.chunk, layout.chunk_overlap)
+            for document in documents
+        ]
 
     def _texts(self, documents: Sequence[Document], passages: list[Spans] | None) -> list[str]:
         """What is encoded: each document, or each of its passages with the title of all."""
