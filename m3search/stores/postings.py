@@ -21,10 +21,8 @@ SMALLEST = 5e-324
 """the least number above 0"""
 STEPS = 1024
 """between the lowest and the highest of scores, when the k-th is looked for"""
-LOOK_UP = 8
+LOOK_UP = 64
 """how many postings can be added in the time that it takes to look one up"""
-STRIP = 64
-"""rows that are looked at together, and passed over where none of them scores enough"""
 MARGIN = 2.0**-22
 """relative; sums of the same products in two orders, and scores that are equal in float32, lie
 closer than this"""
@@ -125,19 +123,26 @@ def look_up(
 
 @compiled
 def reaching(sums: Array, least: float, found: Array) -> int:
-    """Writes the places of sums above 0 that are `least` or more to `found`; how many these are."""
+    """Writes the places of sums above 0 that are `least` or more to `found`; how many these are.
+
+    Without a branch: where one sum in twenty is among them, a wrong guess costs more than a write.
+    """
     count = 0
     bound = max(least, SMALLEST)
-    for start in range(0, len(sums), STRIP):
-        strip = sums[start : start + STRIP]
-        some = False
-        for i in range(len(strip)):
-            some |= strip[i] >= bound
-        if some:
-            for i in range(len(strip)):
-                found[count] = start + i
-                count += strip[i] >= bound
+    for i in range(len(sums)):
+        found[count] = i
+        count += sums[i] >= bound
     return count
+
+
+@compiled
+def still_reaching(sums: Array, least: float, near: Array, count: int) -> int:
+    """Moves those of the first places whose sums are `least` or more to the front; how many."""
+    kept = 0
+    for i in near[:count]:
+        near[kept] = i
+        kept += sums[i] >= least
+    return kept
 
 
 @compiled
@@ -181,11 +186,10 @@ def keep_reaching(rows: Array, scores: Array, count: int, least: float) -> int:
 
 @compiled
 def take(
-    sums: Array, first: int, least: float, allowed: Array, near: Array, found: Array,
-    scores: Array, count: int,
+    sums: Array, first: int, near: Array, allowed: Array, found: Array, scores: Array, count: int
 ) -> int:  # fmt: skip
-    """Appends the allowed rows of a window that score `least` or more; how many there are then."""
-    for i in near[: reaching(sums, least, near)]:
+    """Appends the allowed of the rows first + near and their sums; how many there are then."""
+    for i in near:
         if not len(allowed) or allowed[first + i]:
             found[count], scores[count] = first + i, sums[i]
             count += 1
@@ -218,20 +222,24 @@ def add_terms(
 def add_passive(
     sums: Array, first: int, active: int, reach: Array, least: float, places: Array, left: int,
     near: Array, lists: Lists,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Adds the postings of the terms from `active` on, at least of rows that can reach `least`.
 
-    reach: (terms,) what a term and all behind it can add. left: rows from the window on.
+    Writes the places of those that do reach it to `near`; how many these are.
+
+    reach: (terms + 1,) what a term and all behind it can add. left: rows from the window on.
     """
-    for term in range(active, len(reach)):
-        hopeful = reaching(sums, least - reach[term], near)
+    hopeful = reaching(sums, least - reach[active], near)
+    for term in range(active, len(reach) - 1):
         if not hopeful:
-            return
+            break
         start = find(lists.rows, places[term], lists.stops[term], first)
         if hopeful * LOOK_UP * left < (lists.stops[term] - start) * len(sums):
             places[term] = look_up(sums, first, near[:hopeful], start, term, lists)
         else:
             places[term] = add_postings(sums, first, start, term, lists)
+        hopeful = still_reaching(sums, least - reach[term + 1], near, hopeful)
+    return hopeful
 
 
 @compiled
@@ -252,8 +260,9 @@ def best_rows(
     the terms, as in `score_rows`.
     """
     highest = np.maximum(lists.factors * lists.peaks, 0.0)
-    reach = np.cumsum(highest[::-1])[::-1] * (1 + MARGIN)
-    active, places = len(reach), lists.starts.copy()
+    reach = np.zeros(len(highest) + 1, np.float64)
+    reach[:-1] = np.cumsum(highest[::-1])[::-1] * (1 + MARGIN)
+    active, places = len(highest), lists.starts.copy()
     sums = np.zeros(min(most, length), np.float64)
     near = np.empty(len(sums) + 1, np.int64)
     found, scores = np.empty(2 * k + most, np.int64), np.empty(2 * k + most, np.float64)
@@ -261,10 +270,11 @@ def best_rows(
     while first < length:
         window = sums[: min(size, length - first)]
         whole &= add_terms(window, first, active, places, length, lists)
-        add_passive(window, first, active, reach, least, places, length - first, near, lists)
-        while count + len(window) > len(found):  # only where very many are equal
+        left = length - first
+        hopeful = add_passive(window, first, active, reach, least, places, left, near, lists)
+        while count + hopeful > len(found):  # only where very many are equal
             found, scores = grown(found), grown(scores)
-        count = take(window, first, least, allowed, near, found, scores, count)
+        count = take(window, first, near[:hopeful], allowed, found, scores, count)
         window[:] = 0.0
         if count >= 2 * k:
             least = max(least, below_kth(scores[:count], k))

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from m3search.records import BoolArray, FloatArray, IntArray
 from m3search.stores.compiling import compiled
 from m3search.stores.files import ArrayWriter, damaged, forget, map_array
-from m3search.stores.postings import below_kth, grown, keep_reaching, take
+from m3search.stores.postings import below_kth, grown, keep_reaching, reaching, take
 
 Array = npt.NDArray[Any]
 CENTROIDS, INDPTR, ROWS = "multi.centroids.npy", "multi.indptr.npy", "multi.rows.npy"
@@ -224,9 +224,10 @@ def estimate_rows(
         window[:] = 0.0
         stamps[:] = -1
         add_gains(window, first, stamps, places, groups, gains, indptr, rows)
-        while held + len(window) > len(found):  # only where very many are equal
+        hopeful = reaching(window, least, near)
+        while held + hopeful > len(found):  # only where very many are equal
             found, scores = grown(found), grown(scores)
-        held = take(window, first, least, allowed, near, found, scores, held)
+        held = take(window, first, near[:hopeful], allowed, found, scores, held)
         if held >= 2 * count:
             least = max(least, below_kth(scores[:held], count))
             held = keep_reaching(found, scores, held, least)
