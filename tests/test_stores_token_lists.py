@@ -130,8 +130,8 @@ def test_damage(store, tmp_path):
     folder = store._path.parent
     for name in FILES:
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    with pytest.raises(ArtifactError, match=r"centroids\.npy: expected vectors of 7 dimensions"):
-        TokenLists(tmp_path, ROWS, 7)
+    with pytest.raises(ArtifactError, match=r"centroids\.npy: expected vectors of 11 dimensions"):
+        TokenLists(tmp_path, ROWS, 11)
     ends = np.load(tmp_path / INDPTR)
     ends[1:-1] = ends[1:-1][::-1]
     np.save(tmp_path / INDPTR, ends)

@@ -42,7 +42,7 @@ def main() -> None:
     queries = [real.queries.dense[[row]] for row in chosen]
     with tempfile.TemporaryDirectory() as place:
         folder, count = Path(place), asked.documents
-        write(folder, Synthetic(real, asked.seed), count)
+        write(folder, Synthetic(real, asked.seed, asked.tokens), count)
         flat = FlatStore(folder, count, real.identity.dim)
         exact_bytes = folder_bytes(folder)
         _, details = write_clusters(folder, flat.matrix)

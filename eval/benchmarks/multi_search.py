@@ -44,7 +44,8 @@ def main() -> None:
     asked = parser.parse_args()
     real, chosen = encode_asked(asked)
     queries = [real.queries.multi[row] for row in chosen]
-    source, count, dim = Synthetic(real, asked.seed), asked.documents, real.identity.multi_dim
+    source = Synthetic(real, asked.seed, asked.tokens)
+    count, dim = asked.documents, real.identity.multi_dim
     codec = find_codec(asked.codec)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -44,7 +44,7 @@ def main() -> None:
     queries = [real.queries.sparse[[row]] for row in chosen]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        parts = collection(Synthetic(real, asked.seed), asked.documents)
+        parts = collection(Synthetic(real, asked.seed, asked.tokens), asked.documents)
         stores = {name: write(folder / name, parts, each) for name, each in IMPACTS.items()}
         answers: dict[str, Answer] = {
             f"m3search, {name}": answer_with(store, asked.k) for name, store in stores.items()

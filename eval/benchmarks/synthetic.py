@@ -2,7 +2,7 @@
 
 A document of them is a mixture of two neighbours in a real corpus, of one file and so of one
 language: about 65 % of the terms and tokens of the one and 35 % of those of the other, weights and
-vectors moved a little. So terms are as frequent, weights and lengths as spread and token vectors as
+vectors moved a little; fewer of both where real documents are longer than asked. So terms are as frequent, weights and lengths as spread and token vectors as
 clustered as an encoder makes them. Document `i` depends on the seed and on `i` alone.
 """
 
@@ -51,6 +51,7 @@ def collection_options(parser: argparse.ArgumentParser, *, queries: int) -> None
     parser.add_argument("sets", type=Path, nargs="+", help="BEIR folders to take statistics from")
     parser.add_argument("--model", help="a checkpoint; by default the embedded m3-mini")
     parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--tokens", type=int, default=120, help="of a document, on the mean")
     parser.add_argument("--of-a-set", type=int, default=2000, help="real documents of each")
     parser.add_argument("--queries", type=int, default=queries)
     parser.add_argument("--seed", type=int, default=0)
@@ -59,7 +60,7 @@ def collection_options(parser: argparse.ArgumentParser, *, queries: int) -> None
 
 
 def encode_asked(asked: argparse.Namespace) -> tuple[Real, list[int]]:
-    """What the collection is made of, and which of its queries are asked."""
+    """What a synthetic collection is made of, and which of its queries are asked."""
     real = encode_sets(asked.sets, Encoder.load(asked.model), asked.of_a_set, asked.kept)
     order = np.random.default_rng(asked.seed).permutation(len(real.queries))
     return real, order[: asked.queries].tolist()
@@ -127,8 +128,12 @@ def _kept(folder: Path, texts: Sequence[str], encoder: Encoder, kind: Kind) -> E
 class Synthetic:
     """Documents by number, and an encoder of them: the text of document 7 is "7"."""
 
-    def __init__(self, real: Real, seed: int = 0) -> None:
+    def __init__(self, real: Real, seed: int = 0, tokens: int | None = None) -> None:
+        """tokens: of a document, on the mean; as many as real ones have where these are fewer."""
+        mean = float(np.mean([len(vectors) for vectors in real.documents.multi]))
+        thinned = 1.0 if tokens is None else min(1.0, tokens / mean)
         self.identity = real.identity
+        self._shares = (SHARE * thinned, (1 - SHARE) * thinned)
         self._real = real.documents
         self._words = [text.split() for text in real.texts]
         self._seed = seed
@@ -141,7 +146,7 @@ class Synthetic:
         """The words of a document, for systems that read words."""
         rng, first, second = self._draw(number, "text")
         words = []
-        for row, share in ((first, SHARE), (second, 1 - SHARE)):
+        for row, share in zip((first, second), self._shares, strict=True):
             kept = rng.random(len(self._words[row])) < share
             words += [word for word, taken in zip(self._words[row], kept, strict=True) if taken]
         return " ".join(words)
@@ -161,7 +166,7 @@ class Synthetic:
         for number in numbers:
             rng, first, second = self._draw(number, "sparse")
             found: dict[int, float] = {}
-            for row, share in ((second, 1 - SHARE), (first, SHARE)):
+            for row, share in zip((second, first), reversed(self._shares), strict=True):
                 span = slice(real.indptr[row], real.indptr[row + 1])
                 held = np.flatnonzero(rng.random(span.stop - span.start) < share)
                 noise = np.exp(TERM_NOISE * rng.standard_normal(len(held)))
@@ -191,7 +196,7 @@ class Synthetic:
             rng, first, second = self._draw(number, "multi")
             kept = [
                 self._real.multi[row][rng.random(len(self._real.multi[row])) < share]
-                for row, share in ((first, SHARE), (second, 1 - SHARE))
+                for row, share in zip((first, second), self._shares, strict=True)
             ]
             vectors = np.concatenate(kept)
             count, dim = vectors.shape

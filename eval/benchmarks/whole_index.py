@@ -57,7 +57,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     real, chosen = encode_asked(asked)
-    source = Clocked(real, asked.seed)
+    source = Clocked(real, asked.seed, asked.tokens)
     with tempfile.TemporaryDirectory() as place:
         folder = asked.index or Path(place) / "index"
         result: dict[str, Any] = {}
