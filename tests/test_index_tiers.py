@@ -43,10 +43,10 @@ def assert_same(index, expected):
             assert index.ids(line[line >= 0]) == expected.ids(other[other >= 0])
 
 
-def segment(size, dead=0):
+def segment(size, dead=0, rows=10):
     file = FileEntry("dense.faiss", size, "")
     deletes = DeletesEntry(FileEntry("deletes", 0, ""), dead) if dead else None
-    return SegmentEntry("", 10, 0, {"dense": StoreEntry("flat", (file,))}, deletes)
+    return SegmentEntry("", rows, 0, {"dense": StoreEntry("flat", (file,))}, deletes)
 
 
 def test_the_newest_are_chosen_up_to_one_that_is_much_larger():
@@ -58,6 +58,28 @@ def test_the_newest_are_chosen_up_to_one_that_is_much_larger():
     assert choose_run([segment(size) for size in sizes], 5) == slice(1, 6)
     few_left = [segment(900, dead=9), *(segment(size) for size in sizes[1:])]
     assert choose_run(few_left, 5) == slice(0, 6)
+
+
+def test_none_grows_beyond_the_most_rows(monkeypatch):
+    monkeypatch.setattr(tiers, "MOST_ROWS", 100)
+
+    def sizes(*rows):
+        return [segment(each, rows=each) for each in rows]
+
+    assert choose_run(sizes(51, 60, 51), 2) is None
+    assert choose_run(sizes(10, 10, 10, 51, 10, 10), 2) is None
+    assert choose_run(sizes(10, 10, 10, 51, 10, 10, 10), 2) == slice(4, 7)
+    assert choose_run(sizes(50, 40, 30, 20, 10), 4) == slice(1, 5)
+    assert choose_run(sizes(50, 50, 50), 2) == slice(1, 3)
+    segments: list[SegmentEntry] = []
+    for _ in range(1000):
+        segments.append(segment(1, rows=1))
+        while run := choose_run(segments, 4):
+            rows = sum(each.rows for each in segments[run])
+            segments[run] = [segment(rows, rows=rows)]
+            assert rows <= 100
+    assert sum(each.rows for each in segments) == 1000
+    assert len(segments) <= 4 + 2 * 1000 / 100
 
 
 def test_how_often_a_document_is_rewritten():

@@ -168,6 +168,15 @@ def test_lists_written_in_many_passes_are_the_same(store, tmp_path, monkeypatch)
         assert (np.diff(rows[start:end]) > 0).all()
 
 
+def test_centroids_of_a_bounded_sample(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(token_lists, "SAMPLE_BYTES", 4 * DIM * 400)
+    write_token_lists(tmp_path, store.tokens, store.count(), ROWS)
+    assert 30 < len(np.load(tmp_path / CENTROIDS)) // DIM <= 60
+    lists = TokenLists(tmp_path, ROWS, store._codec.width(DIM))
+    held = {row for row, text in enumerate(texts()) if len(text)}
+    assert {*lists._rows.tolist()} == held
+
+
 def test_a_filter_on_what_no_near_group_holds(store, monkeypatch):
     """The groups near a query hold no allowed row; others are looked into."""
     monkeypatch.setattr(multi, "SCORED", 30)

@@ -1,9 +1,10 @@
 """Collections of any size with the statistics of a real one, the same for the same seed.
 
 A document of them is a mixture of two neighbours in a real corpus, of one file and so of one
-language: about 65 % of the terms and tokens of the one and 35 % of those of the other, weights and
-vectors moved a little; fewer of both where real documents are longer than asked. So terms are as frequent, weights and lengths as spread and token vectors as
-clustered as an encoder makes them. Document `i` depends on the seed and on `i` alone.
+language: about 65 % of the terms and tokens of the one and 35 % of those of the other, fewer where
+real documents are longer than asked; weights and vectors are moved a little. So terms are as
+frequent, weights and lengths as spread and token vectors as clustered as an encoder makes them.
+Document `i` depends on the seed and on `i` alone.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ FILE, SOURCE = "dense.ivf.faiss", "dense.faiss"
 LEAST_ROWS = 50_000
 """a segment of fewer rows is searched as fast by reading them all"""
 TRAINED_ON = 40
-"""vectors for each centroid"""
+"""vectors for each centroid, where memory suffices"""
+SAMPLE_BYTES = 1 << 28
 ROUNDS = 10
 ROWS_AT_ONCE = 1 << 15
 MEASURED_QUERIES = 200
@@ -89,7 +90,8 @@ def _fill(vectors: _Blocks) -> Any:
     index.cp.spherical = True
     index.cp.niter = ROUNDS
     index.cp.seed = SEED
-    sample = np.random.default_rng(SEED).permutation(count)[: TRAINED_ON * lists]
+    most = min(TRAINED_ON * lists, SAMPLE_BYTES // (4 * dim))
+    sample = np.random.default_rng(SEED).permutation(count)[:most]
     index.train(vectors.take(np.sort(sample)))
     for _, block in vectors:
         index.add(block)

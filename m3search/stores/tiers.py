@@ -5,6 +5,10 @@ Where there are more than a number of them, the newest become one: the last two,
 older ones while the next is at most twice as large as all newer together. Only neighbours are
 merged, so the order of rows stays. Of segments that come one by one and alike, with at most 8 kept,
 a document is rewritten 3.3 times for 300 of them, 4.4 times for 1,000 and 6.9 times for 10,000.
+
+No segment of more than MOST_ROWS live rows comes of it, and one that has more than half of these
+is left alone with all that are older: neither the memory that writing takes nor the time of the
+longest merge grows with the index.
 """
 
 from __future__ import annotations
@@ -21,20 +25,27 @@ MOST_SEGMENTS = 8
 """of an index that nobody is writing to"""
 MOST_WHILE_BUILDING = 64
 """until the end of a build or an add, so that less is rewritten on the way"""
+MOST_ROWS = 1 << 20
 RATIO = 2
 
 
 def choose_run(segments: Sequence[SegmentEntry], most: int) -> slice | None:
-    """The newest segments, to be merged; None where there are no more than `most`."""
-    if len(segments) <= most:
+    """The newest segments, to be merged; None where no more than `most` can be."""
+    full = [number for number, each in enumerate(segments) if 2 * each.live_rows > MOST_ROWS]
+    oldest = full[-1] + 1 if full else 0
+    if len(segments) - oldest <= most:
         return None
     sizes = [_live_bytes(segment) for segment in segments]
-    start = len(sizes) - 2
-    newer = sum(sizes[start:])
-    while start > 0 and sizes[start - 1] <= RATIO * newer:
+    start = len(segments)
+    newer, rows = 0.0, 0
+    while start > oldest:
+        fits = rows + segments[start - 1].live_rows <= MOST_ROWS
+        if start < len(segments) - 1 and not (fits and sizes[start - 1] <= RATIO * newer):
+            break
         start -= 1
         newer += sizes[start]
-    return slice(start, len(sizes))
+        rows += segments[start].live_rows
+    return slice(start, len(segments))
 
 
 def _live_bytes(segment: SegmentEntry) -> float:

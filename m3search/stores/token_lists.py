@@ -10,6 +10,7 @@ then scored exactly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +32,9 @@ KEYS = "multi.keys.npy"
 KEYS_AT_ONCE = 1 << 23
 LEAST_ROWS = 20_000
 """a segment of fewer rows is scanned"""
-TRAINED_ON = 32
-"""vectors for each centroid"""
+TRAINED_ON, TRAINED_ON_LEAST = 32, 8
+"""vectors for each centroid, where memory suffices, and in any case"""
+SAMPLE_BYTES = 1 << 29
 TRAINED_AT_MOST = 256
 """vectors for each of the few centroids that part the sample"""
 ROUNDS = 6
@@ -63,7 +65,7 @@ def write_token_lists(
     """
     if not vectors:
         return []
-    centroids = _train(read(), vectors, 1 << max(4, round(np.log2(8 * vectors**0.5))))
+    centroids = _train(read(), vectors)
     count = len(centroids)
     graph = _graph(centroids)
     sizes = np.zeros(count, dtype=np.int64)
@@ -108,15 +110,13 @@ def _between(path: Path, least: int, end: int) -> npt.NDArray[np.uint64]:
     return np.sort(np.concatenate(parts))
 
 
-def _train(blocks: Iterator[Tokens], vectors: int, count: int) -> FloatArray:
-    """The centroids, about `count`, (centroids, dim) of a sample of the vectors, unit rows.
+def _train(blocks: Iterator[Tokens], vectors: int) -> FloatArray:
+    """The centroids (centroids, dim) of a sample of the vectors, unit rows.
 
     In two levels: the sample is parted around few centroids, and each part has its share of all.
     """
-    rng = np.random.default_rng(SEED)
-    share = min(1.0, TRAINED_ON * count / max(vectors, 1))
-    taken = [block.vectors[rng.random(len(block.vectors)) < share] for block in blocks]
-    sample = np.concatenate(taken).astype(np.float32)
+    sample = _sample(blocks, vectors, TRAINED_ON * _wanted(vectors))
+    count = min(_wanted(vectors), len(sample) // TRAINED_ON_LEAST + 1)
     coarse = _kmeans(sample, min(len(sample), round(count**0.5)))
     parted = faiss.IndexFlatIP(sample.shape[1])
     parted.add(coarse)
@@ -124,9 +124,32 @@ def _train(blocks: Iterator[Tokens], vectors: int, count: int) -> FloatArray:
     centroids = []
     for cell in np.unique(cells):
         part = sample[cells == cell]
-        wanted = max(1, round(count * len(part) / len(sample)))
-        centroids.append(_kmeans(part, min(len(part), wanted)))
+        share = max(1, round(count * len(part) / len(sample)))
+        centroids.append(_kmeans(part, min(len(part), share)))
     return np.concatenate(centroids)
+
+
+def _wanted(vectors: int) -> int:
+    """How many centroids suit so many vectors."""
+    return 1 << max(4, round(math.log2(8 * vectors**0.5)))
+
+
+def _sample(blocks: Iterator[Tokens], vectors: int, most: int) -> FloatArray:
+    """Up to `most` of the vectors, evenly over all, and no more than SAMPLE_BYTES of them."""
+    sample, places = np.zeros((0, 0), dtype=np.float32), np.zeros(0, dtype=np.int64)
+    filled = seen = 0
+    for block in blocks:
+        if not filled:
+            dim = block.vectors.shape[1]
+            size = min(vectors, most, max(1, SAMPLE_BYTES // (4 * dim)))
+            step = np.arange(size) + np.random.default_rng(SEED).random(size)
+            places = (step * (vectors / size)).astype(np.int64)
+            sample = np.empty((size, dim), dtype=np.float32)
+        last = seen + len(block.vectors)
+        chosen = places[filled : np.searchsorted(places, last)] - seen
+        sample[filled : filled + len(chosen)] = block.vectors[chosen]
+        filled, seen = filled + len(chosen), last
+    return sample[:filled]
 
 
 def _kmeans(vectors: FloatArray, count: int) -> FloatArray:
