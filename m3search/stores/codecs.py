@@ -12,11 +12,14 @@ import numpy.typing as npt
 
 from m3search.errors import ConfigError
 from m3search.records import FloatArray, IntArray
+from m3search.stores.compiling import compiled_sums
 from m3search.stores.late_interaction import decode_scaled, maxsim_halves, maxsim_scaled
 from m3search.stores.rotation import rotate, rotate_back
 
 HEADER = struct.Struct("<BBHI")
 """code of the codec, 0, dimensions, number of vectors"""
+FACTORS = np.linspace(0.24, 0.44, 11, dtype=np.float32)
+"""distances of the levels of 4 bits that are tried, in root mean squares of a vector"""
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -125,7 +128,8 @@ def _to_nibbles(vectors: FloatArray) -> tuple[FloatArray, Bytes]:
 
     The product of a vector with what is stored of it is its own square, as of signs below.
     """
-    found = _best_scales(vectors)
+    roots = np.sqrt(np.square(vectors).mean(axis=1))
+    found = nearest_scales(vectors, roots, FACTORS)
     levels = np.clip(np.floor(vectors / _divisors(found)) + 8, 0, 15).astype(np.uint8)
     products = (vectors * (levels - np.float32(7.5))).sum(axis=1)
     squares = np.square(vectors).sum(axis=1)
@@ -135,17 +139,27 @@ def _to_nibbles(vectors: FloatArray) -> tuple[FloatArray, Bytes]:
     return scales, packed
 
 
-def _best_scales(vectors: FloatArray) -> FloatArray:
-    """For each vector (n, dim) the scale, of a few, whose 16 levels lie nearest to its values."""
-    rms = np.sqrt(np.square(vectors).mean(axis=1))
-    tried = rms[:, np.newaxis] * np.linspace(0.24, 0.44, 11, dtype=np.float32)
-    errors = []
-    for scales in tried.T:
-        levels = np.clip(np.floor(vectors / _divisors(scales)), -8, 7) + 0.5
-        errors.append(np.square(vectors - levels * scales[:, np.newaxis]).sum(axis=1))
-    chosen = np.argmin(errors, axis=0) if len(vectors) else np.zeros(0, np.int64)
-    best: FloatArray = tried[np.arange(len(vectors)), chosen].astype(np.float32)
-    return best
+@compiled_sums
+def nearest_scales(vectors: FloatArray, roots: FloatArray, factors: FloatArray) -> FloatArray:
+    """For each vector (n, dim) the scale (n,) whose 16 levels lie nearest to its values.
+
+    One of the products of its root mean square, `roots` (n,), with the factors.
+    """
+    scales = np.zeros(len(vectors), np.float32)
+    half, lowest, highest = np.float32(0.5), np.float32(-8), np.float32(7)
+    for i in range(len(vectors)):
+        least = np.float32(np.inf)
+        for factor in factors:
+            scale = roots[i] * factor
+            inverse = np.float32(1) / scale if scale > 0 else np.float32(0)
+            error = np.float32(0)
+            for value in vectors[i]:
+                level = min(max(np.floor(value * inverse), lowest), highest) + half
+                rest = value - level * scale
+                error += rest * rest
+            if error < least:
+                least, scales[i] = error, scale
+    return scales
 
 
 def _to_signs(vectors: FloatArray) -> tuple[FloatArray, Bytes]:

@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from m3search.records import FloatArray
+from m3search.stores.compiling import compiled
 
 
 def rotate(vectors: FloatArray) -> FloatArray:
@@ -43,15 +44,24 @@ def _parts(dim: int) -> list[slice]:
 
 def _transformed(vectors: FloatArray) -> FloatArray:
     """The Walsh-Hadamard transform of each row (n, a power of two); its own inverse."""
-    count, size = vectors.shape
-    done = np.ascontiguousarray(vectors)
-    half = 1
-    while half < size:
-        pairs = done.reshape(count, size // (2 * half), 2, half)
-        first, second = pairs[:, :, 0], pairs[:, :, 1]
-        done = np.stack([first + second, first - second], axis=2).reshape(count, size)
-        half *= 2
-    return done / np.float32(np.sqrt(max(size, 1)))
+    done = np.array(vectors, order="C")
+    add_and_subtract(done)
+    return done / np.float32(np.sqrt(max(vectors.shape[1], 1)))
+
+
+@compiled
+def add_and_subtract(rows: FloatArray) -> None:
+    """The transform without its factor, in the rows (n, a power of two) themselves."""
+    size = rows.shape[1]
+    for number in range(len(rows)):
+        row = rows[number]
+        half = 1
+        while half < size:
+            for start in range(0, size, 2 * half):
+                for i in range(start, start + half):
+                    first, second = row[i], row[i + half]
+                    row[i], row[i + half] = first + second, first - second
+            half *= 2
 
 
 @lru_cache(maxsize=64)
