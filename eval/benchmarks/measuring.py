@@ -114,12 +114,13 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
         raise ConfigError(where, expected="Linux", found=platform.system(), remedy=remedy)
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not serve the work for nothing
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     work()
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
+    """Bytes of this process in memory: now by VmRSS, at the peak by VmHWM. On Linux alone."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
