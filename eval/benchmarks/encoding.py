@@ -1,73 +1,145 @@
-"""Passages a second of `Encoder.encode`, by precision, on the documents of a corpus.
+"""Passages a second of `Encoder.encode`, by precision, beside FlagEmbedding with the same weights.
 
-    python eval/benchmarks/encoding.py DATA/squad-en/corpus.jsonl.gz
+    python eval/benchmarks/encoding.py DATA/*/corpus.jsonl.gz --documents 2000 --flagembedding
 
-Every precision encodes the same documents in each of the rounds, one after the other, so that
-what else the machine does meets all of them; the median of the rounds counts. The JSON on stdout
-holds, for each precision, the passages and tokens a second and the ratio to float32.
+The documents are drawn from all corpora alike, so that lengths and languages are mixed; every one
+is encoded in all three modes. The systems encode the same documents in each of the rounds, one
+after the other, so that what else the machine does meets all of them; the median of the rounds
+counts. FlagEmbedding runs with its defaults, but for the lengths, which are m3search's, and for
+the modes, of which it makes the dense one alone by default. The JSON on stdout has, for each
+system, documents and tokens a second and the ratio to the first one.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
+import io
 import statistics
 import time
+import warnings
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
+from measuring import no_flagembedding, publish
+from timing import table
 
 from m3search.cli.ending import run_script
 from m3search.corpus import document_text, read_corpus
 from m3search.encoder import Encoder
+from m3search.model.resolve import resolve
+
+FIRST = 64
+"""documents that each system encodes before the clock runs"""
+READ = 20_000
+"""documents of a corpus that are drawn from"""
+Encode = Callable[[list[str]], object]
 
 
 def main() -> None:
     """Measures as the command line asks, and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("corpus", type=Path, help="JSON lines of documents")
+    parser.add_argument("corpus", type=Path, nargs="+", help="JSON lines of documents")
     parser.add_argument("--model", help="a checkpoint; by default the embedded m3-mini")
-    parser.add_argument("--documents", type=int, default=512, help="how many, from the start")
+    parser.add_argument("--documents", type=int, default=512, help="how many, of all together")
+    parser.add_argument("--max-length", type=int, help="tokens; by default those of the model")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--flagembedding", action="store_true", help="needs that package")
+    parser.add_argument("--out", type=Path, help="a file for the JSON")
     asked = parser.parse_args()
-    read = islice(read_corpus(asked.corpus), asked.documents)
-    texts = [document_text(document) for document in read]
-    encoders = {name: Encoder.load(asked.model, dtype=name) for name in asked.precisions}
-    first = next(iter(encoders.values()))
-    tokens = sum(len(vectors) + 1 for vectors in first.encode(texts).multi)
-    report = {
-        "documents": len(texts),
-        "tokens_per_document": round(tokens / len(texts), 1),
-        "threads": torch.get_num_threads(),
-        "device": str(first.device),
-        "rows": compare(measure(encoders, texts, asked.rounds), len(texts), tokens),
+    texts = draw(asked.corpus, asked.documents, asked.seed)
+    loaded = [
+        (name, Encoder.load(asked.model, dtype=name, max_length=asked.max_length))
+        for name in asked.precisions
+    ]
+    first = loaded[0][1]
+    systems: dict[str, Encode] = {f"m3search, {name}": one.encode for name, one in loaded}
+    if asked.flagembedding:
+        systems["FlagEmbedding"] = encode_with_flag(first)
+    lengths = [len(vectors) + 1 for vectors in first.encode(texts).multi]
+    rows = compare(measure(systems, texts, asked.rounds), len(texts), sum(lengths))
+    result = {
+        "tokens": {
+            "mean": round(float(np.mean(lengths)), 1),
+            "median": float(np.median(lengths)),
+            "longest": max(lengths),
+        },
+        "rows": rows,
     }
-    print(json.dumps(report, indent=2))
+    publish(asked, result, table(rows))
 
 
-def measure(encoders: dict[str, Encoder], texts: list[str], rounds: int) -> dict[str, float]:
-    """Precision -> the median seconds in which its encoder encodes the texts."""
-    seconds: dict[str, list[float]] = {name: [] for name in encoders}
-    for encoder in encoders.values():
-        encoder.encode(texts[:64])  # the first call compiles and allocates
+def draw(corpora: list[Path], documents: int, seed: int) -> list[str]:
+    """So many texts, from each of the corpora as many, in any order."""
+    rng = np.random.default_rng(seed)
+    texts = []
+    for path, share in zip(
+        corpora, np.array_split(np.arange(documents), len(corpora)), strict=True
+    ):
+        held = [document_text(document) for document in islice(read_corpus(path), READ)]
+        chosen = rng.permutation(len(held))[: len(share)]
+        texts += [held[row] for row in chosen]
+    rng.shuffle(texts)
+    return texts
+
+
+def encode_with_flag(encoder: Encoder) -> Encode:
+    """FlagEmbedding's own encoder on the same checkpoint, in its default precision and batches."""
+    try:
+        from FlagEmbedding import BGEM3FlagModel
+    except ImportError as error:
+        raise no_flagembedding(error) from error
+    identity = encoder.identity
+    with quiet():
+        model: Any = BGEM3FlagModel(
+            str(resolve(identity.name)[1]),
+            devices=str(encoder.device),
+            pooling_method=identity.pooling,
+            colbert_dim=identity.multi_dim,
+            passage_max_length=identity.max_length,
+        )
+
+    def encode(texts: list[str]) -> object:
+        with quiet():
+            return model.encode_corpus(texts, return_sparse=True, return_colbert_vecs=True)
+
+    return encode
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Without the bars and warnings of others."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def measure(systems: Mapping[str, Encode], texts: list[str], rounds: int) -> dict[str, float]:
+    """System -> the median seconds in which it encodes the texts."""
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    for encode in systems.values():
+        encode(texts[:FIRST])  # the first call compiles and allocates
     for _ in range(rounds):
-        for name, encoder in encoders.items():
+        for name, encode in systems.items():
             started = time.perf_counter()
-            encoder.encode(texts)
+            encode(texts)
             seconds[name].append(time.perf_counter() - started)
     return {name: statistics.median(spent) for name, spent in seconds.items()}
 
 
-def compare(seconds: dict[str, float], documents: int, tokens: int) -> dict[str, dict[str, float]]:
-    """Precision -> what it encodes a second, and how many times as much as the first one."""
-    base = next(iter(seconds))
+def compare(seconds: Mapping[str, float], documents: int, tokens: int) -> dict[str, dict[str, Any]]:
+    """System -> what it encodes a second, and how many times as much as the first one."""
+    base = next(iter(seconds.values()))
     return {
         name: {
             "documents_per_second": round(documents / spent, 1),
             "tokens_per_second": round(tokens / spent),
-            f"times_{base}": round(seconds[base] / spent, 2),
+            "speed": round(base / spent, 2),
         }
         for name, spent in seconds.items()
     }

@@ -46,9 +46,10 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """For people: a line a system, a column for everything that is known of the first."""
     names = list(next(iter(rows.values())))
     width = max(map(len, rows)) + 1
-    lines = [" " * width + "".join(f"{name.replace('_', ' '):>14}" for name in names)]
+    column = max(14, 2 + max(map(len, names)))
+    lines = [" " * width + "".join(f"{name.replace('_', ' '):>{column}}" for name in names)]
     for system, row in rows.items():
-        cells = "".join(f"{row.get(name, ''):>14}" for name in names)
+        cells = "".join(f"{row.get(name, ''):>{column}}" for name in names)
         lines.append(f"{system:<{width}}{cells}")
     return "\n".join(lines)
 
