@@ -16,15 +16,8 @@ import numpy.typing as npt
 
 from m3search.corpus import TITLE_TEMPLATE
 from m3search.errors import ConfigError, M3Error
-from m3search.records import (
-    BoolArray,
-    Document,
-    Encoded,
-    FloatArray,
-    Hits,
-    IntArray,
-    Mode,
-)
+from m3search.plan import GivenWeights, Plan
+from m3search.records import MODES, BoolArray, Document, Encoded, FloatArray, Hits, IntArray, Mode
 from m3search.stores.commit import check_complete, check_model, check_unfinished
 from m3search.stores.filter import Filter
 from m3search.stores.intake import BuildReport, DocumentEncoder, Intake, Progress
@@ -181,6 +174,19 @@ class Index:
             writer.commit(writer.manifest.complete)
             self._snapshot = open_snapshot(self.path, writer.base)
         return len(rows)
+
+    def set_weights(self, weights: GivenWeights) -> None:
+        """Makes the weights of dense, sparse and multi those of a search that names none.
+
+        In one commit, at which this object is afterwards. ConfigError unless they are numbers from
+        0 up, not all 0.
+        """
+        plan = Plan.check(1, 1, MODES, weights, "exact", "union")
+        with IndexWriter(self.path) as writer:
+            check_complete(self.path, writer.manifest)
+            writer.weigh((plan.weights["dense"], plan.weights["sparse"], plan.weights["multi"]))
+            writer.commit(complete=True)
+            self._snapshot = open_snapshot(self.path, writer.base)
 
     def compact(self, progress: Progress | None = None) -> None:
         """Rewrites all documents into one segment without the deleted ones; scores stay.

@@ -85,7 +85,7 @@ class Searcher:
     @property
     def _weights(self) -> tuple[float, float, float]:
         """Where a search names none."""
-        return self.index.manifest.model.fusion_weights
+        return self.index.manifest.fusion_weights
 
     def _require(self, modes: Sequence[Mode]) -> None:
         """ArtifactError where the encoder given lacks a mode; one that is found here has all."""

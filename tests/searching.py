@@ -17,7 +17,17 @@ from scipy import sparse as sp
 
 from m3search.corpus import document_text
 from m3search.model.passages import cut_passages
-from m3search.records import MODES, Document, Encoded, Hits, Kind, Mode, ModelIdentity, Token
+from m3search.records import (
+    DEFAULT_WEIGHTS,
+    MODES,
+    Document,
+    Encoded,
+    Hits,
+    Kind,
+    Mode,
+    ModelIdentity,
+    Token,
+)
 from m3search.search import Searcher
 from m3search.stores.filter import Filter
 
@@ -132,7 +142,9 @@ class ListIndex:
     deleted: frozenset[int] = frozenset()
     has_passages: ClassVar[bool] = False
     manifest: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(model=IDENTITY, title_template="{title}\n{text}")
+        default_factory=lambda: SimpleNamespace(
+            model=IDENTITY, fusion_weights=DEFAULT_WEIGHTS, title_template="{title}\n{text}"
+        )
     )
 
     def __len__(self) -> int:

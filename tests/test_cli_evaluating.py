@@ -124,6 +124,14 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
     assert re.search(r"tiny +[\d.]+ +100\.0 ", told.out)
     weights = re.fullmatch(r"with these weights: --weights (\S+)\n", told.err)
     assert weights and len(weights.group(1).split(",")) == 3
+    assert m3("index", "tiny/corpus.jsonl", "--index", "own").code == 0
+    into = m3("tune", "tiny", "--from-scores", "report", "--folds", "2", "--into", "own")
+    assert into.err.endswith("searches of own use them by default\n")
+    (own,) = lines_of(m3("info", "own", "--json").out)
+    assert own["weights"] == [float(weight) for weight in weights.group(1).split(",")]
+    nowhere = m3("tune", "tiny", "--from-scores", "report", "--into", "nowhere")
+    assert (nowhere.code, nowhere.out) == (1, "") and "nowhere" in nowhere.err
+
     (found,) = lines_of(
         m3("tune", "tiny", "--from-scores", "report", "--row", "dense+sparse", "--json").out
     )

@@ -11,6 +11,7 @@ from small_indexes import assert_ranks, build, contents, corpus, names
 from m3search.errors import ArtifactError, ConfigError
 from m3search.index import Index
 from m3search.records import MODES
+from m3search.search import Searcher
 
 
 def test_add_delete_and_compact(tmp_path):
@@ -99,3 +100,36 @@ def test_an_id_that_is_no_text_is_refused(tmp_path):
         with pytest.raises(ConfigError, match="id 7: expected text in UTF-8, found 7"):
             ask(["d1", 7])
     assert len(Index.open(tmp_path)) == 3
+
+
+class WholeEncoder(FakeEncoder):
+    """One that a searcher takes: it has all modes."""
+
+    def require(self, modes):
+        assert {*modes} <= {*MODES}
+
+
+def test_the_weights_of_an_index_hold_where_a_search_names_none(tmp_path):
+    index = build(tmp_path, corpus(20))
+    searcher = Searcher(index, WholeEncoder())
+    assert index.manifest.fusion_weights == IDENTITY.fusion_weights
+    by_model = searcher.search("text 17", k=30)
+    asked = searcher.search("text 17", k=30, weights=(0.2, 3, 0))
+    assert [hit.score for hit in asked] != [hit.score for hit in by_model]
+    commit = index.manifest.commit
+    index.set_weights({"dense": 0.2, "sparse": 3, "multi": 0})
+    assert index.manifest.commit == commit + 1
+    assert searcher.search("text 17", k=30) == asked
+    index.set_weights((0.2, 3, 0))
+    assert index.manifest.commit == commit + 1  # there was nothing to change
+    index.add(corpus(3, first=100))
+    index.delete(["d100", "d101", "d102"])
+    index.compact()
+    opened = Index.open(index.path)
+    assert opened.manifest.fusion_weights == (0.2, 3.0, 0.0)
+    again = Searcher(opened, WholeEncoder())
+    assert again.search("text 17", k=30) == asked
+    assert again.search("text 17", k=30, weights=(1, 0.3, 1)) == by_model
+    for wrong in ((1, -1, 1), (0, 0, 0), (1, 2)):
+        with pytest.raises(ConfigError, match="weights"):
+            index.set_weights(wrong)

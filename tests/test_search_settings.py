@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,12 +74,11 @@ def test_weights_as_a_mapping_and_a_weight_of_zero() -> None:
     assert all(hit.score == hit.scores["sparse"] for hit in only)
 
 
-def test_the_model_of_the_index_says_the_weights_that_are_not_given() -> None:
+def test_the_index_says_the_weights_that_are_not_given() -> None:
     searcher = make_searcher()
     asked = searcher.search("late tea", weights=(0.5, 2, 0))
     run = searcher.run([Query("1", "late tea")], weights=(0.5, 2, 0))
-    made = searcher.index.manifest.model
-    searcher.index.manifest.model = replace(made, fusion_weights=(0.5, 2.0, 0.0))
+    searcher.index.manifest.fusion_weights = (0.5, 2.0, 0.0)
     assert searcher.search("late tea") == asked != searcher.search("late tea", weights=(1, 0.3, 1))
     assert searcher.run([Query("1", "late tea")]) == run
 

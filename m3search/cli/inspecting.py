@@ -62,6 +62,7 @@ def _show_index(path: Path, verify: bool, json: bool) -> None:
                 "deleted rows": manifest.rows - manifest.live_rows,
                 "segments": len(manifest.segments),
                 **_model_fields(asdict(manifest.model)),
+                "weights": "{:g}, {:g}, {:g}".format(*manifest.fusion_weights),
                 "title template": repr(manifest.title_template),
                 "stored": _stored(manifest.layout),
                 "truncated": manifest.truncated,

@@ -33,6 +33,12 @@ def tune_weights(
         int,
         typer.Option(metavar="N", help="Parts of the queries; each is told by what others choose."),
     ] = 5,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="An index whose searches use the weights from now on by default."
+        ),
+    ] = None,
     settings: SettingsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -40,19 +46,26 @@ def tune_weights(
     from m3search.evaluation import load_sets
     from m3search.evaluation.report import SCORES
     from m3search.evaluation.tuning import grid, judged_scores, tune
+    from m3search.index import Index
     from m3search.records import MODES
 
+    index = None if into is None else Index.open(into)  # told now where it is none
     sets = load_sets(paths, data=data, settings=settings or ())
     judged = [judged_scores(each, from_scores / SCORES, row, measure) for each in sets]
     points = len(grid(judged[0].before.modes))
     with progress_bar("weights", points) as progress:
         tuned = tune(judged, measure, folds=folds, progress=progress)
+    weights = {mode: tuned.weights.get(mode, 0.0) for mode in MODES}
+    if index is not None:
+        index.set_weights(weights)
     if json:
         print_json({"measure": measure, **tuned.to_json()})
         return
     _print_values(tuned, measure)
-    weights = ",".join(f"{tuned.weights.get(mode, 0.0):g}" for mode in MODES)
-    print_note(f"with these weights: --weights {weights}")
+    shown = ",".join(f"{weight:g}" for weight in weights.values())
+    print_note(f"with these weights: --weights {shown}")
+    if into is not None:
+        print_note(f"searches of {into} use them by default")
 
 
 def _print_values(tuned: Tuned, measure: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,6 +129,13 @@ class Manifest:
     segments: tuple[SegmentEntry, ...] = ()
     next_segment: int = 1
     codec_check: CodecCheck | None = None
+    weights: tuple[float, float, float] | None = None
+    """of dense, sparse and multi in a search that names none; None for those of the model"""
+
+    @property
+    def fusion_weights(self) -> tuple[float, float, float]:
+        """Of dense, sparse and multi in a search that names none."""
+        return self.weights or self.model.fusion_weights
 
     @property
     def title_template(self) -> str:
@@ -229,7 +236,7 @@ def _fingerprint(fields: Mapping[str, Any]) -> str:
 
 
 def _to_manifest(fields: Mapping[str, Any]) -> Manifest:
-    check = fields["codec_check"]
+    check, weights = fields["codec_check"], fields.get("weights")  # none before they were settable
     return Manifest(
         commit=int(fields["commit"]),
         complete=bool(fields["complete"]),
@@ -246,13 +253,18 @@ def _to_manifest(fields: Mapping[str, Any]) -> Manifest:
         segments=tuple(_to_segment(segment) for segment in fields["segments"]),
         next_segment=int(fields["next_segment"]),
         codec_check=None if check is None else CodecCheck(**check),
+        weights=None if weights is None else _three(weights),
     )
 
 
 def _to_identity(fields: Mapping[str, Any]) -> ModelIdentity:
     weights = fields.get("fusion_weights", DEFAULT_WEIGHTS)
+    return ModelIdentity(**{**fields, "fusion_weights": _three(weights)})
+
+
+def _three(weights: Sequence[Any]) -> tuple[float, float, float]:
     dense, sparse, multi = map(float, weights)
-    return ModelIdentity(**{**fields, "fusion_weights": (dense, sparse, multi)})
+    return dense, sparse, multi
 
 
 def _to_segment(fields: Mapping[str, Any]) -> SegmentEntry:

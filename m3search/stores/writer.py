@@ -96,6 +96,7 @@ class IndexWriter:
         self._dead: dict[str, BoolArray] = {}
         self._removed = False  # whether rows were deleted since the last commit
         self._sample: list[FloatArray] = []
+        self._weights = self.manifest.weights
         self._whole = True  # False after an error in the middle of a write
 
     def __enter__(self) -> IndexWriter:
@@ -167,6 +168,10 @@ class IndexWriter:
             dead[wanted[numbers == number] - self.base.bases[number]] = True
             self._removed = True
 
+    def weigh(self, weights: tuple[float, float, float]) -> None:
+        """Makes these the weights of a search that names none; the next commit has them."""
+        self._weights = weights
+
     def flush(self) -> None:
         """Ends the segment that is being written; the next documents begin another."""
         if self._segment is None:
@@ -209,7 +214,9 @@ class IndexWriter:
     def _commit(self, complete: bool, source: str | None = None) -> bool:
         """Whether there was anything to put in force."""
         self.flush()
-        if not self._flushed and not self._removed and complete == self.manifest.complete:
+        manifest = self.manifest
+        same = (complete, self._weights) == (manifest.complete, manifest.weights)
+        if same and not self._flushed and not self._removed:
             return False
         with self._writing():
             manifest = self._next_manifest(complete, source)
@@ -266,6 +273,7 @@ class IndexWriter:
             segments=(*segments, *self._flushed),
             next_segment=self.manifest.next_segment + len(self._flushed),
             codec_check=check,
+            weights=self._weights,
         )
 
     def _next_folder(self) -> Path:

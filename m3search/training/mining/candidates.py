@@ -102,7 +102,7 @@ class IndexSource:
             )
         self._searcher = Searcher(self._index, searcher.encoder)
         self._template = self._index.manifest.title_template
-        default = self._index.manifest.model.fusion_weights
+        default = self._index.manifest.fusion_weights
         plan = Plan.check(1, 1, modes, weights, "exact", "union", default)
         self._modes, self._weights = plan.modes, plan.weights
 
