@@ -59,9 +59,10 @@ class Index:
         encoder: DocumentEncoder,
         *,
         title_template: str = TITLE_TEMPLATE,
+        dense_codec: str = "fp32",
+        sparse_codec: str = "fp32",
         multi_codec: str = "int4",
         multi_pooling: int = 1,
-        sparse_codec: str = "fp32",
         chunk: int = 0,
         chunk_overlap: int = 0,
         segment_documents: int = SEGMENT_DOCUMENTS,
@@ -75,17 +76,23 @@ class Index:
         they are large. Where reading or encoding raises, the chunks before are committed. A build
         that goes on takes documents committed with the same content as they are.
 
-        `multi_codec` (fp16, int8, int4, binary) and `sparse_codec` (fp32, fp16, log8) say how token
-        vectors and lexical weights are stored; `multi_pooling` token vectors of a document that
-        are alike become one, on the mean. With `chunk`, documents are cut into passages of at most
-        so many tokens, of which neighbours share `chunk_overlap`: each is a row, with the title of
-        its document, which is found by the best of them. `source` says what is read, and a
-        build of another source does not go on. `progress` is called with the number of documents
-        done since its last call.
+        `dense_codec` (fp32, fp16), `sparse_codec` (fp32, fp16, log8) and `multi_codec` (fp16, int8,
+        int4, binary) say how dense vectors, lexical weights and token vectors are stored; of a
+        document, `multi_pooling` token vectors that are alike become one, on the mean. With
+        `chunk`, documents are cut into passages of at most so many tokens, of which neighbours
+        share `chunk_overlap`: each is a row, with the title of its document, which is found by the
+        best of them. `source` says what is read, and a build of another source does not go on.
+        `progress` is called with the number of documents done since its last call.
         """
         path = Path(path)
         layout = Layout(
-            title_template, multi_codec, multi_pooling, sparse_codec, chunk, chunk_overlap
+            title_template,
+            multi_codec,
+            multi_pooling,
+            sparse_codec,
+            chunk,
+            chunk_overlap,
+            dense_codec,
         )
         create(path, encoder.identity, layout, source)
         started = time.monotonic()

@@ -196,7 +196,7 @@ def test_chunks_are_found_and_shown(m3: Callable[..., Result]) -> None:
     shown = m3("info", "indexes/default").out
     assert re.search(r"^passages +\d+ of at most 20 tokens, 4 shared$", shown, re.M)
     assert re.search(r"^deleted rows +0$", shown, re.M)
-    assert re.search(r"^stored +sparse fp32, multi int4$", shown, re.M)
+    assert re.search(r"^stored +dense fp32, sparse fp32, multi int4$", shown, re.M)
     assert "complete" not in shown
     assert m3("index", "corpus.jsonl", "--add", "--chunk", "30").code == 1
     Path("q.tsv").write_text("q\ttea\n")

@@ -93,6 +93,8 @@ def test_settings_that_cannot_be(tmp_path):
         build(tmp_path / "a", corpus(1), multi_codec="int7")
     with pytest.raises(ConfigError, match="log8"):
         build(tmp_path / "a", corpus(1), sparse_codec="log7")
+    with pytest.raises(ConfigError, match="fp16"):
+        build(tmp_path / "a", corpus(1), dense_codec="fp8")
     with pytest.raises(ConfigError, match="pooling: expected a whole number"):
         build(tmp_path / "a", corpus(1), multi_pooling=0)
     assert not (tmp_path / "a").exists()

@@ -91,6 +91,7 @@ def test_an_add_that_fails_leaves_the_object_at_what_it_committed(tmp_path):
         {"title_template": "{text}"},
         {"multi_pooling": 2},
         {"sparse_codec": "fp16"},
+        {"dense_codec": "fp16"},
     ],
 )
 def test_going_on_with_other_settings_is_refused(tmp_path, options):

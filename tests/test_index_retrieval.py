@@ -8,7 +8,7 @@ from index_fakes import FakeEncoder, slow_rank
 from small_indexes import assert_ranks, build, corpus
 
 from m3search.records import MODES, Document
-from m3search.scoring import maxsim, sparse_scores
+from m3search.scoring import exact_scores, maxsim, sparse_scores
 
 
 def test_many_segments_answer_as_one(tmp_path, monkeypatch):
@@ -85,12 +85,18 @@ def test_scores_of_no_row(tmp_path):
 
 def test_what_an_index_keeps_is_told(tmp_path):
     """Scores of texts as they are stored are those of the same texts in the index."""
-    index = build(tmp_path, corpus(20), multi_codec="binary", multi_pooling=2, sparse_codec="log8")
+    codecs = {"dense_codec": "fp16", "sparse_codec": "log8", "multi_codec": "binary"}
+    index = build(tmp_path, corpus(20), multi_pooling=2, **codecs)
     encoder = FakeEncoder()
     encoded = encoder.encode([f"{d.title}\n{d.text}" if d.title else d.text for d in corpus(20)])
     stored = index.as_stored(encoded)
     query = encoder.encode(["text 3"], "query")
     rows = np.arange(20)
+    dense = index.scores("dense", query, rows)
+    assert np.array_equal(dense, exact_scores(query.dense[0], stored.dense))
+    assert not np.array_equal(dense, exact_scores(query.dense[0], encoded.dense))
+    index.compact()
+    assert np.array_equal(dense, index.scores("dense", query, rows))
     sparse = sparse_scores(query.sparse, stored.sparse)[0]
     np.testing.assert_allclose(index.scores("sparse", query, rows), sparse, rtol=1e-6)
     assert not np.allclose(sparse, sparse_scores(query.sparse, encoded.sparse)[0], rtol=1e-6)

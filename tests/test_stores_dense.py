@@ -8,15 +8,16 @@ from index_fakes import slow_rank
 from m3search.errors import ArtifactError
 from m3search.scoring import exact_scores
 from m3search.stores.dense import FILE, SLACK, FlatStore, FlatWriter
+from m3search.stores.floats import FP16, FP32
 
 
-def write(folder, vectors, pieces=1) -> FlatStore:
+def write(folder, vectors, pieces=1, floats=FP32) -> FlatStore:
     folder.mkdir(exist_ok=True)
-    writer = FlatWriter(folder, vectors.shape[1])
+    writer = FlatWriter(folder, vectors.shape[1], floats)
     for piece in np.array_split(vectors, pieces):
         writer.append(piece)
     writer.finish()
-    return FlatStore(folder, *vectors.shape)
+    return FlatStore(folder, *vectors.shape, floats=floats)
 
 
 def unit(random, *shape):
@@ -159,3 +160,46 @@ def test_the_longest_vector_is_that_of_all(tmp_path):
         writer.append(np.array(block, np.float32))
     writer.finish()
     assert writer.longest == 5.0
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(0, 8), (1, 1), (3000, 24)])
+def test_halves_are_ranked_as_the_numbers_that_are_stored(tmp_path, rows, dim):
+    random = np.random.default_rng(9)
+    vectors = unit(random, rows, dim) if rows else np.zeros((0, dim), np.float32)
+    vectors[::7] = vectors[:1]  # ties
+    store = write(tmp_path, vectors, pieces=3, floats=FP16)
+    stored = vectors.astype(np.float16).astype(np.float32)
+    assert (tmp_path / FILE).stat().st_size == 81 + 2 * rows * dim
+    assert np.array_equal(store.vectors(np.arange(rows)), stored)
+    queries = unit(random, 5, dim)
+    for allowed in (None, random.random(rows) < 0.6):
+        for k in (1, 10, 1500):
+            assert_exact(store, stored, queries, k, allowed)
+    read = faiss.read_index(str(tmp_path / FILE))
+    assert (read.ntotal, read.d) == (rows, dim)
+    if rows:
+        np.testing.assert_array_equal(read.reconstruct_n(0, rows), stored)
+
+
+def test_the_longest_of_halves_is_that_of_what_is_stored(tmp_path):
+    writer = FlatWriter(tmp_path, 1, FP16)
+    writer.append(np.array([[1.00048828125 + 0.0002]], np.float32))  # rounds up
+    writer.finish()
+    assert writer.longest == np.float16(1.0007)
+
+
+def test_files_of_one_kind_are_not_read_as_the_other(tmp_path):
+    vectors = unit(np.random.default_rng(10), 20, 8)
+    write(tmp_path / "a", vectors, floats=FP16)
+    with pytest.raises(ArtifactError, match=r"dense\.faiss: expected .* in IndexFlatIP"):
+        FlatStore(tmp_path / "a", 20, 8)
+    write(tmp_path / "b", vectors)
+    with pytest.raises(ArtifactError, match="in IndexScalarQuantizer"):
+        FlatStore(tmp_path / "b", 20, 8, floats=FP16)
+    other = faiss.IndexScalarQuantizer(
+        8, faiss.ScalarQuantizer.QT_8bit_direct, faiss.METRIC_INNER_PRODUCT
+    )
+    other.add(vectors)
+    faiss.write_index(other, str(tmp_path / "b" / FILE))
+    with pytest.raises(ArtifactError, match="in IndexScalarQuantizer"):
+        FlatStore(tmp_path / "b", 20, 8, floats=FP16)

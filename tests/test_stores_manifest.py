@@ -55,7 +55,7 @@ def test_an_index_of_a_model_without_weights_has_the_default_ones():
 
 def test_the_first_indexes_say_less_of_their_layout_and_stores():
     fields = json.loads(MANIFEST.to_bytes())
-    del fields["multi_pooling"], fields["sparse_codec"]
+    del fields["multi_pooling"], fields["sparse_codec"], fields["dense_codec"]
     del fields["segments"][0]["stores"]["dense"]["details"]
     assert parse_manifest(PATH, sealed(fields)).layout == Layout("{text}", "int8", 1, "fp32")
 

@@ -86,6 +86,12 @@ def build_index(
             show_default=False,
         ),
     ] = None,
+    dense_codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="How dense vectors are stored: fp32 or fp16.", show_default=False
+        ),
+    ] = None,
     sparse_codec: Annotated[
         str | None,
         typer.Option(
@@ -117,6 +123,7 @@ def build_index(
         "title_template": checked_template(title_template),
         "multi_codec": multi_codec,
         "multi_pooling": multi_pooling,
+        "dense_codec": dense_codec,
         "sparse_codec": sparse_codec,
         **parse_chunk(chunk),
     }

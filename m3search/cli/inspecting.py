@@ -81,7 +81,8 @@ def _show_index(path: Path, verify: bool, json: bool) -> None:
 
 def _stored(layout: Layout) -> str:
     pooled = f", {layout.multi_pooling} vectors as one" if layout.multi_pooling > 1 else ""
-    return f"sparse {layout.sparse_codec}, multi {layout.multi_codec}{pooled}"
+    dense, sparse, multi = layout.dense_codec, layout.sparse_codec, layout.multi_codec
+    return f"dense {dense}, sparse {sparse}, multi {multi}{pooled}"
 
 
 def _passage_fields(manifest: Manifest) -> dict[str, object]:

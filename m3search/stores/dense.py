@@ -1,8 +1,7 @@
-"""The dense store: one FAISS flat inner-product index per segment, mapped from disk."""
+"""The dense store: the vectors of a segment as a file that FAISS scans, mapped from disk."""
 
 from __future__ import annotations
 
-import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from m3search.records import BoolArray, FloatArray, Hits, IntArray
 from m3search.scoring import exact_scores
 from m3search.stores.clusters import SOURCE, Clusters
 from m3search.stores.files import check_readable, damaged, naming
+from m3search.stores.floats import FP32, Floats
 
-KIND = "flat"
 FILE = SOURCE
 SLACK = 32
 """hits fetched beyond k, so that rounding at the cut rarely needs a second scan"""
@@ -31,21 +30,22 @@ _MAPPED = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
 
 
 class FlatWriter:
-    """Writes FAISS's file format for IndexFlatIP piece by piece, with no vectors in memory."""
+    """Writes FAISS's file format piece by piece, with no vectors in memory."""
 
-    def __init__(self, folder: Path, dim: int) -> None:
+    def __init__(self, folder: Path, dim: int, floats: Floats = FP32) -> None:
         self.path = folder / FILE
+        self.floats = floats
         self._dim = dim
         self._rows = 0
         self.longest = 0.0
-        """the length of the longest vector"""
+        """the length of the longest vector, as stored"""
         with naming(self.path):
             self._file = self.path.open("wb")
-            self._file.write(_header(dim, 0))
+            self._file.write(floats.header_of(dim, 0))
 
     def append(self, vectors: npt.ArrayLike) -> None:
         """Adds vectors (n, dim)."""
-        array = np.ascontiguousarray(vectors, dtype="<f4")
+        array = np.ascontiguousarray(vectors, dtype=self.floats.dtype)
         if array.ndim != 2 or array.shape[1] != self._dim:
             raise ValueError(f"vectors {array.shape}, not (n, {self._dim})")
         with naming(self.path):
@@ -57,25 +57,13 @@ class FlatWriter:
         """The files, complete."""
         with naming(self.path), self._file:
             self._file.seek(0)
-            self._file.write(_header(self._dim, self._rows))
+            self._file.write(self.floats.header_of(self._dim, self._rows))
         return [self.path]
 
     def close(self) -> None:
         """Lets go of a file that will not be finished."""
         with suppress(OSError):  # what is buffered may find no room on the disk
             self._file.close()
-
-
-def _header(dim: int, rows: int) -> bytes:
-    """What FAISS writes before the vectors of an IndexFlatIP of that size."""
-    one = faiss.IndexFlatIP(dim)
-    one.add(np.zeros((1, dim), dtype=np.float32))
-    header = bytearray(bytes(faiss.serialize_index(one))[: -4 * dim])
-    if len(header) != 45 or struct.unpack_from("<q", header, 8) != (1,):
-        raise RuntimeError("this FAISS writes IndexFlatIP in an unknown layout")
-    struct.pack_into("<q", header, 8, rows)
-    struct.pack_into("<Q", header, 37, rows * dim)
-    return bytes(header)
 
 
 class FlatStore:
@@ -88,6 +76,7 @@ class FlatStore:
         dim: int,
         clusters: Clusters | None = None,
         longest: float | None = None,
+        floats: Floats = FP32,
     ) -> None:
         """With clusters, `retrieve` is approximate where it would read many vectors.
 
@@ -100,11 +89,13 @@ class FlatStore:
             index = faiss.read_index(str(path), _MAPPED)
         except RuntimeError as error:
             raise damaged(path, "a FAISS index", str(error).splitlines()[0]) from error
-        if not isinstance(index, faiss.IndexFlat) or (index.ntotal, index.d) != (rows, dim):
+        size = np.dtype(floats.dtype).itemsize * dim
+        whole = (index.ntotal, index.d, index.sa_code_size()) == (rows, dim, size)
+        if not isinstance(index, getattr(faiss, floats.index)) or not whole:
             found = f"{index.ntotal} of {index.d} in {type(index).__name__}"
-            raise damaged(path, f"{rows} vectors of {dim} dimensions in a flat index", found)
+            raise damaged(path, f"{rows} vectors of {dim} dimensions in {floats.index}", found)
         self._index = index
-        self._vectors = _view(index)
+        self._vectors = _map(path, floats, rows, dim)
         self._longest = longest
 
     def __len__(self) -> int:
@@ -123,8 +114,8 @@ class FlatStore:
         return scores
 
     @property
-    def matrix(self) -> FloatArray:
-        """All vectors (rows, dim) float32, mapped; valid while the store lives."""
+    def matrix(self) -> npt.NDArray[Any]:
+        """All vectors (rows, dim) in the numbers that are stored, mapped."""
         return self._vectors
 
     def retrieve(
@@ -213,7 +204,7 @@ class FlatStore:
         return 2 * (len(query) + 2) * 2.0**-24 * norm * self._longest + 1e-30
 
 
-def _longest(vectors: FloatArray) -> float:
+def _longest(vectors: npt.NDArray[Any]) -> float:
     """The length of the longest of the vectors (n, dim), a block of them at a time."""
     squares = 0.0
     for start in range(0, len(vectors), BLOCK_ROWS):
@@ -222,12 +213,11 @@ def _longest(vectors: FloatArray) -> float:
     return float(np.sqrt(squares))
 
 
-def _view(index: Any) -> FloatArray:
-    """The vectors (n, dim) inside the FAISS index, not copied; valid while the index lives."""
-    if index.ntotal == 0:
-        return np.zeros((0, index.d), dtype=np.float32)
-    flat = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
-    return np.asarray(flat, dtype=np.float32).reshape(index.ntotal, index.d)
+def _map(path: Path, floats: Floats, rows: int, dim: int) -> npt.NDArray[Any]:
+    """The vectors (rows, dim) inside the file, mapped."""
+    if not rows:
+        return np.zeros((0, dim), dtype=floats.dtype)
+    return np.memmap(path, floats.dtype, "r", floats.header, (rows, dim))
 
 
 def _options(allowed: BoolArray) -> Any:

@@ -97,6 +97,7 @@ class Layout(NamedTuple):
     """most tokens of a passage, where documents are cut into passages; 0 where they are not"""
     chunk_overlap: int = 0
     """tokens that neighbouring passages share"""
+    dense_codec: str = "fp32"
 
 
 DEFAULT_LAYOUT = Layout()
@@ -249,6 +250,7 @@ def _to_manifest(fields: Mapping[str, Any]) -> Manifest:
             sparse_codec=str(fields.get("sparse_codec", "fp32")),
             chunk=int(fields.get("chunk", 0)),
             chunk_overlap=int(fields.get("chunk_overlap", 0)),
+            dense_codec=str(fields.get("dense_codec", "fp32")),
         ),
         segments=tuple(_to_segment(segment) for segment in fields["segments"]),
         next_segment=int(fields["next_segment"]),

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from m3search.records import BoolArray, ModelIdentity
-from m3search.stores import clusters, dense, token_lists
+from m3search.stores import clusters, token_lists
 from m3search.stores.clusters import Clusters, write_clusters
 from m3search.stores.codecs import find_codec
 from m3search.stores.dense import FlatStore, FlatWriter
 from m3search.stores.files import checksum, damaged, naming, sync
+from m3search.stores.floats import BY_KIND as FLOATS
 from m3search.stores.manifest import DeletesEntry, FileEntry, SegmentEntry, StoreEntry
 from m3search.stores.multi import VectorStore
 from m3search.stores.token_lists import TokenLists, write_token_lists
@@ -34,7 +35,9 @@ def add_shortcuts(
 ) -> None:
     """Writes what makes a large segment fast, beside the dense and multi stores that it is of."""
     if rows >= clusters.LEAST_ROWS:
-        written, flat = stores["dense"], FlatStore(folder, rows, model.dim)
+        written = stores["dense"]
+        floats = FLOATS[written.kind]
+        flat = FlatStore(folder, rows, model.dim, floats=floats)
         path, measured = write_clusters(folder, flat.matrix)
         written.files.append(path)
         written.details = {**(written.details or {}), **measured}
@@ -46,7 +49,7 @@ def add_shortcuts(
 
 def dense_written(writer: FlatWriter) -> Written:
     """The dense store, complete, and how long its longest vector is."""
-    return Written(dense.KIND, writer.finish(), {"longest": writer.longest})
+    return Written(writer.floats.kind, writer.finish(), {"longest": writer.longest})
 
 
 def open_dense(folder: Path, rows: int, model: ModelIdentity, entry: StoreEntry) -> FlatStore:
@@ -54,7 +57,8 @@ def open_dense(folder: Path, rows: int, model: ModelIdentity, entry: StoreEntry)
     found, details = None, entry.details or {}
     if any(file.name == clusters.FILE for file in entry.files):
         found = Clusters(folder, rows, model.dim, details)
-    return FlatStore(folder, rows, model.dim, found, details.get("longest"))
+    floats = FLOATS[entry.kind]
+    return FlatStore(folder, rows, model.dim, found, details.get("longest"), floats)
 
 
 def open_multi(folder: Path, rows: int, model: ModelIdentity, entry: StoreEntry) -> VectorStore:

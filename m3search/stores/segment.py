@@ -16,6 +16,8 @@ from m3search.stores.dense import FlatStore, FlatWriter
 from m3search.stores.document_writer import DocumentWriter
 from m3search.stores.documents import DocumentStore, Record
 from m3search.stores.files import checksum, damaged, forget, naming
+from m3search.stores.floats import BY_KIND as FLOATS
+from m3search.stores.floats import find_floats
 from m3search.stores.impacts import BY_KIND, find_impacts
 from m3search.stores.manifest import FileEntry, Layout, SegmentEntry
 from m3search.stores.multi import VectorStore
@@ -33,7 +35,7 @@ from m3search.stores.sealing import (
 from m3search.stores.sparse import CscStore, CscWriter, merge_postings
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "dense": (dense.KIND,),
+    "dense": tuple(FLOATS),
     "sparse": tuple(BY_KIND),
     "multi": tuple(CODECS),
     "documents": documents.KINDS,
@@ -49,11 +51,12 @@ def as_stored(encoded: Encoded, layout: Layout) -> Encoded:
     codec, impacts = find_codec(layout.multi_codec), find_impacts(layout.sparse_codec)
     sparse = encoded.sparse.copy()
     sparse.data = impacts.decode(impacts.encode(sparse.data))
+    dense = encoded.dense.astype(find_floats(layout.dense_codec).dtype).astype(np.float32)
     multi = [
         decode_vectors(encode_vectors(pool_vectors(vectors, layout.multi_pooling), codec))
         for vectors in encoded.multi
     ]
-    return replace(encoded, sparse=sparse, multi=multi)
+    return replace(encoded, dense=dense, sparse=sparse, multi=multi)
 
 
 class SegmentWriter:
@@ -71,7 +74,7 @@ class SegmentWriter:
         self._pooling = layout.multi_pooling
         with naming(folder):
             folder.mkdir(parents=True)
-        self._dense = FlatWriter(folder, model.dim)
+        self._dense = FlatWriter(folder, model.dim, find_floats(layout.dense_codec))
         self._sparse = CscWriter(folder, model.vocabulary, self._impacts)
         self._multi = VectorWriter(folder, self._codec)
         self._documents = DocumentWriter(folder, passages=layout.chunk > 0)
@@ -231,7 +234,7 @@ def merge_segments(
             raise damaged(Path(place), "the content that was written", found)
     with naming(folder):
         folder.mkdir(parents=True)
-    vectors = FlatWriter(folder, model.dim)
+    vectors = FlatWriter(folder, model.dim, find_floats(layout.dense_codec))
     records = DocumentWriter(folder, passages=layout.chunk > 0)
     blobs = VectorWriter(folder, find_codec(layout.multi_codec))
     rows = sum(int(live.sum()) for _, live in parts)

@@ -27,6 +27,7 @@ from m3search.stores.commit import (
 )
 from m3search.stores.documents import Record
 from m3search.stores.files import NO_ROOM, make_folder
+from m3search.stores.floats import find_floats
 from m3search.stores.impacts import find_impacts
 from m3search.stores.manifest import MANIFEST, SEGMENTS, Layout, Manifest, SegmentEntry
 from m3search.stores.passages import Spans, check_chunk
@@ -43,6 +44,7 @@ def create(path: Path, model: ModelIdentity, layout: Layout, source: str) -> Non
     """
     find_codec(layout.multi_codec)
     find_impacts(layout.sparse_codec)
+    find_floats(layout.dense_codec)
     check_pooling(layout.multi_pooling)
     check_chunk(layout.chunk, layout.chunk_overlap, model.max_length)
     check_folder(path)
