@@ -111,6 +111,27 @@ def test_windows_and_passive_terms_change_nothing(tmp_path_factory, seed, k, mas
     assert found.rows[0][found.rows[0] >= 0].tolist() == best
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_few_rows_are_looked_up_in_long_lists(tmp_path, masked):
+    """One rare heavy term: light terms of most rows are looked up for the rows that have it."""
+    random = np.random.default_rng(11)
+    rows = 60_000
+    weights = random.random((rows, 4)).astype(np.float32) + np.float32(0.1)
+    weights *= random.random((rows, 4)) < np.array([0.002, 0.7, 0.6, 0.5])
+    store = write(tmp_path, sp.csr_array(weights))
+    query = np.array([[1, 0.01, 0.02, 0.005]], np.float32)
+    exact = (weights.astype(np.float64) * query).sum(axis=1).astype(np.float32)
+    allowed = random.random(rows) < 0.5 if masked else None
+    for k in (1, 7, 60):
+        hits = store.retrieve(sp.csr_array(query), k, allowed)
+        best = slow_rank(exact.tolist(), k, allowed, positive=True)
+        assert hits.rows[0].tolist() == best
+        np.testing.assert_allclose(hits.scores[0], exact[best], rtol=1e-6)
+        assert (
+            hits.scores[0].tobytes() == store.scores(sp.csr_array(query), np.array(best)).tobytes()
+        )
+
+
 def test_scores_of_a_few_rows_copy_no_posting_list(tmp_path):
     rows = 1 << 19
     store = write(tmp_path, sp.csr_array(np.ones((rows, 1), np.float32)))
