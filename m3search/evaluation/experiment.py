@@ -28,11 +28,13 @@ from m3search.evaluation.components import (
     scores_file,
 )
 from m3search.evaluation.engine import Engine, Progress, open_or_build
+from m3search.evaluation.latency import BM25, Stages, measure_stages, sample_queries, summary
 from m3search.evaluation.measures import evaluate, largest_cutoff
 from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.suite import EvaluationSet, check_folder, modes_of
 from m3search.lines import check_file
 from m3search.records import Run
+from m3search.timings import Timings, stage
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
@@ -57,6 +59,7 @@ def evaluate_sets(
     progress: Progress | None = None,
     provenance: Mapping[str, Any] | None = None,
     engine: Engine | None = None,
+    latencies: bool = False,
 ) -> Experiment:
     """Every row of every set, measured.
 
@@ -64,7 +67,8 @@ def evaluate_sets(
     Indexes stay in `work` and are used again while corpus and model are the same; without it they
     go with the call. `scores` is a folder of component scores from which rows are made in place of
     a search. `keep` gets each set's result, runs and component scores as soon as they are made:
-    those of many sets are too large to hold.
+    those of many sets are too large to hold. With `latencies` a sample of the queries is
+    asked once more, one at a time, to tell how long each stage takes.
     """
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
         check_folder(each)
@@ -79,7 +83,9 @@ def evaluate_sets(
     results = []
     with _work_folder(work) as folder:
         for each in sets:
-            bench = _Bench(each, latest, folder, engine, progress or (lambda *_: None))
+            bench = _Bench(
+                each, latest, folder, engine, progress or (lambda *_: None), latencies=latencies
+            )
             result = bench.measure(None if scores is None else Path(scores))
             if keep is not None:
                 keep(result, bench.runs, bench.scores)
@@ -97,13 +103,16 @@ class _Bench:
         work: Path,
         engine: Engine | None,
         progress: Progress,
+        *,
+        latencies: bool,
     ) -> None:
         self.wanted = wanted
         self.runs: Runs = {}
         self.scores: ComponentScores | None = None
         self._encoders, self._work, self._engine = encoders, work, engine
-        self._progress = progress
+        self._progress, self._latencies = progress, latencies
         self._seconds: dict[str, float] = {}
+        self._stages: Stages = {}
         self._details: dict[str, Any] = {}
         self._plans = wanted.plans(_retrieved(wanted))
 
@@ -129,8 +138,10 @@ class _Bench:
         details = {
             "counts": collection.counts(),
             "settings": self._settings(),
-            "seconds": {stage: round(spent, 3) for stage, spent in self._seconds.items()},
+            "seconds": {name: round(spent, 3) for name, spent in self._seconds.items()},
         }
+        if self._stages:
+            details["stages_ms"] = self._stages
         report = evaluate(self.runs, collection.qrels, wanted.measures)
         return SetResult(wanted.name, report, details | self._details, wanted.group)
 
@@ -185,13 +196,22 @@ class _Bench:
         with self._timed("candidates"):
             origin = Origin.of(self.wanted, collection, asdict(encoder.identity))
             asked = len(collection.queries)
-            return collect(
+            scores = collect(
                 searcher,
                 encoded,
                 self._plans.values(),
                 origin,
                 lambda done: self._report("scoring", done, asked),
             )
+        if self._latencies:
+            sample = sample_queries(collection.queries)
+            self._stages |= measure_stages(
+                searcher,
+                sample,
+                self._plans.values(),
+                lambda done: self._report("timing", done, len(sample)),
+            )
+        return scores
 
     def _read_run(self, path: Path, collection: Collection) -> Run:
         """Another system's run, as deep as those of this one."""
@@ -209,19 +229,24 @@ class _Bench:
         language = Language.known_or_guessed(self.wanted.language, collection.guess)
         with self._timed("bm25 index"):
             bm25 = make_bm25(self.wanted.bm25, collection.read(), language)
-        with self._timed("bm25"):
-            self.runs["bm25"] = bm25.run(collection.queries, _retrieved(self.wanted))
+        run: Run = {}
+        with self._timed("bm25"), Timings() as timings:
+            for query in collection.queries:
+                with stage(BM25):
+                    run |= bm25.run([query], _retrieved(self.wanted))
+        self.runs["bm25"] = run
+        self._stages |= summary(timings)
         self._details["bm25"] = bm25.settings()
         self._report("running bm25", len(collection.queries), len(collection.queries))
 
-    def _report(self, stage: str, done: int, total: int) -> None:
-        self._progress(f"{self.wanted.name}: {stage}", done, total)
+    def _report(self, what: str, done: int, total: int) -> None:
+        self._progress(f"{self.wanted.name}: {what}", done, total)
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def _timed(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self._seconds[stage] = time.perf_counter() - started
+        self._seconds[name] = time.perf_counter() - started
 
 
 def _retrieved(wanted: EvaluationSet) -> int:
