@@ -44,7 +44,7 @@ def test_a_report_folder(tmp_path: Path) -> None:
     path = run_two_sets(tmp_path, out)
     assert path == out / "report.md"
     assert sorted(each.relative_to(out).as_posix() for each in out.rglob("*")) == [
-        "queries", "queries/one.tsv", "queries/two.tsv", "report.json", "report.md",
+        "queries", "queries/one.tsv", "queries/two.tsv", "report.html", "report.json", "report.md",
         "runs", "runs/one.bm25.trec", "runs/one.dense.trec", "runs/two.bm25.trec",
         "runs/two.dense.trec",
         "scores", "scores/one.jsonl.gz", "scores/two.jsonl.gz",

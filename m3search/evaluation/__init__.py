@@ -13,6 +13,9 @@ comparing   two rows side by side, and the queries that they part on
 tuning      weights of the modes, chosen from component scores
 report      the folder that an evaluation leaves
 tables      what its report.md says
+html        its report.html, with style
+charts      which plots that has, from figures, the numbers that it keeps of each set
+plots       the plots themselves, with heat and svg
 """
 
 from m3search.evaluation.engine import Engine
