@@ -16,6 +16,7 @@ from m3search.candidates import QueryScores, Scored
 from m3search.errors import ArtifactError
 from m3search.evaluation import Engine
 from m3search.records import Document, Encoded, ModelIdentity, Query
+from m3search.timings import stage
 
 TEXTS = {"d1": "red fox", "d2": "blue whale", "d3": "red panda", "d4": "green tree"}
 
@@ -137,11 +138,18 @@ class FakeSearcher:
     def encode(self, queries) -> FakeQueries:
         found = list(queries)
         self.log.encoded.append(len(found))
-        return FakeQueries(found)
+        with stage("encode"):
+            return FakeQueries(found)
 
     def candidates(self, queries, *, stages, modes, depth):
         assert isinstance(queries, FakeQueries)
         self.log.searches.append({"stages": stages, "modes": modes, "depth": depth})
+        for name in [
+            *(f"retrieve {mode}" for mode in stages),
+            *(f"score {mode}" for mode in modes),
+        ]:
+            with stage(name):
+                pass
         for query in queries.queries:
             words = set(query.text.split())
             found = [each for each in self.index.documents if words & set(each.text.split())]

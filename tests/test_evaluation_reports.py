@@ -20,7 +20,7 @@ from m3search.evaluation import (
     SetResult,
     evaluate_sets,
 )
-from m3search.evaluation.tables import table, to_markdown
+from m3search.evaluation.tables import markdown, measure_table, to_markdown
 
 
 def run_two_sets(tmp_path: Path, out: Path) -> Path:
@@ -44,8 +44,9 @@ def test_a_report_folder(tmp_path: Path) -> None:
     path = run_two_sets(tmp_path, out)
     assert path == out / "report.md"
     assert sorted(each.relative_to(out).as_posix() for each in out.rglob("*")) == [
-        "queries", "queries/one.tsv", "queries/two.tsv", "report.json", "report.md", "runs",
-        "runs/one.bm25.trec", "runs/one.dense.trec", "runs/two.bm25.trec", "runs/two.dense.trec",
+        "queries", "queries/one.tsv", "queries/two.tsv", "report.html", "report.json", "report.md",
+        "runs", "runs/one.bm25.trec", "runs/one.dense.trec", "runs/two.bm25.trec",
+        "runs/two.dense.trec",
         "scores", "scores/one.jsonl.gz", "scores/two.jsonl.gz",
     ]  # fmt: skip
     assert read_run(out / "runs" / "one.dense.trec")["q2"] == {"d2": 1.0}
@@ -177,7 +178,7 @@ def test_the_best_row_is_bold_and_a_row_that_a_set_lacks_is_empty(tmp_path: Path
         ),
     ]
     experiment = evaluate_sets(sets, log.encoders, engine=log.engine())
-    assert table(experiment, "P@1").splitlines()[2:] == [
+    assert markdown(measure_table(experiment, "P@1")).splitlines()[2:] == [
         "| set | dense | bm25 |",
         "|---|---:|---:|",
         "| one | **100.0** | **100.0** |",

@@ -82,7 +82,7 @@ def test_rows_of_the_modes_there_are_those_of_the_whole_checkpoint(
     found: list[dict[str, Run]] = []
     for encoder in (Encoder.load(tiny_checkpoint, max_length=64), part):
         given = partial(lambda encoder, _: encoder, encoder)
-        evaluate_sets([wanted], given, keep=lambda _, runs, __: found.append(runs))
+        evaluate_sets([wanted], given, keep=lambda _, runs, *__: found.append(runs))
     assert found[0] == found[1]
 
 

@@ -114,6 +114,7 @@ def evaluate_runs(
             keep=report.add,
             progress=progress,
             provenance=provenance,
+            latencies=True,
         )
     written = report.finish(experiment)
     if json:

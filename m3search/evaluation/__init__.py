@@ -5,6 +5,7 @@ suite       which sets, from BEIR folders and TOML suites
 collection  one set's files, checked
 baselines   which BM25: bm25, with words and languages, or lucene, through java
 components  what each mode says of the candidates, from which all rows are made
+latency     what each stage of a search takes
 experiment  `evaluate_sets`: an index, one search and a run for each row of each set
 results     what was found: the measures of each set, and their means
 significance  which differences between rows are more than luck
@@ -12,6 +13,9 @@ comparing   two rows side by side, and the queries that they part on
 tuning      weights of the modes, chosen from component scores
 report      the folder that an evaluation leaves
 tables      what its report.md says
+html        its report.html, with style
+charts      which plots that has, from figures, the numbers that it keeps of each set
+plots       the plots themselves, with heat and svg
 """
 
 from m3search.evaluation.engine import Engine

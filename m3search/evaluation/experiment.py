@@ -28,14 +28,17 @@ from m3search.evaluation.components import (
     scores_file,
 )
 from m3search.evaluation.engine import Engine, Progress, open_or_build
+from m3search.evaluation.latency import BM25, Stages, measure_stages, sample_queries, summary
 from m3search.evaluation.measures import evaluate, largest_cutoff
 from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.suite import EvaluationSet, check_folder, modes_of
 from m3search.lines import check_file
-from m3search.records import Run
+from m3search.records import Qrels, Run
+from m3search.timings import Timings, stage
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
+    from m3search.search import Searcher
 
 RETRIEVED = 100
 """documents a query that a run holds, or more where a measure looks further"""
@@ -43,8 +46,8 @@ RETRIEVED = 100
 Encoders = Callable[[int | None], "Encoder"]
 """a maximum length, None for the model's own -> the encoder"""
 Runs = dict[str, Run]
-Keep = Callable[[SetResult, Runs, ComponentScores | None], None]
-"""called with a set's result, its runs, and the scores that they were made from"""
+Keep = Callable[[SetResult, Runs, Qrels, ComponentScores | None], None]
+"""called with a set's result, its runs, its judgements, and the scores that the runs are from"""
 
 
 def evaluate_sets(
@@ -57,34 +60,43 @@ def evaluate_sets(
     progress: Progress | None = None,
     provenance: Mapping[str, Any] | None = None,
     engine: Engine | None = None,
+    latencies: bool = False,
 ) -> Experiment:
     """Every row of every set, measured.
 
     `encoders` makes the encoder for a maximum length; it is not called where only BM25 is asked.
     Indexes stay in `work` and are used again while corpus and model are the same; without it they
     go with the call. `scores` is a folder of component scores from which rows are made in place of
-    a search. `keep` gets each set's result, runs and component scores as soon as they are made:
-    those of many sets are too large to hold.
+    a search. `keep` gets each set's result, runs, judgements and component scores as soon as they
+    are made: those of many sets are too large to hold. With `latencies` a sample of the queries is
+    asked once more, one at a time, to tell how long each stage takes.
     """
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
-        check_folder(each)
-        each.plans(_retrieved(each))
-        for path in each.run_paths().values():
-            check_file(path, inside="run.trec")
-        if scores is not None and any(map(modes_of, each.rows)):
-            check_file(scores_file(Path(scores), each.name), inside="scores.jsonl.gz")
-        if "bm25" in each.rows:
-            check_implementation(each.bm25)
+        _check(each, None if scores is None else Path(scores))
     latest = lru_cache(maxsize=1)(encoders)
     results = []
     with _work_folder(work) as folder:
         for each in sets:
-            bench = _Bench(each, latest, folder, engine, progress or (lambda *_: None))
+            bench = _Bench(
+                each, latest, folder, engine, progress or (lambda *_: None), latencies=latencies
+            )
             result = bench.measure(None if scores is None else Path(scores))
             if keep is not None:
-                keep(result, bench.runs, bench.scores)
+                keep(result, bench.runs, bench.qrels, bench.scores)
             results.append(result)
     return Experiment(tuple(results), _versions() | dict(provenance or {}))
+
+
+def _check(wanted: EvaluationSet, scores: Path | None) -> None:
+    """An error where what a set needs is not there, or a row cannot be searched."""
+    check_folder(wanted)
+    wanted.plans(_retrieved(wanted))
+    for path in wanted.run_paths().values():
+        check_file(path, inside="run.trec")
+    if scores is not None and any(map(modes_of, wanted.rows)):
+        check_file(scores_file(scores, wanted.name), inside="scores.jsonl.gz")
+    if "bm25" in wanted.rows:
+        check_implementation(wanted.bm25)
 
 
 class _Bench:
@@ -97,13 +109,17 @@ class _Bench:
         work: Path,
         engine: Engine | None,
         progress: Progress,
+        *,
+        latencies: bool,
     ) -> None:
         self.wanted = wanted
         self.runs: Runs = {}
+        self.qrels: Qrels = {}
         self.scores: ComponentScores | None = None
         self._encoders, self._work, self._engine = encoders, work, engine
-        self._progress = progress
+        self._progress, self._latencies = progress, latencies
         self._seconds: dict[str, float] = {}
+        self._stages: Stages = {}
         self._details: dict[str, Any] = {}
         self._plans = wanted.plans(_retrieved(wanted))
 
@@ -111,6 +127,7 @@ class _Bench:
         """The set's rows, run and evaluated; scores: a folder of component scores to start from."""
         wanted = self.wanted
         collection = load_collection(wanted)
+        self.qrels = collection.qrels
         if self._plans:
             if scores is None:
                 self.scores = self._search(collection)
@@ -129,8 +146,10 @@ class _Bench:
         details = {
             "counts": collection.counts(),
             "settings": self._settings(),
-            "seconds": {stage: round(spent, 3) for stage, spent in self._seconds.items()},
+            "seconds": {name: round(spent, 3) for name, spent in self._seconds.items()},
         }
+        if self._stages:
+            details["stages_ms"] = self._stages
         report = evaluate(self.runs, collection.qrels, wanted.measures)
         return SetResult(wanted.name, report, details | self._details, wanted.group)
 
@@ -185,13 +204,26 @@ class _Bench:
         with self._timed("candidates"):
             origin = Origin.of(self.wanted, collection, asdict(encoder.identity))
             asked = len(collection.queries)
-            return collect(
+            scores = collect(
                 searcher,
                 encoded,
                 self._plans.values(),
                 origin,
                 lambda done: self._report("scoring", done, asked),
             )
+        if self._latencies:
+            self._time_stages(searcher, collection)
+        return scores
+
+    def _time_stages(self, searcher: Searcher, collection: Collection) -> None:
+        """Some of the queries once more, one at a time."""
+        sample = sample_queries(collection.queries)
+        self._stages |= measure_stages(
+            searcher,
+            sample,
+            self._plans.values(),
+            lambda done: self._report("timing", done, len(sample)),
+        )
 
     def _read_run(self, path: Path, collection: Collection) -> Run:
         """Another system's run, as deep as those of this one."""
@@ -209,19 +241,24 @@ class _Bench:
         language = Language.known_or_guessed(self.wanted.language, collection.guess)
         with self._timed("bm25 index"):
             bm25 = make_bm25(self.wanted.bm25, collection.read(), language)
-        with self._timed("bm25"):
-            self.runs["bm25"] = bm25.run(collection.queries, _retrieved(self.wanted))
+        run: Run = {}
+        with self._timed("bm25"), Timings() as timings:
+            for query in collection.queries:
+                with stage(BM25):
+                    run |= bm25.run([query], _retrieved(self.wanted))
+        self.runs["bm25"] = run
+        self._stages |= summary(timings)
         self._details["bm25"] = bm25.settings()
         self._report("running bm25", len(collection.queries), len(collection.queries))
 
-    def _report(self, stage: str, done: int, total: int) -> None:
-        self._progress(f"{self.wanted.name}: {stage}", done, total)
+    def _report(self, what: str, done: int, total: int) -> None:
+        self._progress(f"{self.wanted.name}: {what}", done, total)
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def _timed(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self._seconds[stage] = time.perf_counter() - started
+        self._seconds[name] = time.perf_counter() - started
 
 
 def _retrieved(wanted: EvaluationSet) -> int:

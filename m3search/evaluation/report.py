@@ -1,6 +1,8 @@
-"""The folder that an evaluation leaves: report.md, report.json, runs and values per query.
+"""The folder that an evaluation leaves: its reports, runs, scores and values per query.
 
-    report.md, report.json     report.json comes last: a folder without it holds no whole report
+    report.md                  the tables
+    report.html                the tables and plots in one page that needs no other file
+    report.json                all numbers; it comes last: a folder without it has no whole report
     runs/<set>.<row>.trec      TREC runs
     scores/<set>.jsonl.gz      component scores: any other weights or rows can be made from them
     queries/<set>.tsv          row, measure, query, value
@@ -20,12 +22,14 @@ from pathlib import Path
 from m3search.corpus import write_run
 from m3search.errors import ConfigError, DataError
 from m3search.evaluation.components import ComponentScores, scores_file
+from m3search.evaluation.figures import SetFigures, make_figures
+from m3search.evaluation.html import to_html
 from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.tables import to_markdown
-from m3search.records import Run
+from m3search.records import Qrels, Run
 
 SCORES = "scores"
-PARTS = ("report.json", "report.md", "runs", SCORES, "queries")
+PARTS = ("report.json", "report.html", "report.md", "runs", SCORES, "queries")
 """in the order in which an older report goes; a new one comes in the reverse order"""
 UNFINISHED, OLDER = ".unfinished", ".older"
 
@@ -38,6 +42,7 @@ class ReportFolder:
         self.folder = Path(folder)
         self._staged, self._older = self.folder / UNFINISHED, self.folder / OLDER
         self._notes: list[str] = []
+        self._figures: dict[str, SetFigures] = {}
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(
                 str(folder),
@@ -54,9 +59,15 @@ class ReportFolder:
         (self._staged / SCORES).mkdir()
 
     def add(
-        self, result: SetResult, runs: Mapping[str, Run], scores: ComponentScores | None = None
+        self,
+        result: SetResult,
+        runs: Mapping[str, Run],
+        qrels: Qrels,
+        scores: ComponentScores | None = None,
     ) -> None:
-        """Writes the runs, the component scores and the values per query of one set."""
+        """Writes the runs, the component scores and the values per query of one set, and keeps
+        what the plots need of them."""
+        self._figures[result.name] = make_figures(result, runs, qrels, scores)
         if scores is not None:
             scores.write(scores_file(self._staged / SCORES, result.name))
         for row, run in runs.items():
@@ -79,6 +90,8 @@ class ReportFolder:
         """The path of report.md, when the whole report is in place."""
         content = json.dumps(experiment.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
         (self._staged / "report.json").write_text(content + "\n", encoding="utf-8")
+        page = to_html(experiment, self._figures, self._notes)
+        (self._staged / "report.html").write_text(page, encoding="utf-8")
         (self._staged / "report.md").write_text(self._markdown(experiment), encoding="utf-8")
         self._older.mkdir()
         self._exchange()

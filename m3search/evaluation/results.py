@@ -8,6 +8,7 @@ from typing import Any
 
 from m3search.evaluation.measures import Report
 from m3search.evaluation.significance import Difference, compare_rows
+from m3search.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class SetResult:
     name: str
     report: Report
     details: dict[str, Any]
-    """counts, settings, truncated, seconds, bytes, bm25, model, run_files; JSON-ready"""
+    """counts, settings, truncated, seconds, stages_ms, bytes, bm25, model, run_files; JSON-ready"""
     group: str = ""
 
     @cached_property
@@ -25,6 +26,15 @@ class SetResult:
         """Between every two rows, in the first measure."""
         report, first = self.report, self.report.measures[0]
         return compare_rows({row: by[first] for row, by in report.per_query.items()})
+
+    def plan(self, row: str) -> Plan | None:
+        """How a row of modes was searched; None for bm25 and the run of another system."""
+        settings = self.details["settings"]
+        weights = settings["weights"].get(row)
+        if weights is None:
+            return None
+        how = (settings[name] for name in ("missing", "candidates"))
+        return Plan.check(settings["k"], settings["depth"], tuple(weights), weights, *how)
 
     def to_json(self) -> dict[str, Any]:
         """The means under "rows", the differences, then the details."""

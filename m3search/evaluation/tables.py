@@ -1,10 +1,10 @@
-"""The report of an evaluation in Markdown: its measures, its sets, and how it was made."""
+"""What a report says in tables: its measures, its sets and how it was made; and as Markdown."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from m3search.evaluation.measures import in_percent, markdown_table
 from m3search.evaluation.results import Experiment
@@ -12,17 +12,66 @@ from m3search.records import MODES
 
 CERTAIN = 0.05
 """p-value below which a difference gets its star"""
+PERCENT = "Values are percent; every query of the judgements counts, an absent one as 0."
+
+
+@dataclass(frozen=True)
+class Table:
+    """Lines of cells under a title, in plain text."""
+
+    title: str
+    lines: list[list[str]]
+    """the names of the columns first"""
+    note: str = ""
+    code: str = ""
+    """the column that holds code"""
+    compared: bool = False
+    """whether the largest number of a line stands out"""
+
+    def best(self, cells: Sequence[str]) -> set[int]:
+        """The columns of a line that hold its largest number, where lines are compared."""
+        if not self.compared:
+            return set()
+        numbers = {column: float(cell) for column, cell in enumerate(cells) if column and cell}
+        most = max(numbers.values(), default=0.0)
+        return {column for column, number in numbers.items() if number == most}
 
 
 def to_markdown(experiment: Experiment) -> str:
     """One table of sets x rows for each measure, then how the numbers were made."""
-    parts = ["# Evaluation\n"]
-    parts += [table(experiment, measure) for measure in experiment.measures]
-    parts.append(_differences(experiment))
-    parts.append(_sets_table(experiment))
-    parts.append(_settings_table(experiment))
-    parts.append(_provenance(experiment))
+    how = "".join(f"- {name}: {value}\n" for name, value in provenance(experiment).items())
+    parts = ["# Evaluation\n", *map(markdown, tables(experiment)), f"## How\n\n{PERCENT}\n\n{how}"]
     return "\n".join(parts)
+
+
+def tables(experiment: Experiment) -> list[Table]:
+    """All that the experiment has something for."""
+    return [
+        *(measure_table(experiment, measure) for measure in experiment.measures),
+        *differences_table(experiment),
+        *latency_table(experiment),
+        *size_table(experiment),
+        sets_table(experiment),
+        settings_table(experiment),
+    ]
+
+
+def markdown(table: Table) -> str:
+    """A section with the table, the largest numbers in bold where lines are compared."""
+    header, *lines = table.lines
+    shown = [header]
+    for cells in lines:
+        best = table.best(cells)
+        shown.append([])
+        for column, cell in enumerate(cells):
+            escaped = cell.replace("|", "\\|")
+            if header[column] == table.code:
+                escaped = f"`{escaped}`"
+            else:
+                escaped = escaped.replace("*", "\\*")
+            shown[-1].append(f"**{escaped}**" if column in best else escaped)
+    note = table.note.replace("*", "\\*")
+    return f"## {table.title}\n\n{markdown_table(shown)}" + (f"\n{note}\n" if note else "")
 
 
 def percentages(experiment: Experiment, measure: str) -> list[list[str]]:
@@ -42,23 +91,16 @@ def percentages(experiment: Experiment, measure: str) -> list[list[str]]:
     ]
 
 
-def table(experiment: Experiment, measure: str) -> str:
-    """A Markdown table of one measure in percent: sets x rows, the best of each set in bold."""
-    header, *lines = percentages(experiment, measure)
-    shown = [[name, *_best_in_bold(cells)] for name, *cells in lines]
-    return f"## {measure}\n\n{markdown_table([header, *shown])}"
+def measure_table(experiment: Experiment, measure: str) -> Table:
+    """One measure in percent: sets x rows."""
+    return Table(measure, percentages(experiment, measure), compared=True)
 
 
-def _best_in_bold(cells: list[str]) -> list[str]:
-    best = max(filter(None, cells), key=float, default="")
-    return [f"**{cell}**" if cell and cell == best else cell for cell in cells]
-
-
-def _differences(experiment: Experiment) -> str:
+def differences_table(experiment: Experiment) -> list[Table]:
     """One row less every other one, the sum of all modes where there is one; sets x others."""
     rows = list(dict.fromkeys(row for each in experiment.sets for row in each.report.means))
     if len(rows) < 2:
-        return ""
+        return []
     chosen = "all" if "all" in rows else rows[0]
     others = [row for row in rows if row != chosen]
     lines = [["set", *others]]
@@ -69,20 +111,62 @@ def _differences(experiment: Experiment) -> str:
                 sign = 1 if found.first == chosen else -1
                 low, high = sorted((sign * found.interval.low, sign * found.interval.high))
                 values = [f"{100 * value:+.1f}" for value in (sign * found.mean, low, high)]
-                star = "\\*" if found.holm < CERTAIN else ""
+                star = "*" if found.holm < CERTAIN else ""
                 other = found.second if sign > 0 else found.first
                 cells[other] = f"{values[0]}{star} ({values[1]} to {values[2]})"
         lines.append([each.name, *(cells.get(row, "") for row in others)])
     note = (
-        f"{chosen} less the others, with the bootstrap's 95 % of it; \\* where the paired "
+        f"{chosen} less the others, with the bootstrap's 95 % of it; * where the paired "
         f"randomisation test, corrected by Holm over all pairs of rows, has p below {CERTAIN:g}."
     )
     first = {each.report.measures[0] for each in experiment.sets}
     measure = first.pop() if len(first) == 1 else "the first measure of each set"
-    return f"## Differences in {measure}\n\n{markdown_table(lines)}\n{note}\n"
+    return [Table(f"Differences in {measure}", lines, note)]
 
 
-def _sets_table(experiment: Experiment) -> str:
+def latency_table(experiment: Experiment) -> list[Table]:
+    """The time of a query by stage: sets x stages; nothing where nothing was timed."""
+    timed = {each.name: each.details.get("stages_ms", {}) for each in experiment.sets}
+    stages = list(dict.fromkeys(stage for of_set in timed.values() for stage in of_set))
+    cells = {
+        name: [
+            f"{of_set[stage]['p50']:.1f} / {of_set[stage]['p95']:.1f}" if stage in of_set else ""
+            for stage in stages
+        ]
+        for name, of_set in timed.items()
+    }
+    note = (
+        "Milliseconds of a query asked alone on a warm index: the median and the 95th percentile. "
+        "The 99th, and how many queries were timed, are in report.json."
+    )
+    return _by_store_or_stage("Latency", stages, cells, note)
+
+
+def size_table(experiment: Experiment) -> list[Table]:
+    """The bytes of a document in each store: sets x stores; nothing where nothing was indexed."""
+    sizes = {each.name: each.details.get("bytes", {}) for each in experiment.sets}
+    stores = list(dict.fromkeys(store for of_set in sizes.values() for store in of_set))
+    documents = {each.name: each.details["counts"]["documents"] for each in experiment.sets}
+    cells = {
+        name: [
+            f"{of_set[store] / max(1, documents[name]):.0f}" if store in of_set else ""
+            for store in stores
+        ]
+        for name, of_set in sizes.items()
+    }
+    return _by_store_or_stage("Bytes of a document", stores, cells, "")
+
+
+def _by_store_or_stage(
+    title: str, columns: Sequence[str], cells: Mapping[str, Sequence[str]], note: str
+) -> list[Table]:
+    """Sets x columns, of the sets that have any; no table where none has."""
+    lines = [[name, *of_set] for name, of_set in cells.items() if any(of_set)]
+    return [Table(title, [["set", *columns], *lines], note)] if lines else []
+
+
+def sets_table(experiment: Experiment) -> Table:
+    """How large each set is, and what its index took."""
     lines = [
         ["set", "documents", "queries", "judgements", "BM25 language", "index seconds", "index MB"]
     ]
@@ -102,16 +186,16 @@ def _sets_table(experiment: Experiment) -> str:
                 f"{size:.1f}" if size else "",
             ]
         )
-    return f"## Sets\n\n{markdown_table(lines)}{_truncation(experiment)}"
+    return Table("Sets", lines, _truncation(experiment))
 
 
-def _settings_table(experiment: Experiment) -> str:
+def settings_table(experiment: Experiment) -> Table:
     """What each set was run with, defaults included."""
     names = ("split", "k", "depth", "missing", "candidates", "max_length", "title_template")
     lines = [["set", *(name.replace("_", " ") for name in names), "weights"]]
     for each in experiment.sets:
         settings = each.details["settings"] | {
-            "title_template": f"`{json.dumps(each.details['settings']['title_template'])}`",
+            "title_template": json.dumps(each.details["settings"]["title_template"]),
             "max_length": each.details["settings"]["max_length"] or "",
         }
         weights = [
@@ -119,10 +203,9 @@ def _settings_table(experiment: Experiment) -> str:
             for row, by_mode in settings["weights"].items()
             if len(by_mode) > 1
         ]
-        shown = [str(settings[name]).replace("|", "\\|") for name in names]
-        lines.append([each.name, *shown, "; ".join(weights)])
+        lines.append([each.name, *(str(settings[name]) for name in names), "; ".join(weights)])
     note = "Weights are those of dense, sparse and multi; a mode alone weighs 1."
-    return f"## Settings\n\n{markdown_table(lines)}\n{note}\n"
+    return Table("Settings", lines, note, code="title template")
 
 
 def _weights(by_mode: Mapping[str, float]) -> str:
@@ -135,10 +218,11 @@ def _truncation(experiment: Experiment) -> str:
     for each in experiment.sets:
         if cut := each.details.get("truncated"):
             shown.append(f"{each.name} {cut['documents']} documents, {cut['queries']} queries")
-    return f"\nCut at the maximum length: {'; '.join(shown)}.\n" if shown else ""
+    return f"Cut at the maximum length: {'; '.join(shown)}." if shown else ""
 
 
-def _provenance(experiment: Experiment) -> str:
+def provenance(experiment: Experiment) -> dict[str, str]:
+    """Models, baselines, other systems' runs, and what the experiment says of its making."""
     models, baselines = {}, {}
     files: dict[str, str] = {}
     for each in experiment.sets:
@@ -150,16 +234,16 @@ def _provenance(experiment: Experiment) -> str:
         if bm25 := each.details.get("bm25"):
             settings = f"k1 {bm25['k1']}, b {bm25['b']}, {bm25['variant']} variant"
             baselines[each.name] = f"{bm25['implementation']}, {settings}"
-    details: dict[str, Any] = _by_set("Model", models) | _by_set("BM25", baselines)
+    details = _by_set("Model", models) | _by_set("BM25", baselines)
     if files:
-        details["Runs from files"] = files
+        details["Runs from files"] = _pairs(files)
     for name, value in experiment.provenance.items():
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{key} {item}" for key, item in value.items())
-        details[name.capitalize()] = value
-    lines = [f"- {name}: {value}" for name, value in details.items()]
-    note = "Values are percent; every query of the judgements counts, an absent one as 0.\n"
-    return "\n".join(["## How\n", note, *lines]) + "\n"
+        details[name.capitalize()] = _pairs(value) if isinstance(value, Mapping) else str(value)
+    return details
+
+
+def _pairs(found: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in found.items())
 
 
 def _by_set(what: str, found: Mapping[str, str]) -> dict[str, str]:

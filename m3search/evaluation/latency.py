@@ -1,0 +1,114 @@
+"""How long a query takes, stage by stage, when it is asked alone.
+
+The runs of a set are searched in batches, which tells what a query costs on the average but not
+what one user waits. So some of the queries are asked again, one at a time, on the warm index: each
+is encoded, goes through the first stages, and has its candidates scored in every mode.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from m3search.evaluation.results import SetResult
+from m3search.plan import Plan
+from m3search.records import MODES, Mode, Query
+from m3search.timings import Timings
+
+if TYPE_CHECKING:
+    from m3search.search import Searcher
+
+MOST_QUERIES, MOST_SECONDS = 200, 60.0
+"""that are asked again, and for how long; what comes first ends it"""
+ENCODE = "encode queries"
+BM25 = "bm25"
+
+Stages = dict[str, dict[str, float]]
+"""stage -> p50, p95 and p99 in milliseconds, and the number of queries"""
+
+
+def sample_queries(queries: Sequence[Query]) -> list[Query]:
+    """Those that are asked again, the same every time, in an order that can be cut anywhere."""
+    return random.Random(0).sample(queries, min(MOST_QUERIES, len(queries)))
+
+
+def measure_stages(
+    searcher: Searcher,
+    queries: Sequence[Query],
+    plans: Iterable[Plan],
+    progress: Callable[[int], None] = lambda _: None,
+) -> Stages:
+    """The stages that the plans need, of queries asked one at a time.
+
+    The candidates that are scored are those of all plans that re-rank, as for `all`: none of what
+    a mode retrieves for itself alone. `progress` gets the number of queries done.
+    """
+    asked = list(plans)
+    reranking = [plan for plan in asked if not plan.retrieves_only]
+    first = {mode for plan in reranking for mode in plan.first_stages}
+    alone = {mode for plan in asked for mode in plan.first_stages} - first
+    scored = {mode for plan in reranking for mode in plan.modes}
+    depth = max(plan.depth for plan in asked)
+
+    def ask(query: Query) -> None:
+        encoded = searcher.encode([query])
+        for stages, modes in ((first, scored), (alone, set[Mode]())):
+            if stages:
+                found = searcher.candidates(
+                    encoded, stages=_ordered(stages), modes=_ordered(modes), depth=depth
+                )
+                for _ in found:  # it searches while it is read
+                    pass
+
+    for query in queries[:1]:
+        ask(query)  # what the first one alone waits for is not counted
+    until = time.perf_counter() + MOST_SECONDS
+    with Timings() as timings:
+        for query in queries:
+            ask(query)
+            progress(1)
+            if time.perf_counter() > until:
+                break
+    return summary(timings)
+
+
+def summary(timings: Timings) -> Stages:
+    """What was measured for each query, as a report has it; scoring after what it waits for."""
+    found = timings.milliseconds()
+    return {
+        ENCODE if name == "encode" else name: {
+            "queries": len(timings.seconds[name]),
+            **{percentile: round(value, 3) for percentile, value in found[name].items()},
+        }
+        for name in sorted(found, key=lambda name: name.startswith("score "))
+    }
+
+
+def row_milliseconds(result: SetResult) -> dict[str, float]:
+    """Row -> the sum of the medians of its stages, for the rows whose stages were all timed."""
+    timed: Mapping[str, Mapping[str, float]] = result.details.get("stages_ms", {})
+    found = {}
+    for row in result.report.means:
+        stages = _stages_of(result, row)
+        if stages and all(stage in timed for stage in stages):
+            found[row] = sum(timed[stage]["p50"] for stage in stages)
+    return found
+
+
+def _stages_of(result: SetResult, row: str) -> list[str]:
+    """Those that a row goes through; none of a row that another system made."""
+    plan = result.plan(row)
+    if plan is None:
+        return [BM25] if row == "bm25" else []
+    scored = () if plan.retrieves_only else plan.modes
+    return [
+        ENCODE,
+        *(f"retrieve {mode}" for mode in plan.first_stages),
+        *(f"score {mode}" for mode in scored),
+    ]
+
+
+def _ordered(modes: set[Mode]) -> tuple[Mode, ...]:
+    return tuple(mode for mode in MODES if mode in modes)
