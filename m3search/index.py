@@ -85,15 +85,8 @@ class Index:
         `progress` is called with the number of documents done since its last call.
         """
         path = Path(path)
-        layout = Layout(
-            title_template,
-            multi_codec,
-            multi_pooling,
-            sparse_codec,
-            chunk,
-            chunk_overlap,
-            dense_codec,
-        )
+        stored = (multi_codec, multi_pooling, sparse_codec, chunk, chunk_overlap, dense_codec)
+        layout = Layout(title_template, *stored)
         create(path, encoder.identity, layout, source)
         started = time.monotonic()
         with IndexWriter(path) as writer:
@@ -144,12 +137,7 @@ class Index:
         """
         encoder = encoder or self._encoder
         if encoder is None:
-            raise ConfigError(
-                "add",
-                expected="an encoder",
-                found="none, as the index was opened from disk",
-                remedy=f"Give one: Encoder.load({self.manifest.model.name!r}).",
-            )
+            raise _no_encoder(self.manifest.model.name)
         started = time.monotonic()
         try:
             with IndexWriter(self.path) as writer:
@@ -293,3 +281,12 @@ class Index:
         if isinstance(conditions, str):
             conditions = Filter.parse(conditions)
         return None if conditions is None else self._snapshot.select(conditions)
+
+
+def _no_encoder(name: str) -> ConfigError:
+    return ConfigError(
+        "add",
+        expected="an encoder",
+        found="none, as the index was opened from disk",
+        remedy=f"Give one: Encoder.load({name!r}).",
+    )

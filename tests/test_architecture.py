@@ -19,10 +19,10 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 ROWS = {
     "errors": 0, "records": 0, "timings": 0, "user_cache": 0,
-    "corpus": 1, "lines": 1, "config": 1, "scoring": 1, "fusion": 1,
+    "corpus": 1, "lines": 1, "config": 1, "scoring": 1, "fusion": 1, "plan": 1,
     "model": 2, "stores": 2,
     "encoder": 3, "index": 3,
-    "search": 4, "candidates": 4, "origin": 4, "plan": 4, "explain": 4, "snippet": 4,
+    "search": 4, "candidates": 4, "origin": 4, "explain": 4, "snippet": 4,
     "training": 4, "evaluation": 4,
     "serve": 5, "cli": 5, "__main__": 6,
 }  # fmt: skip
@@ -32,7 +32,6 @@ PARTS = {
     "lines": "corpus",
     "candidates": "search",
     "origin": "search",
-    "plan": "search",
     "explain": "search",
     "snippet": "search",
 }
@@ -42,9 +41,16 @@ ALSO = {("training", "search"), ("training", "evaluation"), ("evaluation", "sear
 """Mining and evaluation search; a training measures itself while it runs."""
 
 HOMES = {
-    "faiss": {"stores/clusters.py", "stores/dense.py", "stores/token_lists.py"},
+    "faiss": {
+        "stores/clusters.py",
+        "stores/dense.py",
+        "stores/floats.py",
+        "stores/threads.py",
+        "stores/token_lists.py",
+    },
     "lmdb": {"stores/multi.py", "stores/multi_writer.py"},
     "numba": {"stores"},
+    "llvmlite": {"stores/tiles.py"},
     "torch": {"model", "encoder.py", "training"},
     "transformers": {"model", "encoder.py", "training"},
     "safetensors": {"model", "training"},
@@ -72,6 +78,7 @@ HEAVY = {
     "transformers",
     "lmdb",
     "numba",
+    "llvmlite",
     "bm25s",
     "ir_measures",
     "scipy",

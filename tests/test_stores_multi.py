@@ -1,4 +1,5 @@
 import gc
+import os
 import threading
 
 import lmdb
@@ -78,7 +79,7 @@ def test_against_maxsim(tmp_path, monkeypatch, codec, at_once):
 
 
 def test_queries_are_scanned_for_in_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(multi, "APPROXIMATE_AT_ONCE", 2 * 30)
+    monkeypatch.setattr(multi, "SCORES_AT_ONCE", 2 * 30)
     random = np.random.default_rng(3)
     texts, queries = draw(random, 30), draw(random, 7)
     queries[3] = unit(random, 600, 8)
@@ -105,25 +106,53 @@ def test_near_ties_are_told_apart(tmp_path):
     assert_exact(store, texts, "fp16", [base, unit(random, 30, 8)], 9)
 
 
-def test_order_that_float32_sums_get_wrong(tmp_path):
+@pytest.mark.parametrize("codec", CODECS)
+def test_blocks_tiles_and_groups_of_all_sizes(tmp_path, codec):
+    """Texts around a block and a tile of vectors, queries around a group of lanes."""
     random = np.random.default_rng(12)
-    base = unit(random, 2, 64)
-    base[:, :8] = 1e-3
-    texts = []
-    for _ in range(200):
-        text = base.copy()
-        text[:, :8] += 1e-6 * random.integers(-3, 4, size=(2, 8))  # steps of fp16
-        texts.append(text)
-    store = write(tmp_path, texts, dim=64)
-    queries = [unit(random, 30, 64) for _ in range(4)]
-    missed = 0
-    rough = store._scan(queries, np.arange(len(texts)))
-    for k in range(1, 60, 4):
-        hits = store.retrieve(queries, k)
-        kth = np.sort(rough, axis=1)[:, -k]
-        missed += int((np.take_along_axis(rough, hits.rows, axis=1).min(axis=1) < kth).sum())
-        assert_exact(store, texts, "fp16", queries, k)
-    assert missed  # the k best in float32 are others
+    sizes = [0, 1, 7, 8, 9, 63, 64, 65, 128, 130, 200]
+    texts = [unit(random, size, 24) for size in sizes]
+    store = write(tmp_path, texts, codec, dim=24)
+    queries = [unit(random, size, 24) for size in (1, 15, 16, 17, 31, 32, 33, 48, 70)]
+    assert_exact(store, texts, codec, queries, 11)
+
+
+def test_the_last_vector_counts_as_much_as_any(tmp_path):
+    random = np.random.default_rng(16)
+    query = unit(random, 3, 8)
+    for size in range(1, 70):
+        others = -np.repeat(query[:1], size - 1, axis=0)
+        texts = [np.concatenate([np.roll(others, 1, axis=0), query[:1]])]
+        store = write(tmp_path / str(size), texts)
+        (score,) = store.scores(query[:1], np.array([0]))
+        assert score == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_change_no_bit(tmp_path, monkeypatch, threads):
+    random = np.random.default_rng(14)
+    texts, queries = draw(random, 90), draw(random, 4)
+    store = write(tmp_path, texts, "int4")
+    expected = store.retrieve(queries, 90)
+    monkeypatch.setattr(multi, "BYTES_OF_A_THREAD", 100)
+    monkeypatch.setattr(multi, "BYTES_AT_ONCE", 2000)
+    monkeypatch.setattr(multi, "thread_count", lambda: threads)
+    found = store.retrieve(queries, 90)
+    assert found.rows.tolist() == expected.rows.tolist()
+    assert found.scores.tobytes() == expected.scores.tobytes()
+
+
+def test_a_child_process_has_threads_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(multi, "BYTES_OF_A_THREAD", 100)
+    monkeypatch.setattr(multi, "thread_count", lambda: 2)
+    random = np.random.default_rng(17)
+    texts, queries = draw(random, 90), draw(random, 2)
+    store = write(tmp_path, texts)
+    expected = store.scores(queries[0], np.arange(90)).tobytes()
+    child = os.fork()
+    if not child:
+        os._exit(store.scores(queries[0], np.arange(90)).tobytes() != expected)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_the_map_grows_and_the_file_stays_small(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from m3search.errors import ConfigError
 from m3search.records import FloatArray, IntArray
 from m3search.stores.compiling import compiled_sums
-from m3search.stores.late_interaction import decode_scaled, maxsim_halves, maxsim_scaled
+from m3search.stores.late_interaction import Stored, decode_levels
 from m3search.stores.rotation import rotate, rotate_back
 
 HEADER = struct.Struct("<BBHI")
@@ -47,6 +47,10 @@ class Codec:
     def width(self, dim: int) -> int:
         """Dimensions of a prepared query, and of vectors as stored: all bits of their bytes."""
         return self.size(dim) * 8 // self.bits
+
+    def stored(self, dim: int) -> Stored:
+        """How vectors of that many dimensions are stored, for `score_texts`."""
+        return Stored(self.code, self.bits, dim, self.size(dim), self.width(dim))
 
     def prepare(self, query: FloatArray) -> FloatArray:
         """The query (m, dim) as stored vectors are compared with it, float32.
@@ -198,11 +202,11 @@ def decode_vectors(content: bytes) -> FloatArray:
 
 def _stored(blob: Blob) -> FloatArray:
     """The vectors (n, dim) float32 of a blob as they are compared with a prepared query."""
-    if blob.codec.bits == 16:
-        return blob.levels.view("<f2").reshape(blob.vectors, blob.dim).astype(np.float32)
-    values = np.empty((blob.vectors, blob.codec.width(blob.dim)), dtype=np.float32)
-    decode_scaled(blob.codec.bits, blob.scales, blob.levels, values)
-    return values
+    width, planes = blob.codec.width(blob.dim), max(1, 8 // blob.codec.bits)
+    values = np.empty((planes, blob.vectors, width // planes), dtype=np.float32)
+    decode_levels(blob.codec.bits, blob.levels, values)
+    vectors = values.transpose(1, 0, 2).reshape(blob.vectors, width)
+    return vectors if blob.codec.bits == 16 else vectors * blob.scales[:, np.newaxis]
 
 
 def decode_together(contents: Sequence[bytes]) -> tuple[FloatArray, IntArray]:
@@ -216,17 +220,3 @@ def decode_together(contents: Sequence[bytes]) -> tuple[FloatArray, IntArray]:
         raise ValueError("blobs of several dimensions together")
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
     return np.concatenate(parts), offsets
-
-
-def score_blob(query: FloatArray, content: bytes) -> float:
-    """MaxSim of a query (m, dim), as `Codec.prepare` made it, with a blob; 0 without vectors.
-
-    Products are summed in float32, in an order of their own, so the last bits may differ from
-    `m3search.scoring.maxsim` of the decoded vectors; they depend on nothing but the two texts.
-    """
-    blob = read_blob(content)
-    if not blob.vectors or not len(query):
-        return 0.0
-    if blob.codec.bits == 16:
-        return maxsim_halves(query, blob.levels.view("<u2"))
-    return maxsim_scaled(query, blob.codec.bits, blob.scales, blob.levels)

@@ -1,97 +1,84 @@
-"""MaxSim of one query with documents as they are stored, a few vectors decoded at a time."""
+"""MaxSim of queries with documents as they are stored, a few vectors decoded at a time."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from m3search.stores.compiling import compiled, compiled_sums
+from m3search.records import FloatArray, IntArray
+from m3search.stores.compiling import compiled
+from m3search.stores.tiles import LANES, TILE, half_at, raise_one, raise_two
 
 Array = npt.NDArray[Any]
 
 VECTORS = 64
 """decoded at a time: 32 kB of float32 at 128 dimensions, which stays in a core's nearest cache"""
-HALF_BIAS = np.float32(2.0**112)
-"""what a float16's exponent lacks when its bits are put in the place of a float32's"""
-SIGN, REST = np.uint32(0x8000), np.uint32(0x7FFF)
-TO_SIGN, TO_REST = np.uint32(16), np.uint32(13)
+HEADER = 8
+"""bytes of a blob before its scales"""
 
 
-@compiled_sums
-def raise_best(best: Array, query: Array, vectors: Array) -> None:
-    """Raises best (m,) to the highest product of each query vector (m, dim) with vectors (n, dim).
+class Arranged(NamedTuple):
+    """Queries as `score_texts` takes them: their vectors side by side in groups of LANES."""
 
-    Four vectors at a time, so that a query vector is read once for four.
-    """
-    dim = query.shape[1]
-    fours = len(vectors) // 4 * 4
-    for i in range(len(query)):
-        highest = best[i]
-        for j in range(0, fours, 4):
-            a = b = c = d = np.float32(0)
-            for x in range(dim):
-                value = query[i, x]
-                a += value * vectors[j, x]
-                b += value * vectors[j + 1, x]
-                c += value * vectors[j + 2, x]
-                d += value * vectors[j + 3, x]
-            highest = max(highest, a, b, c, d)
-        for j in range(fours, len(vectors)):
-            a = np.float32(0)
-            for x in range(dim):
-                a += query[i, x] * vectors[j, x]
-            highest = max(highest, a)
-        best[i] = highest
+    lanes: FloatArray
+    """(groups, dim, LANES), zeros where a group is not full"""
+    starts: IntArray
+    """(queries + 1,) query i has groups [starts[i], starts[i + 1])"""
+    sizes: IntArray
+    """(queries,) vectors of each"""
+
+    @classmethod
+    def of(cls, queries: Sequence[FloatArray], dim: int) -> Arranged:
+        """Of queries (m_i, dim)."""
+        sizes = np.array([len(query) for query in queries], dtype=np.int64)
+        starts = np.concatenate([[0], np.cumsum(-(-sizes // LANES))]).astype(np.int64)
+        padded = np.zeros((int(starts[-1]), LANES, dim), dtype=np.float32)
+        for query, start in zip(queries, starts.tolist(), strict=False):
+            padded[start:].reshape(-1, dim)[: len(query)] = query
+        return cls(np.ascontiguousarray(padded.transpose(0, 2, 1)), starts, sizes)
 
 
-@compiled
-def decode_halves(bits: Array, values: Array) -> None:
-    """Writes float16, as uint16 (n,), to values (n,) float32, exactly.
+class Stored(NamedTuple):
+    """How the vectors of all texts are stored."""
 
-    Values below the least normal float16, too: the product makes them normal.
-    """
-    raw = values.view(np.uint32)
-    for i in range(len(bits)):
-        half = np.uint32(bits[i])
-        raw[i] = ((half & SIGN) << TO_SIGN) | ((half & REST) << TO_REST)
-    for i in range(len(bits)):
-        values[i] *= HALF_BIAS
+    code: int
+    """of the codec, in the header of a blob"""
+    bits: int
+    """of a dimension; below 16 a scale stands beside each vector"""
+    dim: int
+    size: int
+    """bytes of a vector, without its scale"""
+    width: int
+    """dimensions of a vector as decoded: all bits of its bytes"""
 
 
 @compiled
-def decode_bytes(scale: float, levels: Array, values: Array) -> None:
-    """Writes scale * level of one vector to values (dim,); levels (dim,) int8, as uint8."""
-    for x in range(len(levels)):
-        values[x] = np.float32(scale) * np.float32(np.int8(levels[x]))
+def decode_levels(bits: int, levels: Array, values: Array) -> None:
+    """Writes vectors of `bits` bits a dimension, 16, 8, 4 or 1, without their scales, to values.
 
-
-@compiled
-def decode_nibbles(scale: float, levels: Array, values: Array) -> None:
-    """Writes scale * (level - 7.5) of one vector to values (dim,); levels (dim / 2,) uint8.
-
-    The low four bits are the first half of the dimensions, the high four the second.
+    levels: (n * size,) uint8. values: (planes, n, part) float32 for n vectors or more, whose
+    dimension d is d % part of plane d // part: a byte holds one dimension of each plane, in 4 bits
+    a level that stands for itself less 7.5, in one bit 1 for 1 and 0 for -1. float16 and int8 have
+    one plane.
     """
-    half = len(levels)
-    low, high = values[:half], values[half:]
-    for x in range(half):
-        low[x] = np.float32(scale) * (np.float32(levels[x] & 15) - np.float32(7.5))
-    for x in range(half):
-        high[x] = np.float32(scale) * (np.float32(levels[x] >> 4) - np.float32(7.5))
-
-
-@compiled
-def decode_signs(scale: float, bits: Array, values: Array) -> None:
-    """Writes scale or -scale for a bit of 1 or 0 to values (dim,); bits (dim / 8,) uint8.
-
-    Bit b of byte i is dimension b * dim / 8 + i.
-    """
-    eighth = len(bits)
-    for b in range(8):
-        part = values[b * eighth : (b + 1) * eighth]
-        for i in range(eighth):
-            part[i] = np.float32(scale) * np.float32(2 * ((bits[i] >> b) & 1) - 1)
+    planes, count = len(values), len(levels)
+    for number in range(planes):
+        plane = values[number].reshape(-1)
+        if bits == 16:
+            for i in range(count // 2):
+                plane[i] = half_at(levels, i)
+        elif bits == 8:
+            for i in range(count):
+                plane[i] = np.float32(np.int8(levels[i]))
+        elif bits == 4:
+            for i in range(count):
+                plane[i] = np.float32((levels[i] >> (4 * number)) & 15) - np.float32(7.5)
+        else:
+            for i in range(count):
+                plane[i] = np.float32(2 * ((levels[i] >> number) & 1) - 1)
 
 
 @compiled
@@ -104,47 +91,78 @@ def mean(values: Array) -> float:
 
 
 @compiled
-def maxsim_halves(query: Array, bits: Array) -> float:
-    """`m3search.scoring.maxsim` of query (m, dim) float32 with float16 vectors (n * dim,).
+def raise_best(best: Array, lanes: Array, values: Array, scales: Array, count: int) -> None:
+    """Raises best (groups, LANES) to the products of lanes (groups, dim, LANES) with vectors.
 
-    The bits of these come as uint16.
+    These are the first `count`, a multiple of TILE, of values (planes, n, part) as `decode_levels`
+    writes them, times scales (n,).
     """
-    dim = query.shape[1]
-    best = np.full(len(query), -np.inf, np.float32)
-    values = np.empty(VECTORS * dim, np.float32)
-    for start in range(0, len(bits), len(values)):
-        part = bits[start : start + len(values)]
-        decode_halves(part, values)
-        raise_best(best, query, values[: len(part)].reshape(len(part) // dim, dim))
-    return mean(best)
+    groups = len(lanes)
+    for first in range(0, count, TILE):
+        for group in range(0, groups - 1, 2):
+            raise_two(best[group], lanes[group], values, first, scales[first:])
+        if groups % 2:
+            raise_one(best[groups - 1], lanes[groups - 1], values, first, scales[first:])
 
 
 @compiled
-def decode_scaled(bits: int, scales: Array, levels: Array, values: Array) -> None:
-    """Writes vectors of `bits` bits a dimension, 8, 4 or 1, to values (n, dim) float32.
+def vectors_of(blob: Array, stored: Stored) -> int:
+    """How many vectors a blob (bytes,) holds by its header; -1 where it contradicts itself.
 
-    scales (n,) float32; levels (n * bytes of a vector,) uint8.
+    The header is the code of the codec, 0, the dimensions (two bytes) and the vectors (four), the
+    lowest byte first.
     """
-    size = len(levels) // max(len(scales), 1)
-    for i in range(len(scales)):
-        part = levels[i * size : (i + 1) * size]
-        if bits == 8:
-            decode_bytes(scales[i], part, values[i])
-        elif bits == 4:
-            decode_nibbles(scales[i], part, values[i])
-        else:
-            decode_signs(scales[i], part, values[i])
+    if len(blob) < HEADER or blob[0] != stored.code:
+        return -1
+    dim = int(blob[2]) + (int(blob[3]) << 8)
+    count = 0
+    for place in range(4):
+        count += int(blob[4 + place]) << (8 * place)
+    scale = 0 if stored.bits == 16 else 4
+    if dim != stored.dim or len(blob) != HEADER + count * (scale + stored.size):
+        return -1
+    return count
 
 
 @compiled
-def maxsim_scaled(query: Array, bits: int, scales: Array, levels: Array) -> float:
-    """As `maxsim_halves`, with vectors as `decode_scaled` takes them."""
-    dim = query.shape[1]
-    size = len(levels) // max(len(scales), 1)
-    best = np.full(len(query), -np.inf, np.float32)
-    values = np.empty((VECTORS, dim), np.float32)
-    for start in range(0, len(scales), VECTORS):
-        part = scales[start : start + VECTORS]
-        decode_scaled(bits, part, levels[start * size : (start + len(part)) * size], values)
-        raise_best(best, query, values[: len(part)])
-    return mean(best)
+def score_texts(
+    content: Array, ends: Array, first: int, last: int, stored: Stored, queries: Arranged,
+    scores: Array,
+) -> int:  # fmt: skip
+    """Writes MaxSim of queries with texts [first, last) to scores (queries, texts) float32.
+
+    content: (bytes,) uint8, the blobs of all texts; text i has [ends[i], ends[i + 1]). Where a side
+    has no vectors the score is 0. Returns the first text whose blob contradicts itself, else -1.
+
+    Products are summed in float32, dimension by dimension: the last bits may differ from those of
+    `m3search.scoring.maxsim` of the decoded vectors, and depend on nothing but the two texts.
+    """
+    lanes, starts, sizes = queries
+    planes = max(1, 8 // stored.bits)
+    values = np.empty((planes, VECTORS, stored.width // planes), np.float32)
+    scales = np.ones(VECTORS, np.float32)
+    best = np.empty((len(lanes), LANES), np.float32)
+    for text in range(first, last):
+        blob = content[ends[text] : ends[text + 1]]
+        count = vectors_of(blob, stored)
+        if count < 0:
+            return text
+        levels = HEADER if stored.bits == 16 else HEADER + 4 * count
+        best[:] = -np.inf
+        for start in range(0, count, VECTORS):
+            some = min(VECTORS, count - start)
+            if stored.bits < 16:
+                place = HEADER + 4 * start
+                scales.view(np.uint8)[: 4 * some] = blob[place : place + 4 * some]
+            place = levels + start * stored.size
+            part = blob[place : place + some * stored.size]
+            decode_levels(stored.bits, part, values)
+            tiled = -(-some // TILE) * TILE
+            for i in range(some, tiled):  # the last once more changes no maximum
+                values[:, i] = values[:, some - 1]
+                scales[i] = scales[some - 1]
+            raise_best(best, lanes, values, scales, tiled)
+        for query in range(len(sizes)):
+            held = best[starts[query] : starts[query + 1]].reshape(-1)[: sizes[query]]
+            scores[query, text] = mean(held) if count and len(held) else 0.0
+    return -1

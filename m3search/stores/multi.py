@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -12,29 +13,27 @@ from weakref import WeakValueDictionary
 import lmdb
 import numpy as np
 
+from m3search.errors import ArtifactError
 from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
-from m3search.stores.codecs import (
-    Codec,
-    decode_together,
-    decode_vectors,
-    read_blob,
-    score_blob,
-)
+from m3search.stores.codecs import Codec, decode_together, decode_vectors, read_blob
 from m3search.stores.files import check_readable, damaged, forget
+from m3search.stores.late_interaction import Arranged, score_texts
+from m3search.stores.threads import thread_count, workers
 from m3search.stores.token_lists import TokenLists, Tokens
 
 FILE = "multi.lmdb"
 KEY = struct.Struct(">Q")
 """the row; big-endian, so that LMDB's byte order is the order of rows"""
-SIMILARITIES_AT_ONCE = 1 << 23
 VECTORS_AT_ONCE = 1 << 14
 QUERY_VECTORS_AT_ONCE = 512
-APPROXIMATE_AT_ONCE = 1 << 26
+SCORES_AT_ONCE = 1 << 26
+BYTES_AT_ONCE = 1 << 24
+"""of stored texts that are scored together"""
+BYTES_OF_A_THREAD = 1 << 20
+"""times queries: with less to do a thread takes longer to begin than to work"""
 SCORED, SCORED_OF_EACH = 512, 4
 """rows that are scored of what the token lists find: so many, or so many times k"""
-MARGIN = 1e-4
-"""what lies this near to the k-th score of a scan is scored again, one document at a time"""
 
 
 class _Environment:
@@ -98,8 +97,11 @@ class VectorStore:
                 try:
                     blob = self._check(transaction.get(KEY.pack(row)))
                 except (lmdb.Error, ValueError) as error:
-                    raise damaged(self._path, f"vectors of row {row}", str(error)) from error
+                    raise self._damaged(row, error) from error
                 yield blob
+
+    def _damaged(self, row: int, error: Exception) -> ArtifactError:
+        return damaged(self._path, f"vectors of row {row}", str(error))
 
     def vectors(self, row: int) -> FloatArray:
         """The stored vectors (n, dim) float32 of one row."""
@@ -108,11 +110,10 @@ class VectorStore:
     def scores(self, query: FloatArray, rows: IntArray) -> FloatArray:
         """The exact score (n,) of the given rows for one query (m, dim).
 
-        Each document is scored alone, so a score has the same bits whatever is scored beside it.
+        A score has the same bits whatever is scored beside it.
         """
-        vectors = self._codec.prepare(query)
-        scores = [score_blob(vectors, blob) for blob in self.blobs(rows.tolist())]
-        return np.array(scores, dtype=np.float32)
+        scores: FloatArray = self._score([query], rows)[0]
+        return scores
 
     def count(self) -> int:
         """Vectors of all rows."""
@@ -140,8 +141,7 @@ class VectorStore:
         """The k best allowed rows of each query (m_i, dim), each with its exact score.
 
         Where the segment has token lists, those that its lists take for the best are scored, and a
-        few may be missed, unless `exact`, or few rows are allowed. Else every row is scored: a scan
-        in float32 finds what can reach the k best, and that is scored again, exactly.
+        few may be missed, unless `exact`, or few rows are allowed. Else every row is scored.
         """
         rows = np.arange(self._rows) if allowed is None else np.flatnonzero(allowed)
         wanted = max(SCORED, SCORED_OF_EACH * k)
@@ -160,10 +160,7 @@ class VectorStore:
     def _scan_all(self, queries: Sequence[FloatArray], k: int, rows: IntArray) -> Hits:
         lines = []
         for group in self._groups(queries):
-            approximate = self._scan(group, rows)
-            for query, scores in zip(group, approximate, strict=True):
-                near = rows[_reaches(scores, k, self._margin(query))]
-                lines.append(top_k(near, self.scores(query, near), k))
+            lines += [top_k(rows, scores, k) for scores in self._score(group, rows)]
         return Hits.stack(lines, k)
 
     def verify(self) -> list[str]:
@@ -196,7 +193,7 @@ class VectorStore:
         """Queries that are scanned for together: bounded by their vectors and by their scores."""
         group: list[FloatArray] = []
         total = 0
-        most = max(1, APPROXIMATE_AT_ONCE // max(1, self._rows))
+        most = max(1, SCORES_AT_ONCE // max(1, self._rows))
         for query in queries:
             if group and (total + len(query) > QUERY_VECTORS_AT_ONCE or len(group) == most):
                 yield group
@@ -206,28 +203,57 @@ class VectorStore:
         if group:
             yield group
 
-    def _scan(self, queries: Sequence[FloatArray], rows: IntArray) -> FloatArray:
+    def _score(self, queries: Sequence[FloatArray], rows: IntArray) -> FloatArray:
         """MaxSim (queries, rows) in float32; 0 where a side has no vectors."""
-        scores = np.zeros((len(queries), len(rows)), dtype=np.float32)
-        lengths = np.array([len(query) for query in queries])
-        filled = np.flatnonzero(lengths)
-        if not len(filled):
-            return scores
-        together = self._codec.prepare(np.concatenate([query for query in queries if len(query)]))
-        lengths = lengths[filled]
-        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        at_once = max(1, min(VECTORS_AT_ONCE, SIMILARITIES_AT_ONCE // len(together)))
+        prepared = [self._codec.prepare(query) for query in queries]
+        arranged = Arranged.of(prepared, self._codec.width(self._dim))
+        scores = np.empty((len(queries), len(rows)), dtype=np.float32)
         done = 0
-        for block in self._blocks(rows, at_once):
-            span = np.arange(done, done + len(block.rows))
-            done += len(block.rows)
-            held = block.offsets[1:] > block.offsets[:-1]
-            if held.any():
-                similarity = together @ block.vectors.T
-                best = np.maximum.reduceat(similarity, block.offsets[:-1][held], axis=1)
-                means = np.add.reduceat(best, starts, axis=0) / lengths[:, np.newaxis]
-                scores[np.ix_(filled, span[held])] = means
+        for blobs in self._portions(rows):
+            part = np.empty((len(queries), len(blobs)), dtype=np.float32)
+            wrong = self._score_blobs(arranged, blobs, part)
+            if wrong >= 0:
+                row = int(rows[done + wrong])
+                list(self.blobs([row]))  # says what is wrong with it
+                raise self._damaged(row, ValueError("something else"))
+            scores[:, done : done + len(blobs)] = part
+            done += len(blobs)
         return scores
+
+    def _score_blobs(self, queries: Arranged, blobs: Sequence[bytes], scores: FloatArray) -> int:
+        """Writes the scores (queries, blobs); the first blob that contradicts itself, else -1."""
+        content = np.frombuffer(b"".join(blobs), dtype=np.uint8)
+        ends = np.concatenate([[0], np.cumsum([len(blob) for blob in blobs])]).astype(np.int64)
+        stored = self._codec.stored(self._dim)
+        work = len(content) * len(queries.sizes)
+        threads = min(thread_count(), 1 + work // BYTES_OF_A_THREAD)
+        cuts = np.searchsorted(ends, np.linspace(0, len(content), threads + 1)).tolist()
+        spans = [*pairwise([0, *cuts[1:-1], len(blobs)])]
+
+        def score(span: tuple[int, int]) -> int:
+            found: int = score_texts(content, ends, *span, stored, queries, scores)
+            return found
+
+        found = [*map(score, spans)] if threads == 1 else [*workers().map(score, spans)]
+        return next((number for number in found if number >= 0), -1)
+
+    def _portions(self, rows: IntArray) -> Iterator[list[bytes]]:
+        """What is stored of the rows, unchecked: about BYTES_AT_ONCE at a time."""
+        pending: list[bytes] = []
+        size = 0
+        with self._environment.lmdb.begin(buffers=False) as transaction:
+            for row in rows.tolist():
+                try:
+                    blob = transaction.get(KEY.pack(row))
+                except lmdb.Error as error:
+                    raise self._damaged(row, error) from error
+                pending.append(blob or b"")
+                size += len(pending[-1])
+                if size >= BYTES_AT_ONCE:
+                    yield pending
+                    pending, size = [], 0
+        if pending:
+            yield pending
 
     def _blocks(self, rows: IntArray, at_once: int) -> Iterator[_Block]:
         """The vectors of the rows, about `at_once` of them at a time, and at least one row."""
@@ -242,16 +268,3 @@ class VectorStore:
             total += count
         if pending:
             yield _Block(rows[first:], *decode_together(pending))
-
-    def _margin(self, query: FloatArray) -> float:
-        """More than float32 can miss by, of stored vectors that are no longer than 1.3."""
-        norms = np.linalg.norm(query, axis=1) if len(query) else np.ones(1)
-        return max(MARGIN, 4 * self._dim * 2.0**-24) * max(1.0, float(norms.max()))
-
-
-def _reaches(scores: FloatArray, k: int, margin: float) -> BoolArray:
-    """Which of the scores lie above the k-th less the margin."""
-    if k < 1 or k >= len(scores):
-        return np.full(len(scores), k >= 1)
-    kth = np.partition(scores, len(scores) - k)[len(scores) - k]
-    return np.asarray(scores >= kth - margin)
