@@ -69,14 +69,15 @@ def compare_reports(
 
 def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side:
     from m3search.corpus import read_qrels
+    from m3search.evaluation import EvaluationSet
     from m3search.evaluation.comparing import read_report_side, read_run_side
-    from m3search.lines import find_file
+    from m3search.evaluation.layouts import find_set_files
 
     path = Path(name)
     if path.is_file():
         if folder is None:
             raise typer.BadParameter("two runs need the set that they are on", param_hint="--set")
-        qrels = read_qrels(find_file(folder, f"qrels/{split}.tsv") or folder / f"qrels/{split}.tsv")
+        qrels = read_qrels(find_set_files(EvaluationSet(folder, "runs", split=split)).qrels)
         return read_run_side(path, folder.resolve().name, qrels, measure)
     place, colon, row = name.rpartition(":")
     if colon and not path.exists():

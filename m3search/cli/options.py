@@ -45,7 +45,7 @@ SetsArgument = Annotated[
     list[Path],
     typer.Argument(
         metavar="PATH...",
-        help="BEIR folders (corpus.jsonl, queries.jsonl, qrels/test.tsv) or suites in TOML.",
+        help="Folders of sets (corpus.jsonl, queries.jsonl, qrels/test.tsv) or suites in TOML.",
         show_default=False,
     ),
 ]

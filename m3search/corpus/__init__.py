@@ -1,9 +1,11 @@
 """Files of documents, queries, judgements and runs, read as streams and written whole.
 
-Corpus and queries are JSON lines; judgements are BEIR or TREC qrels; runs are TREC runs.
+Corpus and queries are JSON lines, queries also TREC's topics; judgements are BEIR or TREC qrels, or
+JSON lines; runs are TREC runs.
 `.gz`, `.zst` and `-` (standard input) are read as they are.
 
 documents   a corpus and its queries, and what is encoded of a document
+topics      queries as TREC's topics
 trec        judgements and runs
 scripts     which scripts write words without spaces
 seen_ids    which ids were seen before, in few bytes

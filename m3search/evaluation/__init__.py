@@ -1,7 +1,9 @@
 """Evaluation: runs x judgements -> measures, and sets x rows -> a report folder.
 
 measures    `evaluate`: what a run is worth
-suite       which sets, from BEIR folders and TOML suites
+suite       what a set is and how it is run
+layouts     where the files of a set lie in its folder
+loading     sets from folders and TOML suites
 collection  one set's files, checked
 baselines   which BM25: bm25, with words and languages, or lucene, through java
 components  what each mode says of the candidates, from which all rows are made
@@ -16,10 +18,11 @@ tables      what its report.md says
 
 from m3search.evaluation.engine import Engine
 from m3search.evaluation.experiment import evaluate_sets
+from m3search.evaluation.loading import load_sets
 from m3search.evaluation.measures import Report, evaluate
 from m3search.evaluation.report import ReportFolder
 from m3search.evaluation.results import Experiment, SetResult
-from m3search.evaluation.suite import EvaluationSet, load_sets
+from m3search.evaluation.suite import EvaluationSet
 
 __all__ = [
     "Engine",

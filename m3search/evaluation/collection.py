@@ -11,8 +11,8 @@ from typing import Any
 from m3search.corpus import document_text, read_corpus, read_qrels, read_queries
 from m3search.errors import DataError
 from m3search.evaluation.languages import Guess, guess_language
-from m3search.evaluation.suite import EvaluationSet, check_folder
-from m3search.lines import find_file
+from m3search.evaluation.layouts import find_set_files
+from m3search.evaluation.suite import EvaluationSet
 from m3search.records import Document, Qrels, Query
 
 SAMPLE, SAMPLE_CHARACTERS, SHOWN = 1000, 2000, 3
@@ -53,10 +53,8 @@ class Collection:
 
 def load_collection(wanted: EvaluationSet) -> Collection:
     """The set's files read and checked against each other."""
-    folder = check_folder(wanted).path
-    qrels_path = _existing(folder, f"qrels/{wanted.split}.tsv")
-    queries_path = _existing(folder, "queries.jsonl")
-    corpus_path = _existing(folder, "corpus.jsonl")
+    files = find_set_files(wanted)
+    corpus_path, queries_path, qrels_path = files.corpus, files.queries, files.qrels
     qrels = read_qrels(qrels_path)
     asked = list(read_queries(queries_path))
     queries = tuple(query for query in asked if query.id in qrels)
@@ -105,20 +103,6 @@ class Sample:
         place = self._random.randrange(self.seen)
         if place < self._size:
             self.texts[place] = text
-
-
-def _existing(folder: Path, name: str) -> Path:
-    path = find_file(folder, name)
-    if path is not None:
-        return path
-    place = (folder / name).parent
-    there = sorted(each.name for each in place.iterdir()) if place.is_dir() else []
-    raise DataError(
-        folder / name,
-        expected=f"{name}, plain or as .gz or .zst",
-        found=f"only {', '.join(there[:8])}" if there else "nothing there",
-        remedy="A set is a folder with corpus.jsonl, queries.jsonl and qrels/<split>.tsv.",
-    )
 
 
 def _some(names: Iterable[str]) -> str:

@@ -28,9 +28,10 @@ from m3search.evaluation.components import (
     scores_file,
 )
 from m3search.evaluation.engine import Engine, Progress, open_or_build
+from m3search.evaluation.layouts import find_set_files
 from m3search.evaluation.measures import evaluate, largest_cutoff
 from m3search.evaluation.results import Experiment, SetResult
-from m3search.evaluation.suite import EvaluationSet, check_folder, modes_of
+from m3search.evaluation.suite import EvaluationSet, modes_of
 from m3search.lines import check_file
 from m3search.records import Run
 
@@ -67,7 +68,7 @@ def evaluate_sets(
     those of many sets are too large to hold.
     """
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
-        check_folder(each)
+        find_set_files(each)
         each.plans(_retrieved(each))
         for path in each.run_paths().values():
             check_file(path, inside="run.trec")
