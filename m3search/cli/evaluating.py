@@ -166,6 +166,9 @@ def _changed(wanted: EvaluationSet, given: dict[str, Any]) -> EvaluationSet:
         )
     if weights is not None:
         given = given | {"row_weights": {}}  # those given hold for every row
+    if "depth" in given:
+        rows = {row: replace(own, depth=None) for row, own in wanted.row_settings.items()}
+        given = given | {"row_settings": rows}
     try:
         return replace(wanted, **given)
     except ValueError as error:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from m3search.candidates import QueryScores, Scored
 from m3search.errors import ArtifactError, ConfigError, DataError
 from m3search.evaluation.collection import Collection
+from m3search.evaluation.lexical import lexical_weights_of
 from m3search.evaluation.suite import EvaluationSet
 from m3search.lines import display_name, parse_object, read_records
 from m3search.plan import Plan
@@ -144,6 +145,7 @@ def read_scores(path: Path, wanted: EvaluationSet, collection: Collection) -> Co
     for name, asked, had in (
         ("title_template", wanted.title_template, header["title_template"]),
         ("max_length", wanted.max_length, header["model"]["max_length"]),
+        ("lexical_weights", wanted.lexical_weights, lexical_weights_of(header["model"])),
     ):
         if asked is not None and asked != had:
             raise _foreign(path, f"scores with {name} = {asked!r}", f"with {had!r}")

@@ -29,6 +29,7 @@ from m3search.evaluation.components import (
 )
 from m3search.evaluation.engine import Engine, Progress, open_or_build
 from m3search.evaluation.layouts import find_set_files
+from m3search.evaluation.lexical import ceil_weights
 from m3search.evaluation.measures import evaluate, largest_cutoff
 from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.suite import EvaluationSet, modes_of
@@ -146,6 +147,8 @@ class _Bench:
             "weights": {row: dict(plan.weights) for row, plan in self._plans.items()},
             "missing": wanted.missing,
             "candidates": wanted.candidates,
+            "row_settings": {row: own.to_json() for row, own in wanted.row_settings.items()},
+            "lexical_weights": wanted.lexical_weights,
             "title_template": wanted.title_template,
             "max_length": model["max_length"] if model else wanted.max_length,
         }
@@ -160,6 +163,8 @@ class _Bench:
     def _search(self, collection: Collection) -> ComponentScores:
         engine = self._engine or Engine.default()
         encoder = self._encoders(self.wanted.max_length)
+        if self.wanted.lexical_weights == "ceil100":
+            encoder = ceil_weights(encoder)
         total = collection.documents
         built = open_or_build(
             engine,

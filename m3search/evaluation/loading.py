@@ -83,6 +83,11 @@ def _sets_of(
         merged = shared | entry
         if "weights" in entry and "row_weights" not in entry:
             merged.pop("row_weights", None)  # what a set says goes before what holds for all
+        if "row_settings" in shared and "row_settings" not in entry:
+            merged["row_settings"] = {
+                row: {key: value for key, value in own.items() if key not in entry}
+                for row, own in shared["row_settings"].items()
+            }
         if isinstance(path := entry.get("path"), str):
             merged["path"] = str(start / path)
         found.append(_parse_set(merged, where, f"sets.{number}"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from m3search.corpus import TITLE_TEMPLATE, check_template
 from m3search.errors import ConfigError, DataError
@@ -16,11 +16,30 @@ from m3search.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from m3search.plan import Plan
 from m3search.records import DEFAULT_WEIGHTS, MODES, Candidates, Missing, Mode
 
+LexicalWeights = Literal["float", "ceil100"]
+T = TypeVar("T")
 ThreeWeights = tuple[float, float, float]
 """of dense, sparse and multi, from 0 up"""
 
 ROWS = ("dense", "sparse", "multi", "dense+sparse", "all", "bm25")
 """what is compared by default; any modes joined by + can be asked for"""
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """What a row has in place of the settings of its set; None for those of the set."""
+
+    depth: int | None = None
+    candidates: Candidates | None = None
+    missing: Missing | None = None
+
+    def __post_init__(self) -> None:
+        if self.depth is not None and self.depth < 1:
+            raise ValueError("a depth below 1")
+
+    def to_json(self) -> dict[str, int | str]:
+        """What the row has of its own."""
+        return {key: value for key, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,10 @@ class EvaluationSet:
     """score of a candidate in a first stage that did not return it, as in a search"""
     candidates: Candidates = "union"
     """of every row: from its own first stages, or from dense alone for the others to re-rank"""
+    row_settings: dict[str, RowSettings] = field(default_factory=dict)
+    """row -> depth, candidates and missing that it has in place of those above"""
+    lexical_weights: LexicalWeights = "float"
+    """as the model gives them, or rounded up to hundredths"""
     title_template: str = TITLE_TEMPLATE
     """what the encoder reads of a document; BM25 always reads title and text"""
     measures: tuple[str, ...] = DEFAULT_MEASURES
@@ -85,7 +108,8 @@ class EvaluationSet:
         parse_measures(self.measures)
         for row in self.rows:
             modes_of(row)
-        _check_fused(self.row_weights)
+        _check_own("row_weights", self.row_weights, fused=True)
+        _check_own("row_settings", self.row_settings, fused=False)
 
     def run_paths(self) -> dict[str, Path]:
         """Row -> the file of its run."""
@@ -93,9 +117,7 @@ class EvaluationSet:
 
     def weights_of(self, row: str) -> ThreeWeights | None:
         """What a row is weighed by, as the suite says; None for those of the model."""
-        modes = modes_of(row)
-        own = [w for name, w in self.row_weights.items() if modes_of(name) == modes]
-        return own[0] if own else self.weights
+        return _own(self.row_weights, row) or self.weights
 
     def plans(self, k: int, default: Sequence[float] = DEFAULT_WEIGHTS) -> dict[str, Plan]:
         """How each row but bm25 is searched for k documents; ConfigError where one cannot be.
@@ -105,14 +127,15 @@ class EvaluationSet:
         plans = {}
         for row in self.rows:
             if modes := modes_of(row):
+                own = _own(self.row_settings, row) or RowSettings()
                 try:
                     plans[row] = Plan.check(
                         k,
-                        self.depth,
+                        own.depth or self.depth,
                         modes,
                         self.weights_of(row),
-                        self.missing,
-                        self.candidates,
+                        own.missing or self.missing,
+                        own.candidates or self.candidates,
                         default,
                     )
                 except ConfigError as error:
@@ -125,19 +148,26 @@ class EvaluationSet:
         return plans
 
 
-def _check_fused(rows: Iterable[str]) -> None:
-    """ConfigError unless every row fuses modes, each a different set of them."""
+def _check_own(key: str, rows: Iterable[str], *, fused: bool) -> None:
+    """ConfigError unless every row is of modes, each a different set of them; fused: of several."""
     known: set[tuple[Mode, ...]] = set()
     for row in rows:
-        modes = modes_of(row, "row_weights")
-        if modes is None or len(modes) < 2 or modes in known:
+        modes = modes_of(row, key)
+        if modes is None or (fused and len(modes) < 2) or modes in known:
+            remedy = "Of all and dense+sparse+multi, name one."
             raise ConfigError(
-                "row_weights",
-                expected="rows of two modes or more, each once",
+                key,
+                expected=f"rows of {'two modes or more' if fused else 'modes'}, each once",
                 found=repr(row),
-                remedy="One mode alone always weighs 1; of all and dense+sparse+multi, name one.",
+                remedy=f"One mode alone always weighs 1; {remedy.lower()}" if fused else remedy,
             )
         known.add(modes)
+
+
+def _own(by_row: Mapping[str, T], row: str) -> T | None:
+    """What a row has, whatever the order in which its modes are named."""
+    modes = modes_of(row)
+    return next((own for name, own in by_row.items() if modes_of(name) == modes), None)
 
 
 def modes_of(row: str, where: str = "rows") -> tuple[Mode, ...] | None:

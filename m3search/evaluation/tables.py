@@ -122,7 +122,23 @@ def _settings_table(experiment: Experiment) -> str:
         shown = [str(settings[name]).replace("|", "\\|") for name in names]
         lines.append([each.name, *shown, "; ".join(weights)])
     note = "Weights are those of dense, sparse and multi; a mode alone weighs 1."
-    return f"## Settings\n\n{markdown_table(lines)}\n{note}\n"
+    return f"## Settings\n\n{markdown_table(lines)}\n{note}\n{_row_settings(experiment)}"
+
+
+def _row_settings(experiment: Experiment) -> str:
+    """A line for each set whose rows differ, or whose lexical weights are not the model's own."""
+    notes = []
+    for each in experiment.sets:
+        settings = each.details["settings"]
+        parts = [
+            f"{row} " + ", ".join(f"{key} {value}" for key, value in own.items())
+            for row, own in settings.get("row_settings", {}).items()
+        ]
+        if settings.get("lexical_weights", "float") != "float":
+            parts.append(f"lexical weights {settings['lexical_weights']}")
+        if parts:
+            notes.append(f"- {each.name}: {'; '.join(parts)}\n")
+    return f"\nSettings of single rows:\n\n{''.join(notes)}" if notes else ""
 
 
 def _weights(by_mode: Mapping[str, float]) -> str:
