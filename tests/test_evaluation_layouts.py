@@ -72,7 +72,7 @@ def test_the_split_chooses_among_layouts_and_their_queries(tmp_path: Path) -> No
     """Queries of another layout beside them are not taken."""
     folder = write_layout(tmp_path / "s", FLAG | TREC | {"queries.jsonl": "{}"})
     files = find_set_files(EvaluationSet(folder, split="dev"))
-    assert (files.queries.name, files.qrels.name) == ("dev_queries.jsonl", "dev_qrels.jsonl")
+    assert (files.queries.name, files.judgements.name) == ("dev_queries.jsonl", "dev_qrels.jsonl")
     (folder / "dev_qrels.jsonl").unlink()
     assert find_set_files(EvaluationSet(folder, split="dev")).queries.name == "topics.dev.tsv"
 

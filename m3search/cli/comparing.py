@@ -68,16 +68,22 @@ def compare_reports(
 
 
 def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side:
-    from m3search.corpus import read_qrels
+    from m3search.corpus import read_qrels, read_run
     from m3search.evaluation import EvaluationSet
+    from m3search.evaluation.collection import check_set, load_collection
     from m3search.evaluation.comparing import read_report_side, read_run_side
-    from m3search.evaluation.layouts import find_set_files
 
     path = Path(name)
     if path.is_file():
         if folder is None:
             raise typer.BadParameter("two runs need the set that they are on", param_hint="--set")
-        qrels = read_qrels(find_set_files(EvaluationSet(folder, "runs", split=split)).qrels)
+        wanted = EvaluationSet(folder, "runs", split=split, measures=(measure,))
+        files = check_set(wanted)
+        qrels = (
+            load_collection(wanted).judge([read_run(path)])
+            if files.has_answers
+            else read_qrels(files.judgements)
+        )
         return read_run_side(path, folder.resolve().name, qrels, measure)
     place, colon, row = name.rpartition(":")
     if colon and not path.exists():

@@ -7,10 +7,12 @@ JSON lines; runs are TREC runs.
 documents   a corpus and its queries, and what is encoded of a document
 topics      queries as TREC's topics
 trec        judgements and runs
+answers     strings that answer questions, in place of judgements
 scripts     which scripts write words without spaces
 seen_ids    which ids were seen before, in few bytes
 """
 
+from m3search.corpus.answers import read_answers
 from m3search.corpus.documents import (
     TITLE_TEMPLATE,
     check_template,
@@ -24,6 +26,7 @@ __all__ = [
     "TITLE_TEMPLATE",
     "check_template",
     "document_text",
+    "read_answers",
     "read_corpus",
     "read_qrels",
     "read_queries",

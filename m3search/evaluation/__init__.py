@@ -5,6 +5,8 @@ suite       what a set is and how it is run
 layouts     where the files of a set lie in its folder
 loading     sets from folders and TOML suites
 collection  one set's files, checked
+answers     whether a passage answers a question
+lexical     lexical weights rounded up to hundredths
 baselines   which BM25: bm25, with words and languages, or lucene, through java
 components  what each mode says of the candidates, from which all rows are made
 experiment  `evaluate_sets`: an index, one search and a run for each row of each set

@@ -19,7 +19,7 @@ from m3search.corpus import read_run
 from m3search.errors import DataError
 from m3search.evaluation.baselines import check_implementation, make_bm25
 from m3search.evaluation.bm25 import Language
-from m3search.evaluation.collection import Collection, load_collection
+from m3search.evaluation.collection import Collection, check_set, load_collection
 from m3search.evaluation.components import (
     ComponentScores,
     Origin,
@@ -28,7 +28,6 @@ from m3search.evaluation.components import (
     scores_file,
 )
 from m3search.evaluation.engine import Engine, Progress, open_or_build
-from m3search.evaluation.layouts import find_set_files
 from m3search.evaluation.lexical import ceil_weights
 from m3search.evaluation.measures import evaluate, largest_cutoff
 from m3search.evaluation.results import Experiment, SetResult
@@ -69,7 +68,7 @@ def evaluate_sets(
     those of many sets are too large to hold.
     """
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
-        find_set_files(each)
+        check_set(each)
         each.plans(_retrieved(each))
         for path in each.run_paths().values():
             check_file(path, inside="run.trec")
@@ -133,7 +132,7 @@ class _Bench:
             "settings": self._settings(),
             "seconds": {stage: round(spent, 3) for stage, spent in self._seconds.items()},
         }
-        report = evaluate(self.runs, collection.qrels, wanted.measures)
+        report = evaluate(self.runs, collection.judge(self.runs.values()), wanted.measures)
         return SetResult(wanted.name, report, details | self._details, wanted.group)
 
     def _settings(self) -> dict[str, Any]:

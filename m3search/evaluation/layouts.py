@@ -15,6 +15,7 @@ LAYOUTS = (
     ("{split}_qrels.jsonl", ("{split}_queries.jsonl",)),  # FlagEmbedding, of one's own sets
     ("qrels.{split}.txt", TOPICS),  # TREC
     ("qrels.{split}.tsv", TOPICS),
+    ("answers.jsonl", ("queries.jsonl",)),  # questions, with answers in place of judgements
 )
 """the judgements by which a layout is known, and the queries that it has"""
 SHOWN = 8
@@ -26,27 +27,30 @@ class SetFiles:
 
     corpus: Path
     queries: Path
-    qrels: Path
+    judgements: Path
+    has_answers: bool
+    """whether the judgements are answers to questions, and not qrels"""
 
 
 def find_set_files(wanted: EvaluationSet) -> SetFiles:
     """The files that a set names, and otherwise those of the first layout whose judgements are in
     its folder; DataError for one that is not there."""
     folder = check_folder(wanted).path
-    qrels, names = _find_judgements(folder, wanted)
-    queries = (wanted.queries,) if wanted.queries else names
+    judgements, names = _find_judgements(folder, wanted)
+    answers = bool(wanted.answers) or judgements.name.startswith("answers.jsonl")
     return SetFiles(
         corpus=_find(folder, (wanted.corpus,), wanted),
-        queries=_find(folder, queries, wanted),
-        qrels=qrels,
+        queries=_find(folder, (wanted.queries,) if wanted.queries else names, wanted),
+        judgements=judgements,
+        has_answers=answers and not wanted.qrels,
     )
 
 
 def _find_judgements(folder: Path, wanted: EvaluationSet) -> tuple[Path, tuple[str, ...]]:
     """The file of judgements, and the names that the queries of its layout can have."""
-    if wanted.qrels:
+    if named := wanted.qrels or wanted.answers:
         every = dict.fromkeys(name for _, names in LAYOUTS for name in names)
-        return _find(folder, (wanted.qrels,), wanted), tuple(every)
+        return _find(folder, (named,), wanted), tuple(every)
     for name, queries in LAYOUTS:
         if found := find_file(folder, name.format(split=wanted.split)):
             return found, queries

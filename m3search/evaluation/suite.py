@@ -54,11 +54,13 @@ class EvaluationSet:
     """sets of one group have a mean of their own"""
     split: str = "test"
     corpus: str = "corpus.jsonl"
-    """the file of documents; like the two below relative to the path"""
+    """the file of documents; like those below relative to the path"""
     queries: str = ""
     """the file of queries; by default the one of the layout"""
     qrels: str = ""
     """the file of judgements; by default the one of the layout and the split"""
+    answers: str = ""
+    """in place of judgements, the file of strings that answer the queries"""
     language: str | None = None
     """for BM25's stemmer and stop words, as "en"; guessed where it is absent"""
     max_length: int | None = None
@@ -95,21 +97,26 @@ class EvaluationSet:
         for name in (self.name, *self.run_files):
             if not re.fullmatch(r"[\w+-][\w.+-]*", name):
                 raise ValueError(f"the name {name!r}, which does not suit a file's name")
-        if self.depth < 1 or (self.max_length is not None and self.max_length < 1):
-            raise ValueError("a depth or max_length below 1")
-        if not self.rows and not self.run_files:
-            raise ValueError("no rows")
         if both := sorted(self.run_files.keys() & {*self.rows, *ROWS}):
             raise ValueError(f"run_files for {both[0]}, which is a row of this engine")
-        for weights in (self.weights, *self.row_weights.values()):
-            if weights and not all(math.isfinite(w) and w >= 0 for w in weights):
-                raise ValueError(f"weights {weights} that are not all from 0 up")
+        self._check_values()
         check_template(self.title_template)
         parse_measures(self.measures)
         for row in self.rows:
             modes_of(row)
         _check_own("row_weights", self.row_weights, fused=True)
         _check_own("row_settings", self.row_settings, fused=False)
+
+    def _check_values(self) -> None:
+        if self.depth < 1 or (self.max_length is not None and self.max_length < 1):
+            raise ValueError("a depth or max_length below 1")
+        if self.qrels and self.answers:
+            raise ValueError("both qrels and answers")
+        if not self.rows and not self.run_files:
+            raise ValueError("no rows")
+        for weights in (self.weights, *self.row_weights.values()):
+            if weights and not all(math.isfinite(w) and w >= 0 for w in weights):
+                raise ValueError(f"weights {weights} that are not all from 0 up")
 
     def run_paths(self) -> dict[str, Path]:
         """Row -> the file of its run."""
