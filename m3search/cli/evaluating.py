@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -91,8 +92,9 @@ def evaluate_runs(
         "max_length": max_length,
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    sets = [_changed(each, given) for each in load_sets(paths, data=data, settings=settings or ())]
-    place = out or REPORTS / paths[0].resolve().stem
+    found = load_sets(paths, data=data, settings=settings or (), report=print_note)
+    sets = [_changed(each, given) for each in found]
+    place = out or REPORTS / _report_name(paths[0])
     if from_scores is not None:
         given_too = {"--model": model, "--pooling": pooling, "--work": work}
         _check_from_scores(from_scores, place, given_too)
@@ -121,6 +123,11 @@ def evaluate_runs(
     else:
         _print_tables(experiment)
     print_note(f"report in {written}")
+
+
+def _report_name(path: Path) -> str:
+    """What a report is called by the first path, or by the name of a data set."""
+    return path.resolve().stem if path.exists() else re.sub(r"[^\w.-]+", "-", str(path))
 
 
 def _check_from_scores(scores: Path, out: Path, others: Mapping[str, object]) -> None:

@@ -45,13 +45,17 @@ SetsArgument = Annotated[
     list[Path],
     typer.Argument(
         metavar="PATH...",
-        help="Folders of sets (corpus.jsonl, queries.jsonl, qrels/test.tsv) or suites in TOML.",
+        help="Folders of sets (corpus.jsonl, queries.jsonl, qrels/test.tsv), suites in TOML, or "
+        "data sets by name: beir/scifact, miracl/yo, mldr/it, mkqa/km, narrativeqa, ir:ID.",
         show_default=False,
     ),
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Where the paths in a suite start; else at the suite."),
+    typer.Option(
+        metavar="FOLDER",
+        help="Where the paths in a suite start, else at the suite; where data sets are kept.",
+    ),
 ]
 SettingsOption = Annotated[
     list[str] | None,

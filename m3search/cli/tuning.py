@@ -42,7 +42,7 @@ def tune_weights(
     from m3search.evaluation.tuning import grid, judged_scores, tune
     from m3search.records import MODES
 
-    sets = load_sets(paths, data=data, settings=settings or ())
+    sets = load_sets(paths, data=data, settings=settings or (), report=print_note)
     judged = [judged_scores(each, from_scores / SCORES, row, measure) for each in sets]
     points = len(grid(judged[0].before.modes))
     with progress_bar("weights", points) as progress:

@@ -3,7 +3,8 @@
 measures    `evaluate`: what a run is worth
 suite       what a set is and how it is run
 layouts     where the files of a set lie in its folder
-loading     sets from folders and TOML suites
+loading     sets from folders, TOML suites and names
+sources     data sets by name, fetched from where they are published
 collection  one set's files, checked
 answers     whether a passage answers a question
 lexical     lexical weights rounded up to hundredths

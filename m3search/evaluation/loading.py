@@ -1,15 +1,23 @@
-"""From paths to sets: folders, and suites in TOML that list them."""
+"""From paths and names to sets: folders, suites in TOML that list them, published data sets."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from m3search.config import override, parse, read_toml
 from m3search.errors import ConfigError
+from m3search.evaluation.sources import (
+    Source,
+    cache_folder,
+    fetch,
+    find_source,
+    is_source_name,
+    kinds_of_sources,
+)
 from m3search.evaluation.suite import EvaluationSet
 
 
@@ -36,27 +44,57 @@ def load_sets(
     *,
     data: str | Path | None = None,
     settings: Sequence[str] = (),
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[EvaluationSet, ...]:
-    """The sets of folders and suite files, in order, with names that differ.
+    """The sets of folders, suite files and names of data sets, in order, with names that differ.
 
-    A suite's relative paths start at `data`, or without it at the suite's own folder.
-    `settings` are `key=value` of a suite, such as "depth=1000" or "sets.1.split=dev".
+    A suite's relative paths start at `data`, or without it at the suite's own folder. What is there
+    is no name. Data sets are fetched, each once, into `data` or the user's cache; `report` is told
+    before each. `settings` are `key=value` of a suite, such as "depth=1000" or "sets.1.split=dev".
     """
+    start = None if data is None else Path(data)
     found: list[EvaluationSet] = []
+    sources: list[Source] = []
     for path in map(Path, paths):
         if path.is_dir():
             folder: dict[str, Any] = {"sets": [{"path": str(path.resolve())}]}
             found += _sets_of(folder, str(path), path, settings)
-        elif not path.exists():
-            raise ConfigError(
-                str(path),
-                expected="the folder of a set, or a suite in TOML",
-                found="nothing at this path",
-                remedy="Check the path.",
-            )
+        elif path.exists():
+            place = path.parent if start is None else start
+            found += _sets_of(read_toml(path), str(path), place, settings)
         else:
-            start = Path(data) if data is not None else path.parent
-            found += _sets_of(read_toml(path), str(path), start, settings)
+            source = _named(str(path))
+            found += _sets_of(_table_of(source), str(path), cache_folder(start), settings)
+            sources.append(source)
+    _check_names(found)
+    for source in sources:
+        fetch(source, cache_folder(start), report)
+    return tuple(found)
+
+
+def _named(name: str) -> Source:
+    if is_source_name(name):
+        return find_source(name)
+    names = ", ".join(kinds_of_sources())
+    raise ConfigError(
+        name,
+        expected=f"the folder of a set, a suite in TOML, or a data set: {names}",
+        found="nothing at this path, and no such name",
+        remedy="Check the path.",
+    )
+
+
+def _table_of(source: Source) -> dict[str, Any]:
+    """A data set as a suite has it."""
+    shared: dict[str, Any] = {"split": source.split}
+    if source.language is not None:
+        shared["language"] = source.language
+    if source.measures:
+        shared["measures"] = list(source.measures)
+    return shared | {"sets": [{"path": source.folder, "name": source.set_name}]}
+
+
+def _check_names(found: Sequence[EvaluationSet]) -> None:
     repeated = [name for name, count in Counter(each.name for each in found).items() if count > 1]
     if repeated:
         raise ConfigError(
@@ -65,7 +103,6 @@ def load_sets(
             found=f"{repeated[0]!r} twice",
             remedy='Give one of them another name = "..." in the suite.',
         )
-    return tuple(found)
 
 
 def _sets_of(
