@@ -185,9 +185,9 @@ def test_by_default_they_are_in_the_cache_of_the_user(
     [
         ("miracl/you", "Did you mean miracl/yo"),
         ("beir/scifacts", "Did you mean beir/scifact"),
-        ("mldr", "one of beir/<name>, miracl/<lang>"),
+        ("beir", "one of beir/<name>, miracl/<lang>"),
         ("ir:vaswanii", "Did you mean ir:vaswani?"),
-        ("nowhere", "a data set: beir/<name>, miracl/<lang>, mkqa/<lang>, mldr/<lang>, narrative"),
+        ("nowhere", "a data set (beir/<name>, miracl/<lang>, mkqa/<lang>, mldr/<lang>, narr"),
     ],
 )
 def test_a_name_that_is_none(tmp_path: Path, name: str, said: str) -> None:

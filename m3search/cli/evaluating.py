@@ -14,6 +14,7 @@ import typer
 from m3search.cli.options import (
     DataOption,
     JsonOption,
+    LanguagesOption,
     MaxLengthOption,
     ModelOption,
     SetsArgument,
@@ -52,6 +53,7 @@ def evaluate_runs(
         ),
     ] = None,
     data: DataOption = None,
+    languages: LanguagesOption = None,
     measures: Annotated[
         str | None, typer.Option(metavar="NAMES", help="As nDCG@10,R@100,RR@10.")
     ] = None,
@@ -92,7 +94,13 @@ def evaluate_runs(
         "max_length": max_length,
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    found = load_sets(paths, data=data, settings=settings or (), report=print_note)
+    found = load_sets(
+        paths,
+        data=data,
+        settings=settings or (),
+        languages=split_names(languages) if languages is not None else None,
+        report=print_note,
+    )
     sets = [_changed(each, given) for each in found]
     place = out or REPORTS / _report_name(paths[0])
     if from_scores is not None:

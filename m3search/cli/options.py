@@ -45,8 +45,9 @@ SetsArgument = Annotated[
     list[Path],
     typer.Argument(
         metavar="PATH...",
-        help="Folders of sets (corpus.jsonl, queries.jsonl, qrels/test.tsv), suites in TOML, or "
-        "data sets by name: beir/scifact, miracl/yo, mldr/it, mkqa/km, narrativeqa, ir:ID.",
+        help="Folders of sets (corpus.jsonl, queries.jsonl, qrels/test.tsv), suites in TOML, the "
+        "paper's evaluations (miracl, mldr, mkqa, narrativeqa), or data sets: beir/NAME, "
+        "miracl/LANG, mldr/LANG, mkqa/LANG, ir:ID.",
         show_default=False,
     ),
 ]
@@ -56,6 +57,10 @@ DataOption = Annotated[
         metavar="FOLDER",
         help="Where the paths in a suite start, else at the suite; where data sets are kept.",
     ),
+]
+LanguagesOption = Annotated[
+    str | None,
+    typer.Option("--lang", metavar="NAMES", help="Languages of a preset, as yo,sw; else all."),
 ]
 SettingsOption = Annotated[
     list[str] | None,

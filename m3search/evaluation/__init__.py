@@ -4,6 +4,7 @@ measures    `evaluate`: what a run is worth
 suite       what a set is and how it is run
 layouts     where the files of a set lie in its folder
 loading     sets from folders, TOML suites and names
+presets     the evaluations of the paper: how it ran them, and its values
 sources     data sets by name, fetched from where they are published
 collection  one set's files, checked
 answers     whether a passage answers a question
@@ -12,6 +13,7 @@ baselines   which BM25: bm25, with words and languages, or lucene, through java
 components  what each mode says of the candidates, from which all rows are made
 experiment  `evaluate_sets`: an index, one search and a run for each row of each set
 results     what was found: the measures of each set, and their means
+published   what was found beside published values
 significance  which differences between rows are more than luck
 comparing   two rows side by side, and the queries that they part on
 tuning      weights of the modes, chosen from component scores

@@ -127,6 +127,8 @@ class _Bench:
         if paths := wanted.run_paths():
             self.runs |= {row: self._read_run(path, collection) for row, path in paths.items()}
             self._details["run_files"] = dict(wanted.run_files)
+        if wanted.published:
+            self._details["published"] = wanted.published
         details = {
             "counts": collection.counts(),
             "settings": self._settings(),

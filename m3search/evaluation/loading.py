@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -10,6 +11,7 @@ from typing import Any
 
 from m3search.config import override, parse, read_toml
 from m3search.errors import ConfigError
+from m3search.evaluation.presets import find_preset, preset_names
 from m3search.evaluation.sources import (
     Source,
     cache_folder,
@@ -44,13 +46,16 @@ def load_sets(
     *,
     data: str | Path | None = None,
     settings: Sequence[str] = (),
+    languages: Sequence[str] | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> tuple[EvaluationSet, ...]:
-    """The sets of folders, suite files and names of data sets, in order, with names that differ.
+    """The sets of folders, suite files, presets and data sets by name, in order, with names that
+    differ.
 
     A suite's relative paths start at `data`, or without it at the suite's own folder. What is there
     is no name. Data sets are fetched, each once, into `data` or the user's cache; `report` is told
     before each. `settings` are `key=value` of a suite, such as "depth=1000" or "sets.1.split=dev".
+    `languages` are those of the presets; None is all.
     """
     start = None if data is None else Path(data)
     found: list[EvaluationSet] = []
@@ -63,35 +68,69 @@ def load_sets(
             place = path.parent if start is None else start
             found += _sets_of(read_toml(path), str(path), place, settings)
         else:
-            source = _named(str(path))
-            found += _sets_of(_table_of(source), str(path), cache_folder(start), settings)
-            sources.append(source)
+            table, named = _named(str(path), languages)
+            found += _sets_of(table, str(path), cache_folder(start), settings)
+            sources += named
     _check_names(found)
+    if languages is not None and not any(each.published for each in found):
+        raise ConfigError(
+            "--lang",
+            expected=f"a preset, whose languages it names: {', '.join(preset_names())}",
+            found="none",
+            remedy="Leave it out.",
+        )
     for source in sources:
         fetch(source, cache_folder(start), report)
     return tuple(found)
 
 
-def _named(name: str) -> Source:
+def _named(name: str, languages: Sequence[str] | None) -> tuple[dict[str, Any], list[Source]]:
+    """A preset or a data set, as a suite has it, and what is to be fetched."""
+    if name in preset_names():
+        return _preset_table(name, languages)
     if is_source_name(name):
-        return find_source(name)
-    names = ", ".join(kinds_of_sources())
+        source = find_source(name)
+        return _source_settings(source) | {"sets": [_source_set(source)]}, [source]
+    near = difflib.get_close_matches(name, preset_names(), n=1)
     raise ConfigError(
         name,
-        expected=f"the folder of a set, a suite in TOML, or a data set: {names}",
+        expected=f"the folder of a set, a suite in TOML, a preset ({', '.join(preset_names())}) or "
+        f"a data set ({', '.join(kinds_of_sources())})",
         found="nothing at this path, and no such name",
-        remedy="Check the path.",
+        remedy=f"Did you mean {near[0]}?" if near else "Check the path.",
     )
 
 
-def _table_of(source: Source) -> dict[str, Any]:
-    """A data set as a suite has it."""
-    shared: dict[str, Any] = {"split": source.split}
+def _preset_table(
+    name: str, languages: Sequence[str] | None
+) -> tuple[dict[str, Any], list[Source]]:
+    preset = find_preset(name)
+    for language in languages or ():
+        if language not in preset.languages:
+            raise ConfigError.unknown("--lang", language, preset.languages)
+    sources = [find_source(preset.source_name(each)) for each in languages or preset.languages]
+    shared: dict[str, Any] = {}
+    sets = []
+    for language, source in zip(languages or preset.languages, sources, strict=True):
+        own = _source_settings(source)
+        spoken = {"language": own.pop("language")} if "language" in own else {}
+        shared |= own
+        sets.append({**_source_set(source), **spoken, "published": f"{name}/{language}"})
+    return shared | preset.settings | {"sets": sets}, sources
+
+
+def _source_settings(source: Source) -> dict[str, Any]:
+    """How a data set is evaluated by itself."""
+    settings: dict[str, Any] = {"split": source.split}
     if source.language is not None:
-        shared["language"] = source.language
+        settings["language"] = source.language
     if source.measures:
-        shared["measures"] = list(source.measures)
-    return shared | {"sets": [{"path": source.folder, "name": source.set_name}]}
+        settings["measures"] = list(source.measures)
+    return settings
+
+
+def _source_set(source: Source) -> dict[str, Any]:
+    return {"path": source.folder, "name": source.set_name}
 
 
 def _check_names(found: Sequence[EvaluationSet]) -> None:

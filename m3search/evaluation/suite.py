@@ -13,6 +13,7 @@ from m3search.corpus import TITLE_TEMPLATE, check_template
 from m3search.errors import ConfigError, DataError
 from m3search.evaluation.baselines import Implementation
 from m3search.evaluation.measures import DEFAULT_MEASURES, parse_measures
+from m3search.evaluation.presets import check_published
 from m3search.plan import Plan
 from m3search.records import DEFAULT_WEIGHTS, MODES, Candidates, Missing, Mode
 
@@ -88,6 +89,8 @@ class EvaluationSet:
     run_files: dict[str, str] = field(default_factory=dict)
     """row -> a TREC run of another system, from where the command runs; {set} in its path is the
     name of the set"""
+    published: str = ""
+    """the published values to stand beside, as miracl/yo"""
     unknown_documents: Literal["error", "keep"] = "error"
     """judgements of documents outside the corpus: an error, or kept as never found"""
 
@@ -100,6 +103,8 @@ class EvaluationSet:
         if both := sorted(self.run_files.keys() & {*self.rows, *ROWS}):
             raise ValueError(f"run_files for {both[0]}, which is a row of this engine")
         self._check_values()
+        if self.published:
+            check_published(self.published)
         check_template(self.title_template)
         parse_measures(self.measures)
         for row in self.rows:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from m3search.evaluation.measures import in_percent, markdown_table
+from m3search.evaluation.published import compare_published
 from m3search.evaluation.results import Experiment
 from m3search.records import MODES
 
@@ -18,6 +19,7 @@ def to_markdown(experiment: Experiment) -> str:
     """One table of sets x rows for each measure, then how the numbers were made."""
     parts = ["# Evaluation\n"]
     parts += [table(experiment, measure) for measure in experiment.measures]
+    parts += [found.to_markdown() for found in compare_published(experiment.sets)]
     parts.append(_differences(experiment))
     parts.append(_sets_table(experiment))
     parts.append(_settings_table(experiment))
