@@ -139,7 +139,7 @@ class FakeSearcher:
         self.log.encoded.append(len(found))
         return FakeQueries(found)
 
-    def candidates(self, queries, *, stages, modes, depth):
+    def candidates(self, queries, *, stages, modes, depth, reach):
         assert isinstance(queries, FakeQueries)
         self.log.searches.append({"stages": stages, "modes": modes, "depth": depth})
         for query in queries.queries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from dataclasses import replace
@@ -81,6 +82,32 @@ def test_each_row_is_what_it_would_be_alone(tmp_path: Path) -> None:
         alone = runs_of(replace(wanted, rows=(row,), **own.to_json()))
         assert again[row] == together[row] == alone[row], row
         assert (plain[row] == alone[row]) == (row not in OWN and row != "dense+sparse"), row
+
+
+def test_token_vectors_are_compared_only_as_deep_as_a_row_goes(tmp_path: Path) -> None:
+    """A candidate further down has no score of multi, and no row may need one."""
+    rows = ("dense", "multi", "dense+sparse", "all")
+    wanted = replace(make_words_set(tmp_path / "s"), rows=rows, depth=150, row_settings=OWN)
+    runs_of(wanted, out=tmp_path / "out")
+    scores = tmp_path / "out" / "scores"
+    header, *lines = map(
+        json.loads, gzip.decompress((scores / "s.jsonl.gz").read_bytes()).splitlines()
+    )
+    assert header["reach"] == {"multi": {"stages": ["dense"], "depth": 120}}
+    for line in lines:
+        places, found = line["ranks"]["dense"], line["scores"]["multi"]
+        assert [value is None for value in found] == [not 0 < place <= 120 for place in places]
+        assert None not in line["scores"]["dense"] + line["scores"]["sparse"]
+    assert any(None in line["scores"]["multi"] for line in lines)
+    for row in ("all", "dense+multi"):
+        changes: dict[str, Any] = {"row_settings": {}, "rows": (row,)}
+        with pytest.raises(ConfigError, match="of multi for more than the 120 best of dense"):
+            runs_of(replace(wanted, **changes), scores=scores)
+    shallow = {"all": RowSettings(depth=100, candidates="dense"), "multi": OWN["multi"]}
+    runs_of(replace(wanted, row_settings=shallow), scores=scores)
+    runs_of(replace(wanted, row_settings={}), out=tmp_path / "plain")
+    whole = gzip.decompress((tmp_path / "plain" / "scores" / "s.jsonl.gz").read_bytes())
+    assert b"reach" not in whole and b"null" not in whole
 
 
 def test_settings_of_rows_in_a_suite(tmp_path: Path) -> None:
