@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,6 +21,19 @@ PASSAGES_MORE = 4
 """times as many passages as documents are asked for, and again where they are of too few"""
 
 
+class Reach(NamedTuple):
+    """Some of the candidates of a query: those among the first `depth` of any of the stages."""
+
+    stages: tuple[Mode, ...]
+    depth: int
+
+    def within(self, ranks: Mapping[Mode, IntArray]) -> BoolArray:
+        """(n,) which of the candidates, by their ranks, they are."""
+        found = [(ranks[mode] > 0) & (ranks[mode] <= self.depth) for mode in self.stages]
+        inside: BoolArray = np.logical_or.reduce(found)
+        return inside
+
+
 @dataclass(frozen=True)
 class Scored:
     """The n candidates of one query, each with its exact score in every mode."""
@@ -27,7 +41,7 @@ class Scored:
     rows: IntArray
     """(n,) ascending"""
     scores: Mapping[Mode, FloatArray]
-    """(n,) by mode"""
+    """(n,) by mode; NaN out of the reach of a mode"""
     ranks: Mapping[Mode, IntArray]
     """(n,) by first stage: the place in what it returned, from 1; 0 where it did not return it.
     Of passages it counts the documents that are begun up to there"""
@@ -37,9 +51,11 @@ class Scored:
     def ranked(self, plan: Plan) -> tuple[IntArray, FloatArray]:
         """The k best by the plan, best first, of what its first stages return.
 
-        Its modes and first stages are among those here, and its depth is no larger than theirs.
+        Its modes and first stages are among those here, its depth is no larger than theirs, and
+        its candidates are within the reach of its modes.
         """
-        found = {mode: self._within(mode, plan.depth) for mode in plan.first_stages}
+        stages = plan.first_stages
+        found = {mode: Reach((mode,), plan.depth).within(self.ranks) for mode in stages}
         known = np.logical_or.reduce(list(found.values()))
         scores: dict[Mode, FloatArray] = {}
         for mode in plan.modes:
@@ -53,11 +69,6 @@ class Scored:
         rows, fused = top_k(rows, fused, len(rows))
         kept = _first_of_each(self.heads[np.searchsorted(self.rows, rows)])[: plan.k]
         return rows[kept], fused[kept]
-
-    def _within(self, mode: Mode, depth: int) -> BoolArray:
-        ranks = self.ranks[mode]
-        found: BoolArray = (ranks > 0) & (ranks <= depth)
-        return found
 
 
 class QueryScores(NamedTuple):
@@ -82,12 +93,14 @@ def score_candidates(
     modes: Sequence[Mode],
     depth: int,
     allowed: BoolArray | None = None,
+    reach: Mapping[Mode, Reach] = MappingProxyType({}),
 ) -> Iterator[Scored]:
     """The candidates of each query: `depth` documents of each first stage, scored in the modes.
 
     Of an index of passages they are all passages that stand before those of one document more.
 
-    allowed: (rows,) what may be a candidate; None is all.
+    allowed: (rows,) what may be a candidate; None is all. reach: of a mode that scores some of the
+    candidates alone, which.
     """
     lists = {}
     for mode in stages:
@@ -97,9 +110,11 @@ def score_candidates(
         query, (rows, ranks) = queries[number : number + 1], _unite(index, lists, number)
         scores = {}
         for mode in modes:
+            scores[mode] = np.full(len(rows), np.nan, np.float32)
+            asked = reach[mode].within(ranks) if mode in reach else np.ones(len(rows), bool)
             with stage(f"score {mode}"):
-                none = np.zeros(0, np.float32)
-                scores[mode] = index.scores(mode, query, rows) if len(rows) else none
+                if asked.any():
+                    scores[mode][asked] = index.scores(mode, query, rows[asked])
         yield Scored(rows, scores, ranks, index.heads(rows) if index.has_passages else None)
 
 

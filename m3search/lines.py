@@ -276,6 +276,11 @@ def _finite(digits: str) -> float:
     return value
 
 
+def wrong_field(file: str, number: int, expected: str, found: str) -> DataError:
+    """The error for a line that says something else than it should."""
+    return DataError(file, number, expected=expected, found=found, remedy="Correct the line.")
+
+
 def json_type(value: object) -> str:
     """What a JSON value is, in JSON's words."""
     if value is None:

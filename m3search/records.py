@@ -23,6 +23,8 @@ Qrels = dict[str, dict[str, int]]
 """query id -> document id -> grade"""
 Run = dict[str, dict[str, float]]
 """query id -> document id -> score"""
+Answers = dict[str, tuple[str, ...]]
+"""question id -> strings that answer it"""
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]

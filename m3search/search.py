@@ -7,13 +7,14 @@ of given rows in a mode. It knows neither how vectors are stored nor how they we
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3search.candidates import QueryScores, retrieve_documents, score_candidates
+from m3search.candidates import QueryScores, Reach, retrieve_documents, score_candidates
 from m3search.errors import ConfigError
 from m3search.explain import Explanation, explain_hit
 from m3search.origin import check_identity, load_encoder
@@ -175,17 +176,19 @@ class Searcher:
         stages: Sequence[Mode] = ("dense", "sparse"),
         modes: Sequence[Mode] = MODES,
         depth: int = 200,
+        reach: Mapping[Mode, Reach] = MappingProxyType({}),
     ) -> Iterator[QueryScores]:
         """The candidates of every query, with their exact scores in each mode.
 
         Any plan whose stages, modes and depth are within these can be ranked from them, as `run`
-        would: see `Scored.ranked`.
+        would: see `Scored.ranked`. `reach` says which candidates a mode scores where it is not all.
         """
         self._require([*modes, *stages])
         index = self.index.pinned()
         for start in range(0, len(queries), BATCH):
             ids, batch = queries.ids[start : start + BATCH], queries.encoded[start : start + BATCH]
-            found = score_candidates(index, batch, stages, modes, min(depth, len(index)))
+            most = min(depth, len(index))
+            found = score_candidates(index, batch, stages, modes, most, reach=reach)
             for query, scored in zip(ids, found, strict=True):
                 yield QueryScores(query, index.ids(scored.rows), scored)
 

@@ -141,7 +141,7 @@ class FakeSearcher:
         with stage("encode"):
             return FakeQueries(found)
 
-    def candidates(self, queries, *, stages, modes, depth):
+    def candidates(self, queries, *, stages, modes, depth, reach):
         assert isinstance(queries, FakeQueries)
         self.log.searches.append({"stages": stages, "modes": modes, "depth": depth})
         for name in [

@@ -54,7 +54,9 @@ HOMES = {
     "torch": {"model", "encoder.py", "training"},
     "transformers": {"model", "encoder.py", "training"},
     "safetensors": {"model", "training"},
-    "huggingface_hub": {"model"},
+    "huggingface_hub": {"model", "evaluation/sources/hub.py"},
+    "datasets": {"evaluation/sources/hub.py"},
+    "ir_datasets": {"evaluation/sources/irds.py"},
     "bm25s": {"evaluation"},
     "Stemmer": {"evaluation"},
     "pyserini": {"evaluation/java.py"},
@@ -69,7 +71,8 @@ HOMES = {
 }
 DISTRIBUTIONS = {
     "Stemmer": "pystemmer", "faiss": "faiss-cpu", "huggingface_hub": "huggingface-hub",
-    "ir_measures": "ir-measures", "jnius": "pyserini", "jnius_config": "pyserini",
+    "ir_datasets": "ir-datasets", "ir_measures": "ir-measures", "jnius": "pyserini",
+    "jnius_config": "pyserini",
 }  # fmt: skip
 """what provides a module, where it has another name"""
 HEAVY = {
@@ -81,6 +84,8 @@ HEAVY = {
     "llvmlite",
     "bm25s",
     "ir_measures",
+    "datasets",
+    "ir_datasets",
     "scipy",
     "numpy",
 }
@@ -175,7 +180,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
 
     declared = names(project["dependencies"])
     extras = project["optional-dependencies"]
-    extra = names(extras["train"]) | names(extras["bm25"])
+    extra = names(extras["train"]) | names(extras["bm25"]) | names(extras["eval"])
     imported = {
         DISTRIBUTIONS.get(name, name)
         for file in FILES

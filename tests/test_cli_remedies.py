@@ -177,4 +177,4 @@ def test_a_full_disk_behind_standard_output_is_no_bug(
 
 def test_a_place_without_a_set_or_suite_is_named(m3: Callable[..., Result]) -> None:
     result = m3("eval", "nope")
-    assert (result.code, "expected the folder of a set, or a suite in TOML" in result.err) == (1, 1)
+    assert (result.code, "expected the folder of a set, a suite in TOML" in result.err) == (1, 1)

@@ -37,3 +37,43 @@ def test_wrong_queries(tmp_path: Path) -> None:
     assert lines == [2, 3]
     path = write(tmp_path / "q.tsv", b"q1\ta\nno tab\n")
     assert error_of(path, read_queries).line == 2
+
+
+TOPICS = """
+<top>
+<num> Number: 301
+<title> Topic: International
+  Organized Crime
+
+<desc> Description:
+Identify <organizations>.
+</top>
+
+<top><num>302</num><title>Poliomyelitis</title> and
+</top>
+"""
+
+
+@pytest.mark.parametrize("name", ["topics.txt", "topics.txt.gz", "topics.tsv"])
+def test_topics_of_trec(tmp_path: Path, name: str) -> None:
+    content = TOPICS.encode()
+    path = write(tmp_path / name, gzip.compress(content) if name.endswith("gz") else content)
+    wanted = [Query("301", "International Organized Crime"), Query("302", "Poliomyelitis")]
+    assert list(read_queries(path)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "said"),
+    [
+        ("<top>\n<num> 1\n</top>\n", 1, "expected a topic with a <title>, found none"),
+        ("<top>\n<title> x\n</top>\n", 1, "expected a topic with a <num>, found none"),
+        ("<top>\n<num> 1\n<title> x\n", 1, "a topic without its end"),
+        ("<top>\n<num> 1\n<title> x\n<top>\n", 1, "a topic without its end"),
+        ("<top>\n<num> 1\n<title> x\n</top>\nstray\n", 5, "expected <top>, found 'stray'"),
+        ("<top>\n<num>1\n<title>x\n</top>\n<top>\n<num>1\n<title>y\n</top>\n", 8, "which line 4"),
+    ],
+)
+def test_wrong_topics(tmp_path: Path, content: str, line: int, said: str) -> None:
+    error = error_of(write(tmp_path / "topics.txt", content), read_queries)
+    assert error.line == line
+    assert said in str(error)

@@ -48,7 +48,7 @@ def test_judgements_of_queries_that_are_not_there(tmp_path: Path) -> None:
 
 def test_missing_files_say_what_is_there(tmp_path: Path) -> None:
     folder = make_set(tmp_path / "s", split="dev")
-    with pytest.raises(DataError, match=r"found only dev\.tsv"):
+    with pytest.raises(DataError, match=r"found only corpus\.jsonl\.gz, qrels/dev\.tsv"):
         load_collection(EvaluationSet(folder))
     assert load_collection(EvaluationSet(folder, split="dev")).documents == 4
     (folder / "corpus.jsonl.gz").unlink()

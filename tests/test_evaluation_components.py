@@ -200,6 +200,7 @@ HEADER: dict[str, Any] = {
     "format": 1, "depth": 3, "stages": ["dense"], "modes": ["dense"], "corpus": "0",
     "title_template": "{text}", "model": {"max_length": 9, "fusion_weights": [1, 1, 1]},
 }  # fmt: skip
+REACHED = HEADER | {"reach": {"dense": {"stages": ["dense"], "depth": 1}}}
 LINE: dict[str, Any] = {
     "query": "q", "documents": ["a"], "scores": {"dense": [1]}, "ranks": {"dense": [1]},
 }  # fmt: skip
@@ -217,6 +218,10 @@ LINE: dict[str, Any] = {
         [HEADER, LINE | {"documents": None}],
         [HEADER, LINE | {"ranks": {}}],
         [HEADER, LINE, LINE],
+        [HEADER, LINE | {"scores": {"dense": [None]}}],
+        [HEADER | {"reach": {"dense": {"stages": ["dense"]}}}],
+        [REACHED, LINE | {"ranks": {"dense": [2]}}],
+        [REACHED, LINE | {"scores": {"dense": [None]}, "ranks": {"dense": [1]}}],
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, lines: list[Any]) -> None:

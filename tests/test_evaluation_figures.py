@@ -22,7 +22,7 @@ WORDS = ["red", "blue", "green", "fox", "whale", "panda", "tree", "animal"]
 class Disagreeing(FakeSearcher):
     """Each mode has scores of its own for every document, which mean nothing."""
 
-    def candidates(self, queries, *, stages, modes, depth):
+    def candidates(self, queries, *, stages, modes, depth, reach):
         count = len(self.index.documents)
         names = [each.id for each in self.index.documents]
         for query in queries.queries:

@@ -164,3 +164,18 @@ def test_an_index_of_m3search_itself(tmp_path: Path) -> None:
         assert {row: means["R@100"] for row, means in result.report.means.items()} == (
             dict.fromkeys(ROWS, 1.0)
         )
+
+
+def test_sets_of_one_corpus_share_their_index(tmp_path: Path) -> None:
+    """So do questions in many languages on the same passages."""
+    log, work = Log(), tmp_path / "work"
+    one = EvaluationSet(make_set(tmp_path / "one"), rows=("dense",))
+    two = EvaluationSet(
+        make_set(tmp_path / "two", queries={"q": "blue tree"}, judged={"q": {"d2": 1}}),
+        rows=("dense",),
+    )
+    other = EvaluationSet(make_set(tmp_path / "other", texts=TEXTS | {"d5": "x"}), rows=("dense",))
+    found = evaluate_sets([one, two, other], log.encoders, engine=log.engine(), work=work)
+    assert [each.details["index_reused"] for each in found.sets] == [False, True, False]
+    assert found.sets[0].details["seconds"]["index"] == found.sets[1].details["seconds"]["index"]
+    assert len(log.built) == len(list(work.iterdir())) == 2

@@ -62,7 +62,7 @@ def test_a_suite_gives_its_settings_to_its_sets(tmp_path: Path) -> None:
         ("[[sets]]\npath = 'a'\nsplt = 'x'", "key sets.1.splt", "'split'"),
         ("[[sets]]\nname = 'a'", "key sets.1", "the key path"),
         ("sets = []", "s.toml", "no [[sets]]"),
-        ("name = 'x'\n[[sets]]\npath = 'a'", "key name", "expected one of bm25, candidates"),
+        ("name = 'x'\n[[sets]]\npath = 'a'", "key name", "expected one of answers, bm25"),
         ("depth = 'x'\n[[sets]]\npath = 'a'", "s.toml, key depth", "a whole number"),
         ("missing = 'zeroes'\n[[sets]]\npath = 'a'", "s.toml, key missing", "'zero'"),
         ("[[sets]]\npath = 'a'\ntitle_template = 'x'", "key sets.1.title_template", "{text}"),

@@ -68,15 +68,22 @@ def compare_reports(
 
 
 def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side:
-    from m3search.corpus import read_qrels
+    from m3search.corpus import read_qrels, read_run
+    from m3search.evaluation import EvaluationSet
+    from m3search.evaluation.collection import check_set, load_collection
     from m3search.evaluation.comparing import read_report_side, read_run_side
-    from m3search.lines import find_file
 
     path = Path(name)
     if path.is_file():
         if folder is None:
             raise typer.BadParameter("two runs need the set that they are on", param_hint="--set")
-        qrels = read_qrels(find_file(folder, f"qrels/{split}.tsv") or folder / f"qrels/{split}.tsv")
+        wanted = EvaluationSet(folder, "runs", split=split, measures=(measure,))
+        files = check_set(wanted)
+        qrels = (
+            load_collection(wanted).judge([read_run(path)])
+            if files.has_answers
+            else read_qrels(files.judgements)
+        )
         return read_run_side(path, folder.resolve().name, qrels, measure)
     place, colon, row = name.rpartition(":")
     if colon and not path.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ import typer
 from m3search.cli.options import (
     DataOption,
     JsonOption,
+    LanguagesOption,
     MaxLengthOption,
     ModelOption,
     SetsArgument,
@@ -51,6 +53,7 @@ def evaluate_runs(
         ),
     ] = None,
     data: DataOption = None,
+    languages: LanguagesOption = None,
     measures: Annotated[
         str | None, typer.Option(metavar="NAMES", help="As nDCG@10,R@100,RR@10.")
     ] = None,
@@ -91,8 +94,15 @@ def evaluate_runs(
         "max_length": max_length,
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    sets = [_changed(each, given) for each in load_sets(paths, data=data, settings=settings or ())]
-    place = out or REPORTS / paths[0].resolve().stem
+    found = load_sets(
+        paths,
+        data=data,
+        settings=settings or (),
+        languages=split_names(languages) if languages is not None else None,
+        report=print_note,
+    )
+    sets = [_changed(each, given) for each in found]
+    place = out or REPORTS / _report_name(paths[0])
     if from_scores is not None:
         given_too = {"--model": model, "--pooling": pooling, "--work": work}
         _check_from_scores(from_scores, place, given_too)
@@ -122,6 +132,11 @@ def evaluate_runs(
     else:
         _print_tables(experiment)
     print_note(f"report in {written}")
+
+
+def _report_name(path: Path) -> str:
+    """What a report is called by the first path, or by the name of a data set."""
+    return path.resolve().stem if path.exists() else re.sub(r"[^\w.-]+", "-", str(path))
 
 
 def _check_from_scores(scores: Path, out: Path, others: Mapping[str, object]) -> None:
@@ -167,6 +182,9 @@ def _changed(wanted: EvaluationSet, given: dict[str, Any]) -> EvaluationSet:
         )
     if weights is not None:
         given = given | {"row_weights": {}}  # those given hold for every row
+    if "depth" in given:
+        rows = {row: replace(own, depth=None) for row, own in wanted.row_settings.items()}
+        given = given | {"row_settings": rows}
     try:
         return replace(wanted, **given)
     except ValueError as error:

@@ -45,13 +45,22 @@ SetsArgument = Annotated[
     list[Path],
     typer.Argument(
         metavar="PATH...",
-        help="BEIR folders (corpus.jsonl, queries.jsonl, qrels/test.tsv) or suites in TOML.",
+        help="Folders of sets (corpus.jsonl, queries.jsonl, qrels/test.tsv), suites in TOML, the "
+        "paper's evaluations (miracl, mldr, mkqa, narrativeqa), or data sets: beir/NAME, "
+        "miracl/LANG, mldr/LANG, mkqa/LANG, ir:ID.",
         show_default=False,
     ),
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Where the paths in a suite start; else at the suite."),
+    typer.Option(
+        metavar="FOLDER",
+        help="Where the paths in a suite start, else at the suite; where data sets are kept.",
+    ),
+]
+LanguagesOption = Annotated[
+    str | None,
+    typer.Option("--lang", metavar="NAMES", help="Languages of a preset, as yo,sw; else all."),
 ]
 SettingsOption = Annotated[
     list[str] | None,

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3search.cli.options import DataOption, JsonOption, SetsArgument, SettingsOption
+from m3search.cli.options import (
+    DataOption,
+    JsonOption,
+    LanguagesOption,
+    SetsArgument,
+    SettingsOption,
+    split_names,
+)
 from m3search.cli.output import print_json, print_note, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -25,6 +32,7 @@ def tune_weights(
         ),
     ],
     data: DataOption = None,
+    languages: LanguagesOption = None,
     measure: Annotated[str, typer.Option(metavar="NAME", help="What is to be best.")] = "nDCG@10",
     row: Annotated[
         str, typer.Option(metavar="NAME", help="The modes to weigh, as all or dense+sparse.")
@@ -50,7 +58,13 @@ def tune_weights(
     from m3search.records import MODES
 
     index = None if into is None else Index.open(into)  # told now where it is none
-    sets = load_sets(paths, data=data, settings=settings or ())
+    sets = load_sets(
+        paths,
+        data=data,
+        settings=settings or (),
+        languages=split_names(languages) if languages is not None else None,
+        report=print_note,
+    )
     judged = [judged_scores(each, from_scores / SCORES, row, measure) for each in sets]
     points = len(grid(judged[0].before.modes))
     with progress_bar("weights", points) as progress:

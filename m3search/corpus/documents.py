@@ -1,12 +1,13 @@
-"""Documents and queries: JSON lines, and `id<TAB>text` lines for queries."""
+"""Documents and queries: JSON lines; for queries also `id<TAB>text` lines and TREC's topics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from m3search.corpus.seen_ids import SeenIds
+from m3search.corpus.topics import Topics
 from m3search.errors import ConfigError, DataError
 from m3search.lines import (
     OnError,
@@ -16,6 +17,7 @@ from m3search.lines import (
     json_type,
     parse_object,
     read_records,
+    wrong_field,
 )
 from m3search.records import NO_METADATA, Document, Query
 
@@ -80,27 +82,44 @@ def read_corpus(
 def read_queries(
     path: str | Path, *, on_error: OnError = "stop", report: Report | None = None
 ) -> Iterator[Query]:
-    """The queries of a file in its order: JSON lines (`_id`, `text`) or `id<TAB>text` lines.
+    """The queries of a file in its order: JSON lines (`_id`, `text`), `id<TAB>text` lines, or
+    TREC's topics (`<top>`, of which the title is the query).
 
     The name decides (`.tsv`), else the first line. Errors as in `read_corpus`.
     """
     file, seen = display_name(path), SeenIds()
-    tabs = file.endswith((".tsv", ".tsv.gz", ".tsv.zst"))
-    first = True
+    read: Callable[[str, int, bytes], Query | None] | None = None
 
     def parse(number: int, line: bytes) -> Query | None:
-        nonlocal tabs, first
-        if first:
-            first = False
-            tabs = tabs or (b"\t" in line and line.lstrip()[:1] not in (b"{", b"["))
-            if tabs and _is_query_header(line):
+        nonlocal read
+        if read is None:
+            read = _query_reader(file, line)
+            if read is _query_of_tabs and _is_query_header(line):
                 return None
-        query = (_query_of_tabs if tabs else _query)(file, number, line)
-        _check_new(file, number, query.id, seen)
+        query = read(file, number, line)
+        if query is not None:
+            _check_new(file, number, query.id, seen)
         return query
 
     found = read_records(path, parse, inside="queries.jsonl", on_error=on_error, report=report)
-    return (query for query in found if query is not None)
+    return _queries(found, file, lambda: read)
+
+
+def _query_reader(file: str, first: bytes) -> Callable[[str, int, bytes], Query | None]:
+    """What reads the lines of a file of queries, one after the other; `first` is its first one."""
+    start = first.lstrip()[:1]
+    if start == b"<":
+        return Topics()
+    tabs = file.endswith((".tsv", ".tsv.gz", ".tsv.zst"))
+    return _query_of_tabs if tabs or (b"\t" in first and start not in (b"{", b"[")) else _query
+
+
+def _queries(
+    found: Iterator[Query | None], file: str, reader: Callable[[], object]
+) -> Iterator[Query]:
+    yield from (query for query in found if query is not None)
+    if isinstance(topics := reader(), Topics):
+        topics.check_end(file)
 
 
 def _check_new(file: str, number: int, name: str, seen: SeenIds) -> None:
@@ -117,7 +136,7 @@ def _check_new(file: str, number: int, name: str, seen: SeenIds) -> None:
 
 def _document(file: str, number: int, line: bytes) -> Document:
     fields = parse_object(file, number, line)
-    name = _pop_id(file, number, fields)
+    name = pop_id(file, number, fields)
     text = _pop_text(file, number, fields, DOCUMENT_TEXT_FIELDS)
     title = fields.pop("title", None)
     if title is None:
@@ -129,7 +148,7 @@ def _document(file: str, number: int, line: bytes) -> Document:
 
 def _query(file: str, number: int, line: bytes) -> Query:
     fields = parse_object(file, number, line)
-    name = _pop_id(file, number, fields)
+    name = pop_id(file, number, fields)
     return Query(name, _pop_text(file, number, fields, QUERY_TEXT_FIELDS))
 
 
@@ -148,10 +167,13 @@ def _is_query_header(line: bytes) -> bool:
     )
 
 
-def _pop_id(file: str, number: int, fields: dict[str, Any]) -> str:
-    name = next((name for name in ID_FIELDS if fields.get(name) is not None), None)
+def pop_id(file: str, number: int, fields: dict[str, Any], names: Sequence[str] = ID_FIELDS) -> str:
+    """The id in the first of the fields that has one, taken out of them; DataError for none."""
+    name = next((name for name in names if fields.get(name) is not None), None)
     if name is None:
-        raise wrong_field(file, number, 'an id in "_id", "id" or "docid"', "none")
+        *others, last = (f'"{name}"' for name in names)
+        wanted = f"{', '.join(others)} or {last}" if others else last
+        raise wrong_field(file, number, f"an id in {wanted}", "none")
     value = fields.pop(name)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
@@ -173,8 +195,3 @@ def _pop_text(file: str, number: int, fields: dict[str, Any], names: tuple[str, 
     if not isinstance(value, str):
         raise wrong_field(file, number, f'"{name}" to be a string', json_type(value))
     return value
-
-
-def wrong_field(file: str, number: int, expected: str, found: str) -> DataError:
-    """The error for a line that says something else than it should."""
-    return DataError(file, number, expected=expected, found=found, remedy="Correct the line.")

@@ -1,47 +1,54 @@
-"""Judgements in BEIR's or TREC's form, and TREC runs."""
+"""Judgements in BEIR's form, in TREC's or as JSON lines, and TREC runs."""
 
 from __future__ import annotations
 
 import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from m3search.corpus.documents import wrong_field
+from m3search.corpus.documents import pop_id
 from m3search.errors import DataError
-from m3search.lines import decode_line, display_name, read_records
+from m3search.lines import decode_line, display_name, parse_object, read_records, wrong_field
 from m3search.records import Qrels, Run
 
 QRELS_SCORE_NAMES = ("score", "relevance", "rel", "grade", "label")
+QRELS_ID_FIELDS = (("qid", "query-id"), ("docid", "corpus-id"))
+"""of JSON lines: those of the query, and of the document"""
+
+
+class Judgement(NamedTuple):
+    """How relevant a document is to a query."""
+
+    query: str
+    document: str
+    grade: int
 
 
 def read_qrels(path: str | Path) -> Qrels:
     """Grades by query and document, in the order of the file.
 
     BEIR: `query-id<TAB>corpus-id<TAB>score`, with or without that header. TREC: `query 0 document
-    grade`. The first line decides which; a grade is an integer.
+    grade`. JSON lines: `qid`, `docid`, `relevance`, or BEIR's names. The first line decides which;
+    a grade is an integer.
     """
     file = display_name(path)
     qrels: Qrels = {}
-    width = 0
+    read: Callable[[str, int, bytes], Judgement | None] | None = None
 
     def parse(number: int, line: bytes) -> None:
-        nonlocal width
-        fields = _judgement_fields(decode_line(file, number, line))
-        if width == 0:
-            width = 4 if len(fields) == 4 else 3
-            if len(fields) == 3 and fields[2].lower() in QRELS_SCORE_NAMES:
-                return
-        if len(fields) != width:
-            wanted = "query<TAB>document<TAB>grade" if width == 3 else "query 0 document grade"
-            raise wrong_field(file, number, wanted, f"{len(fields)} columns")
-        query, document = fields[0], fields[-2]
-        judged = qrels.setdefault(query, {})
-        if document in judged:
-            raise _repeated(file, number, document, query)
-        judged[document] = _integer(file, number, "the grade", fields[-1])
+        nonlocal read
+        if read is None:
+            read = _json_judgement if line.lstrip()[:1] in (b"{", b"[") else _Columns()
+        found = read(file, number, line)
+        if found is None:
+            return
+        judged = qrels.setdefault(found.query, {})
+        if found.document in judged:
+            raise _repeated(file, number, found.document, found.query)
+        judged[found.document] = found.grade
 
     for _ in read_records(path, parse, inside="qrels/test.tsv"):
         pass
@@ -49,6 +56,37 @@ def read_qrels(path: str | Path) -> Qrels:
         remedy = "Check how the file was made."
         raise DataError(file, expected="judgements", found="only a header", remedy=remedy)
     return qrels
+
+
+class _Columns:
+    """Judgements in as many columns as the first line has: three of BEIR, or four of TREC."""
+
+    def __init__(self) -> None:
+        self._width = 0
+
+    def __call__(self, file: str, number: int, line: bytes) -> Judgement | None:
+        """That of a line; None for a header."""
+        fields = _judgement_fields(decode_line(file, number, line))
+        if self._width == 0:
+            self._width = 4 if len(fields) == 4 else 3
+            if len(fields) == 3 and fields[2].lower() in QRELS_SCORE_NAMES:
+                return None
+        if len(fields) != self._width:
+            three = "query<TAB>document<TAB>grade"
+            wanted = three if self._width == 3 else "query 0 document grade"
+            raise wrong_field(file, number, wanted, f"{len(fields)} columns")
+        return Judgement(fields[0], fields[-2], _integer(file, number, "the grade", fields[-1]))
+
+
+def _json_judgement(file: str, number: int, line: bytes) -> Judgement:
+    fields = parse_object(file, number, line)
+    query, document = (pop_id(file, number, fields, names) for names in QRELS_ID_FIELDS)
+    name = next((name for name in QRELS_SCORE_NAMES if fields.get(name) is not None), None)
+    if name is None:
+        raise wrong_field(file, number, 'a grade in "relevance" or "score"', "none")
+    if type(fields[name]) is not int:
+        raise wrong_field(file, number, f'"{name}" to be an integer', repr(fields[name]))
+    return Judgement(query, document, fields[name])
 
 
 def _judgement_fields(line: str) -> list[str]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m3search.corpus import document_text, read_corpus, read_qrels, read_queries
-from m3search.errors import DataError
+from m3search.corpus import document_text, read_answers, read_corpus, read_qrels, read_queries
+from m3search.errors import ConfigError, DataError
+from m3search.evaluation.answers import judge_answers
 from m3search.evaluation.languages import Guess, guess_language
-from m3search.evaluation.suite import EvaluationSet, check_folder
-from m3search.lines import find_file
-from m3search.records import Document, Qrels, Query
+from m3search.evaluation.layouts import SetFiles, find_set_files
+from m3search.evaluation.measures import ANSWER_RECALL, reads_answers
+from m3search.evaluation.suite import EvaluationSet
+from m3search.records import Answers, Document, Qrels, Query
 
 SAMPLE, SAMPLE_CHARACTERS, SHOWN = 1000, 2000, 3
 
@@ -27,12 +29,19 @@ class Collection:
     queries: tuple[Query, ...]
     """those with judgements, in the order of their file"""
     qrels: Qrels
+    """empty for each query of a set that has answers in place of judgements"""
     unjudged: int
     """queries without a judgement, which are left out"""
     unknown: int
     """judgements of documents that are not in the corpus, where the set keeps them"""
     guess: Guess
     """the language of a sample of the corpus"""
+    answers: Answers = field(default_factory=dict)
+    """strings that answer the queries, where the set has these in place of judgements"""
+
+    def judge(self, found: Iterable[Mapping[str, Iterable[str]]]) -> Qrels:
+        """The judgements; of a set with answers, of the documents found: query id -> ids."""
+        return judge_answers(self.read(), self.answers, found) if self.answers else self.qrels
 
     def read(self) -> Iterator[Document]:
         """The documents, streamed from the corpus file."""
@@ -40,12 +49,13 @@ class Collection:
 
     def counts(self) -> dict[str, Any]:
         """Sizes for a report, JSON-ready."""
-        grades = [judged.values() for judged in self.qrels.values()]
+        of_answers = [[1] * len(strings) for strings in self.answers.values()]
+        grades = of_answers or [[*judged.values()] for judged in self.qrels.values()]
         return {
             "documents": self.documents,
             "queries": len(self.queries),
             "queries_without_judgement": self.unjudged,
-            "queries_without_relevant": sum(max(of_query) <= 0 for of_query in grades),
+            "queries_without_relevant": sum(max(of_query, default=0) <= 0 for of_query in grades),
             "judgements": sum(map(len, grades)),
             "judgements_of_unknown_documents": self.unknown,
         }
@@ -53,11 +63,10 @@ class Collection:
 
 def load_collection(wanted: EvaluationSet) -> Collection:
     """The set's files read and checked against each other."""
-    folder = check_folder(wanted).path
-    qrels_path = _existing(folder, f"qrels/{wanted.split}.tsv")
-    queries_path = _existing(folder, "queries.jsonl")
-    corpus_path = _existing(folder, "corpus.jsonl")
-    qrels = read_qrels(qrels_path)
+    files = check_set(wanted)
+    corpus_path, queries_path, qrels_path = files.corpus, files.queries, files.judgements
+    answers = read_answers(qrels_path) if files.has_answers else {}
+    qrels = {query: {} for query in answers} if files.has_answers else read_qrels(qrels_path)
     asked = list(read_queries(queries_path))
     queries = tuple(query for query in asked if query.id in qrels)
     lost = qrels.keys() - {query.id for query in queries}
@@ -84,7 +93,23 @@ def load_collection(wanted: EvaluationSet) -> Collection:
     unknown = sum(name in judged for by_document in qrels.values() for name in by_document)
     guess = guess_language(sample.texts)
     unjudged = len(asked) - len(queries)
-    return Collection(corpus_path, sample.seen, queries, qrels, unjudged, unknown, guess)
+    return Collection(corpus_path, sample.seen, queries, qrels, unjudged, unknown, guess, answers)
+
+
+def check_set(wanted: EvaluationSet) -> SetFiles:
+    """The files of a set, which are there; ConfigError where its measures need others."""
+    files = find_set_files(wanted)
+    for name in wanted.measures:
+        if reads_answers(name) != files.has_answers:
+            other = f"{ANSWER_RECALL}@100" if files.has_answers else "nDCG@10"
+            what = "answers" if files.has_answers else "judgements"
+            raise ConfigError(
+                f"measures of the set {wanted.name}",
+                expected=f"measures of {what}, which are in {files.judgements.name}",
+                found=name,
+                remedy=f"For example --measures {other}.",
+            )
+    return files
 
 
 class Sample:
@@ -105,20 +130,6 @@ class Sample:
         place = self._random.randrange(self.seen)
         if place < self._size:
             self.texts[place] = text
-
-
-def _existing(folder: Path, name: str) -> Path:
-    path = find_file(folder, name)
-    if path is not None:
-        return path
-    place = (folder / name).parent
-    there = sorted(each.name for each in place.iterdir()) if place.is_dir() else []
-    raise DataError(
-        folder / name,
-        expected=f"{name}, plain or as .gz or .zst",
-        found=f"only {', '.join(there[:8])}" if there else "nothing there",
-        remedy="A set is a folder with corpus.jsonl, queries.jsonl and qrels/<split>.tsv.",
-    )
 
 
 def _some(names: Iterable[str]) -> str:

@@ -3,23 +3,25 @@
 A file of them is JSON lines. The first has the `format`, `depth`, `stages` and `modes`, the SHA-256
 of the `corpus`, the `title_template` and the `model`; each other one a `query`, its `documents` in
 the order that decides ties, the `scores` of each mode and the `ranks` of each first stage, 0 where
-that did not return a document.
+that did not return a document. Where `multi` scores some of the candidates alone, the first line
+has a `reach`: by mode the `stages` and the `depth` within which they are; others have null.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from m3search.candidates import QueryScores, Scored
+from m3search.candidates import QueryScores, Reach, Scored
 from m3search.errors import ArtifactError, ConfigError, DataError
 from m3search.evaluation.collection import Collection
+from m3search.evaluation.lexical import lexical_weights_of
 from m3search.evaluation.suite import EvaluationSet
 from m3search.lines import display_name, parse_object, read_records
 from m3search.plan import Plan
@@ -66,6 +68,8 @@ class ComponentScores:
     depth: int
     """candidates of a stage at most"""
     origin: Origin
+    reach: Mapping[Mode, Reach] = field(default_factory=dict)
+    """of a mode that has scored some of the candidates alone, which"""
 
     @property
     def fusion_weights(self) -> Sequence[float]:
@@ -84,6 +88,11 @@ class ComponentScores:
         lacking = [*unscored, *(f"what {mode} retrieves" for mode in stages)]
         if plan.depth > self.depth:
             lacking.append(f"the {plan.depth} best of a stage")
+        for mode, (reached, depth) in self.reach.items():
+            inside = plan.depth <= depth and {*plan.first_stages} <= {*reached}
+            if mode in plan.modes and not inside:
+                most = f"the {depth} best of {' and '.join(reached)}"
+                lacking.append(f"the scores of {mode} for more than {most}")
         if lacking:
             raise ConfigError(
                 where,
@@ -100,6 +109,8 @@ class ComponentScores:
             "format": FORMAT, "depth": self.depth, "stages": self.stages, "modes": self.modes,
             **vars(self.origin),
         }  # fmt: skip
+        if self.reach:
+            header["reach"] = {mode: reach._asdict() for mode, reach in self.reach.items()}
         with write_whole(path) as file:
             for fields in (header, *self._lines()):
                 file.write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
@@ -118,16 +129,30 @@ def collect(
     origin: Origin,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ComponentScores:
-    """What all of the plans need, searched once; `progress` gets the number of queries done."""
+    """What all of the plans need, searched once; `progress` gets the number of queries done.
+
+    Token vectors, which cost the most, are compared within the depth that a plan with them has.
+    """
     asked = list(plans)
     stages = _modes(mode for plan in asked for mode in plan.first_stages)
     modes = _modes(mode for plan in asked for mode in plan.modes)
     depth = max(plan.depth for plan in asked)
+    reach = reach_of_multi(asked, depth)
     found: dict[str, QueryScores] = {}
-    for each in searcher.candidates(queries, stages=stages, modes=modes, depth=depth):
+    for each in searcher.candidates(queries, stages=stages, modes=modes, depth=depth, reach=reach):
         found[each.query] = each
         progress(1)
-    return ComponentScores(found, stages, modes, depth, origin)
+    return ComponentScores(found, stages, modes, depth, origin, reach)
+
+
+def reach_of_multi(plans: Iterable[Plan], depth: int) -> dict[Mode, Reach]:
+    """Which candidates plans with multi have; none where they go as deep as all others."""
+    with_multi = [plan for plan in plans if "multi" in plan.modes]
+    deepest = max((plan.depth for plan in with_multi), default=depth)
+    if deepest == depth:
+        return {}
+    stages = _modes(mode for plan in with_multi for mode in plan.first_stages)
+    return {"multi": Reach(stages, deepest)}
 
 
 def read_scores(path: Path, wanted: EvaluationSet, collection: Collection) -> ComponentScores:
@@ -144,6 +169,7 @@ def read_scores(path: Path, wanted: EvaluationSet, collection: Collection) -> Co
     for name, asked, had in (
         ("title_template", wanted.title_template, header["title_template"]),
         ("max_length", wanted.max_length, header["model"]["max_length"]),
+        ("lexical_weights", wanted.lexical_weights, lexical_weights_of(header["model"])),
     ):
         if asked is not None and asked != had:
             raise _foreign(path, f"scores with {name} = {asked!r}", f"with {had!r}")
@@ -151,7 +177,8 @@ def read_scores(path: Path, wanted: EvaluationSet, collection: Collection) -> Co
     if lacking is not None:
         raise _foreign(path, "scores of all queries of the set", f"none of {lacking!r}")
     origin = Origin(*(header[name] for name in ("corpus", "title_template", "model")))
-    return ComponentScores(found, header["stages"], header["modes"], header["depth"], origin)
+    stages, modes, depth = (header[name] for name in ("stages", "modes", "depth"))
+    return ComponentScores(found, stages, modes, depth, origin, header["reach"])
 
 
 def _foreign(path: Path, expected: str, found: str) -> ArtifactError:
@@ -194,6 +221,10 @@ def _header(fields: Mapping[str, Any]) -> dict[str, Any]:
         "depth": int(fields["depth"]),
         "stages": _modes(fields["stages"]),
         "modes": _modes(fields["modes"]),
+        "reach": {
+            mode: Reach(_modes(own["stages"]), int(own["depth"]))
+            for mode, own in fields.get("reach", {}).items()
+        },
         "corpus": str(fields["corpus"]),
         "title_template": str(fields["title_template"]),
         "model": {
@@ -209,6 +240,11 @@ def _query_scores(fields: Mapping[str, Any], header: Mapping[str, Any]) -> Query
     count = len(documents)
     scores = {mode: _column(fields["scores"][mode], np.float32, count) for mode in header["modes"]}
     ranks = {stage: _column(fields["ranks"][stage], np.int64, count) for stage in header["stages"]}
+    for mode, values in scores.items():
+        reach = header["reach"].get(mode)
+        unscored = ~reach.within(ranks) if reach else np.zeros(count, dtype=bool)
+        if (np.isnan(values) != unscored).any():
+            raise ValueError(f"no score of {mode}, or one too many")
     return QueryScores(str(fields["query"]), documents, Scored(np.arange(count), scores, ranks))
 
 
@@ -233,5 +269,6 @@ def _modes(names: Iterable[str]) -> tuple[Mode, ...]:
     return tuple(mode for mode in MODES if mode in given)
 
 
-def _numbers(values: npt.NDArray[np.float32]) -> list[float]:
-    return [float(format(value, _DIGITS)) for value in values.tolist()]
+def _numbers(values: npt.NDArray[np.float32]) -> list[float | None]:
+    """As JSON has them; None for NaN."""
+    return [float(format(each, _DIGITS)) if each == each else None for each in values.tolist()]

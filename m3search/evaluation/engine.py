@@ -62,14 +62,15 @@ def open_or_build(
     encoder: Encoder,
     progress: Callable[[int], None],
 ) -> Built:
-    """The index of a set in `work`, built unless the same corpus and model made one there.
+    """The index of a set in `work`, built unless the same corpus and model made one there: for this
+    set, or for another of the same corpus.
 
     An index whose building was cut off is gone on with. One is removed and built anew only where
     it was opened and found damaged or of another content; every other error passes. ArtifactError
     where another process is at work on the same set.
     """
     key = _key(collection.corpus, wanted.title_template, encoder.identity)
-    folder = work / f"{wanted.name}.{key[:12]}"
+    folder = next(iter(sorted(work.glob(f"*.{key[:12]}"))), work / f"{wanted.name}.{key[:12]}")
     place, note = folder / "index", folder / "built.json"
     folder.mkdir(parents=True, exist_ok=True)
     lock = WriteLock(folder)  # from the check to the end of the building

@@ -19,7 +19,7 @@ from m3search.corpus import read_run
 from m3search.errors import DataError
 from m3search.evaluation.baselines import check_implementation, make_bm25
 from m3search.evaluation.bm25 import Language
-from m3search.evaluation.collection import Collection, load_collection
+from m3search.evaluation.collection import Collection, check_set, load_collection
 from m3search.evaluation.components import (
     ComponentScores,
     Origin,
@@ -29,9 +29,10 @@ from m3search.evaluation.components import (
 )
 from m3search.evaluation.engine import Engine, Progress, open_or_build
 from m3search.evaluation.latency import BM25, Stages, measure_stages, sample_queries, summary
+from m3search.evaluation.lexical import ceil_weights
 from m3search.evaluation.measures import evaluate, largest_cutoff
 from m3search.evaluation.results import Experiment, SetResult
-from m3search.evaluation.suite import EvaluationSet, check_folder, modes_of
+from m3search.evaluation.suite import EvaluationSet, modes_of
 from m3search.lines import check_file
 from m3search.records import Qrels, Run
 from m3search.timings import Timings, stage
@@ -89,7 +90,7 @@ def evaluate_sets(
 
 def _check(wanted: EvaluationSet, scores: Path | None) -> None:
     """An error where what a set needs is not there, or a row cannot be searched."""
-    check_folder(wanted)
+    check_set(wanted)
     wanted.plans(_retrieved(wanted))
     for path in wanted.run_paths().values():
         check_file(path, inside="run.trec")
@@ -127,7 +128,6 @@ class _Bench:
         """The set's rows, run and evaluated; scores: a folder of component scores to start from."""
         wanted = self.wanted
         collection = load_collection(wanted)
-        self.qrels = collection.qrels
         if self._plans:
             if scores is None:
                 self.scores = self._search(collection)
@@ -143,6 +143,8 @@ class _Bench:
         if paths := wanted.run_paths():
             self.runs |= {row: self._read_run(path, collection) for row, path in paths.items()}
             self._details["run_files"] = dict(wanted.run_files)
+        if wanted.published:
+            self._details["published"] = wanted.published
         details = {
             "counts": collection.counts(),
             "settings": self._settings(),
@@ -150,7 +152,8 @@ class _Bench:
         }
         if self._stages:
             details["stages_ms"] = self._stages
-        report = evaluate(self.runs, collection.qrels, wanted.measures)
+        self.qrels = collection.judge(self.runs.values())
+        report = evaluate(self.runs, self.qrels, wanted.measures)
         return SetResult(wanted.name, report, details | self._details, wanted.group)
 
     def _settings(self) -> dict[str, Any]:
@@ -164,6 +167,8 @@ class _Bench:
             "weights": {row: dict(plan.weights) for row, plan in self._plans.items()},
             "missing": wanted.missing,
             "candidates": wanted.candidates,
+            "row_settings": {row: own.to_json() for row, own in wanted.row_settings.items()},
+            "lexical_weights": wanted.lexical_weights,
             "title_template": wanted.title_template,
             "max_length": model["max_length"] if model else wanted.max_length,
         }
@@ -178,6 +183,8 @@ class _Bench:
     def _search(self, collection: Collection) -> ComponentScores:
         engine = self._engine or Engine.default()
         encoder = self._encoders(self.wanted.max_length)
+        if self.wanted.lexical_weights == "ceil100":
+            encoder = ceil_weights(encoder)
         total = collection.documents
         built = open_or_build(
             engine,

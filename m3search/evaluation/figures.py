@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from m3search.evaluation.components import ComponentScores
-from m3search.evaluation.measures import evaluate
+from m3search.evaluation.measures import ANSWER_RECALL, evaluate
 from m3search.evaluation.results import SetResult
 from m3search.plan import Plan
 from m3search.records import MODES, Qrels, Run
@@ -68,8 +68,8 @@ def make_figures(
 def _landscape(result: SetResult, qrels: Qrels, scores: ComponentScores | None) -> Landscape | None:
     plans = [plan for row in result.report.means if (plan := result.plan(row))]
     plan = next((plan for plan in plans if plan.modes == MODES), None)
-    if plan is None or scores is None:
-        return None
+    if plan is None or scores is None or result.report.measures[0].startswith(ANSWER_RECALL):
+        return None  # answers are looked for in what the rows found, not in what others would
     chosen = random.Random(0).sample(sorted(qrels), min(MOST_QUERIES, len(qrels)))
     part = replace(scores, queries={query: scores.queries[query] for query in chosen})
     judged, measure = {query: qrels[query] for query in chosen}, result.report.measures[0]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from m3search.evaluation.components import reach_of_multi
 from m3search.evaluation.results import SetResult
 from m3search.plan import Plan
 from m3search.records import MODES, Mode, Query
@@ -51,13 +52,18 @@ def measure_stages(
     alone = {mode for plan in asked for mode in plan.first_stages} - first
     scored = {mode for plan in reranking for mode in plan.modes}
     depth = max(plan.depth for plan in asked)
+    reach = reach_of_multi(asked, depth)
 
     def ask(query: Query) -> None:
         encoded = searcher.encode([query])
         for stages, modes in ((first, scored), (alone, set[Mode]())):
             if stages:
                 found = searcher.candidates(
-                    encoded, stages=_ordered(stages), modes=_ordered(modes), depth=depth
+                    encoded,
+                    stages=_ordered(stages),
+                    modes=_ordered(modes),
+                    depth=depth,
+                    reach=reach,
                 )
                 for _ in found:  # it searches while it is read
                     pass

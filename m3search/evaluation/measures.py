@@ -13,6 +13,8 @@ from m3search.errors import ConfigError
 from m3search.records import Qrels, Run
 
 DEFAULT_MEASURES = ("nDCG@10", "R@100")
+ANSWER_RECALL = "AnswerRecall"
+"""the measure of questions with answers in place of judgements"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def evaluate(
 
     A query that a run lacks counts 0; one without judgements is left out. Documents of equal
     score are taken in descending order of their ids, as trec_eval does. Measures are named as in
-    ir_measures: nDCG@10, R@100, RR@10, P(rel=2)@5.
+    ir_measures: nDCG@10, R@100, RR@10, P(rel=2)@5. AnswerRecall@k is 1 for a question where any of
+    the first k documents has a grade above 0, else 0.
     """
     if not qrels:
         remedy = "Give at least one judgement."
@@ -89,12 +92,17 @@ def evaluate(
 
 def parse_measures(names: Iterable[str]) -> dict[str, ir_measures.Measure]:
     """Measures by the names ir_measures gives them, in the order asked, none twice."""
-    parsed = [_parse_measure(name) for name in names]
+    parsed = dict(_parse_measure(name) for name in names)
     if not parsed:
         raise ConfigError(
             "measures", expected="at least one", found="none", remedy="Name one, as nDCG@10."
         )
-    return {str(measure): measure for measure in parsed}
+    return parsed
+
+
+def reads_answers(name: str) -> bool:
+    """Whether a measure is one of questions with answers."""
+    return name.strip().startswith(f"{ANSWER_RECALL}@")
 
 
 def largest_cutoff(names: Iterable[str]) -> int:
@@ -103,7 +111,10 @@ def largest_cutoff(names: Iterable[str]) -> int:
     return max(int(measure.params.get("cutoff", 0)) for measure in parsed)
 
 
-def _parse_measure(name: str) -> ir_measures.Measure:
+def _parse_measure(name: str) -> tuple[str, ir_measures.Measure]:
+    """A measure with its name, that of ir_measures where it is one of those."""
+    if match := re.fullmatch(rf"\s*({ANSWER_RECALL}@([1-9]\d*))\s*", name):
+        return match[1], ir_measures.Success @ int(match[2])
     try:
         measure = ir_measures.parse_measure(name)
     except (NameError, ValueError, SyntaxError, TypeError) as error:
@@ -111,13 +122,14 @@ def _parse_measure(name: str) -> ir_measures.Measure:
     supported = ir_measures.DefaultPipeline.supports(measure)  # type: ignore[no-untyped-call]
     if measure.params.get("cutoff", 1) < 1 or not supported:
         raise _unknown_measure(name)
-    return measure
+    return str(measure), measure
 
 
 def _unknown_measure(name: str) -> ConfigError:
     """Mostly the case of a letter is wrong, as in ndcg@10."""
     word, rest = re.fullmatch(r"\s*(\w*)(.*)", name, flags=re.DOTALL).groups()  # type: ignore[union-attr]
-    known = {each.lower(): each for each in reversed(ir_measures.measures.registry)}
+    names = (ANSWER_RECALL, *reversed(ir_measures.measures.registry))
+    known = {each.lower(): each for each in names}
     near = known.get(word.lower())
     if near is None or near == word:
         remedy = "Write it as ir_measures does: nDCG@10, R@100, RR@10, P@5, AP."
@@ -137,9 +149,13 @@ def _values(
         for query, scored in run.items()
         if scored and query in qrels
     }
+    names: dict[str, list[str]] = {}
+    for name, measure in measures.items():
+        names.setdefault(str(measure), []).append(name)
     if filled:
         for metric in ir_measures.iter_calc(list(measures.values()), qrels, filled):
-            values[str(metric.measure)][metric.query_id] = float(metric.value)
+            for name in names[str(metric.measure)]:  # two names may be one measure
+                values[name][metric.query_id] = float(metric.value)
     return values
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from m3search.evaluation.measures import Report
+from m3search.evaluation.published import compare_published, comparisons_to_json
 from m3search.evaluation.significance import Difference, compare_rows
 from m3search.plan import Plan
 
@@ -18,7 +19,8 @@ class SetResult:
     name: str
     report: Report
     details: dict[str, Any]
-    """counts, settings, truncated, seconds, stages_ms, bytes, bm25, model, run_files; JSON-ready"""
+    """counts, settings, truncated, seconds, stages_ms, bytes, bm25, model, run_files, published;
+    JSON-ready"""
     group: str = ""
 
     @cached_property
@@ -33,8 +35,9 @@ class SetResult:
         weights = settings["weights"].get(row)
         if weights is None:
             return None
-        how = (settings[name] for name in ("missing", "candidates"))
-        return Plan.check(settings["k"], settings["depth"], tuple(weights), weights, *how)
+        own = settings | settings.get("row_settings", {}).get(row, {})
+        how = (own[name] for name in ("missing", "candidates"))
+        return Plan.check(own["k"], own["depth"], tuple(weights), weights, *how)
 
     def to_json(self) -> dict[str, Any]:
         """The means under "rows", the differences, then the details."""
@@ -81,7 +84,7 @@ class Experiment:
 
     def to_json(self) -> dict[str, Any]:
         """{"sets": {name: {"rows": {row: {measure: value}}, ...}}}, "mean" where sets are several,
-        "groups" by name where they are in groups.
+        "groups" by name where they are in groups, "published" by preset where sets are of one.
 
         Values are 0 to 1.
         """
@@ -90,4 +93,6 @@ class Experiment:
             content["mean"] = {"rows": self.means()}
         if self.groups:
             content["groups"] = {group: {"rows": self.means(group)} for group in self.groups}
+        if beside := compare_published(self.sets):
+            content["published"] = comparisons_to_json(beside)
         return content | {"provenance": self.provenance}

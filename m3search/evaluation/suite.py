@@ -1,23 +1,24 @@
-"""Which sets to evaluate and how: BEIR folders, and suites in TOML that list them."""
+"""What a set is and how it is run: the keys that a suite has for it, checked."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
-from m3search.config import override, parse, read_toml
 from m3search.corpus import TITLE_TEMPLATE, check_template
 from m3search.errors import ConfigError, DataError
 from m3search.evaluation.baselines import Implementation
 from m3search.evaluation.measures import DEFAULT_MEASURES, parse_measures
+from m3search.evaluation.presets import check_published
 from m3search.plan import Plan
 from m3search.records import DEFAULT_WEIGHTS, MODES, Candidates, Missing, Mode
 
+LexicalWeights = Literal["float", "ceil100"]
+T = TypeVar("T")
 ThreeWeights = tuple[float, float, float]
 """of dense, sparse and multi, from 0 up"""
 
@@ -26,16 +27,41 @@ ROWS = ("dense", "sparse", "multi", "dense+sparse", "all", "bm25")
 
 
 @dataclass(frozen=True)
+class RowSettings:
+    """What a row has in place of the settings of its set; None for those of the set."""
+
+    depth: int | None = None
+    candidates: Candidates | None = None
+    missing: Missing | None = None
+
+    def __post_init__(self) -> None:
+        if self.depth is not None and self.depth < 1:
+            raise ValueError("a depth below 1")
+
+    def to_json(self) -> dict[str, int | str]:
+        """What the row has of its own."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class EvaluationSet:
     """A corpus, its queries and judgements, and how to run them."""
 
     path: Path
-    """the folder with corpus.jsonl, queries.jsonl and qrels/<split>.tsv"""
+    """the folder of the set, in one of the layouts"""
     name: str = ""
     """as reports call it; by default the folder's name"""
     group: str = ""
     """sets of one group have a mean of their own"""
     split: str = "test"
+    corpus: str = "corpus.jsonl"
+    """the file of documents; like those below relative to the path"""
+    queries: str = ""
+    """the file of queries; by default the one of the layout"""
+    qrels: str = ""
+    """the file of judgements; by default the one of the layout and the split"""
+    answers: str = ""
+    """in place of judgements, the file of strings that answer the queries"""
     language: str | None = None
     """for BM25's stemmer and stop words, as "en"; guessed where it is absent"""
     max_length: int | None = None
@@ -50,6 +76,10 @@ class EvaluationSet:
     """score of a candidate in a first stage that did not return it, as in a search"""
     candidates: Candidates = "union"
     """of every row: from its own first stages, or from dense alone for the others to re-rank"""
+    row_settings: dict[str, RowSettings] = field(default_factory=dict)
+    """row -> depth, candidates and missing that it has in place of those above"""
+    lexical_weights: LexicalWeights = "float"
+    """as the model gives them, or rounded up to hundredths"""
     title_template: str = TITLE_TEMPLATE
     """what the encoder reads of a document; BM25 always reads title and text"""
     measures: tuple[str, ...] = DEFAULT_MEASURES
@@ -59,6 +89,8 @@ class EvaluationSet:
     run_files: dict[str, str] = field(default_factory=dict)
     """row -> a TREC run of another system, from where the command runs; {set} in its path is the
     name of the set"""
+    published: str = ""
+    """the published values to stand beside, as miracl/yo"""
     unknown_documents: Literal["error", "keep"] = "error"
     """judgements of documents outside the corpus: an error, or kept as never found"""
 
@@ -68,20 +100,28 @@ class EvaluationSet:
         for name in (self.name, *self.run_files):
             if not re.fullmatch(r"[\w+-][\w.+-]*", name):
                 raise ValueError(f"the name {name!r}, which does not suit a file's name")
-        if self.depth < 1 or (self.max_length is not None and self.max_length < 1):
-            raise ValueError("a depth or max_length below 1")
-        if not self.rows and not self.run_files:
-            raise ValueError("no rows")
         if both := sorted(self.run_files.keys() & {*self.rows, *ROWS}):
             raise ValueError(f"run_files for {both[0]}, which is a row of this engine")
-        for weights in (self.weights, *self.row_weights.values()):
-            if weights and not all(math.isfinite(w) and w >= 0 for w in weights):
-                raise ValueError(f"weights {weights} that are not all from 0 up")
+        self._check_values()
+        if self.published:
+            check_published(self.published)
         check_template(self.title_template)
         parse_measures(self.measures)
         for row in self.rows:
             modes_of(row)
-        _check_fused(self.row_weights)
+        _check_own("row_weights", self.row_weights, fused=True)
+        _check_own("row_settings", self.row_settings, fused=False)
+
+    def _check_values(self) -> None:
+        if self.depth < 1 or (self.max_length is not None and self.max_length < 1):
+            raise ValueError("a depth or max_length below 1")
+        if self.qrels and self.answers:
+            raise ValueError("both qrels and answers")
+        if not self.rows and not self.run_files:
+            raise ValueError("no rows")
+        for weights in (self.weights, *self.row_weights.values()):
+            if weights and not all(math.isfinite(w) and w >= 0 for w in weights):
+                raise ValueError(f"weights {weights} that are not all from 0 up")
 
     def run_paths(self) -> dict[str, Path]:
         """Row -> the file of its run."""
@@ -89,9 +129,7 @@ class EvaluationSet:
 
     def weights_of(self, row: str) -> ThreeWeights | None:
         """What a row is weighed by, as the suite says; None for those of the model."""
-        modes = modes_of(row)
-        own = [w for name, w in self.row_weights.items() if modes_of(name) == modes]
-        return own[0] if own else self.weights
+        return _own(self.row_weights, row) or self.weights
 
     def plans(self, k: int, default: Sequence[float] = DEFAULT_WEIGHTS) -> dict[str, Plan]:
         """How each row but bm25 is searched for k documents; ConfigError where one cannot be.
@@ -101,14 +139,15 @@ class EvaluationSet:
         plans = {}
         for row in self.rows:
             if modes := modes_of(row):
+                own = _own(self.row_settings, row) or RowSettings()
                 try:
                     plans[row] = Plan.check(
                         k,
-                        self.depth,
+                        own.depth or self.depth,
                         modes,
                         self.weights_of(row),
-                        self.missing,
-                        self.candidates,
+                        own.missing or self.missing,
+                        own.candidates or self.candidates,
                         default,
                     )
                 except ConfigError as error:
@@ -121,37 +160,26 @@ class EvaluationSet:
         return plans
 
 
-@dataclass(frozen=True)
-class Suite:
-    """A suite file without the settings that all its sets share."""
-
-    sets: list[dict[str, Any]]
-    """the [[sets]] tables"""
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.sets:
-            raise ValueError("no [[sets]]")
-
-
-SUITE_KEYS = {field.name for field in fields(Suite)}
-SHARED_KEYS = {field.name for field in fields(EvaluationSet)} - {"path", "name"}
-"""what may stand above the first [[sets]], and holds for all of them"""
-
-
-def _check_fused(rows: Iterable[str]) -> None:
-    """ConfigError unless every row fuses modes, each a different set of them."""
+def _check_own(key: str, rows: Iterable[str], *, fused: bool) -> None:
+    """ConfigError unless every row is of modes, each a different set of them; fused: of several."""
     known: set[tuple[Mode, ...]] = set()
     for row in rows:
-        modes = modes_of(row, "row_weights")
-        if modes is None or len(modes) < 2 or modes in known:
+        modes = modes_of(row, key)
+        if modes is None or (fused and len(modes) < 2) or modes in known:
+            remedy = "Of all and dense+sparse+multi, name one."
             raise ConfigError(
-                "row_weights",
-                expected="rows of two modes or more, each once",
+                key,
+                expected=f"rows of {'two modes or more' if fused else 'modes'}, each once",
                 found=repr(row),
-                remedy="One mode alone always weighs 1; of all and dense+sparse+multi, name one.",
+                remedy=f"One mode alone always weighs 1; {remedy.lower()}" if fused else remedy,
             )
         known.add(modes)
+
+
+def _own(by_row: Mapping[str, T], row: str) -> T | None:
+    """What a row has, whatever the order in which its modes are named."""
+    modes = modes_of(row)
+    return next((own for name, own in by_row.items() if modes_of(name) == modes), None)
 
 
 def modes_of(row: str, where: str = "rows") -> tuple[Mode, ...] | None:
@@ -172,79 +200,6 @@ def modes_of(row: str, where: str = "rows") -> tuple[Mode, ...] | None:
         remedy = "Name each mode once."
         raise ConfigError(where, expected="different modes", found=repr(row), remedy=remedy)
     return tuple(mode for mode in MODES if mode in names)
-
-
-def load_sets(
-    paths: Iterable[str | Path],
-    *,
-    data: str | Path | None = None,
-    settings: Sequence[str] = (),
-) -> tuple[EvaluationSet, ...]:
-    """The sets of BEIR folders and suite files, in order, with names that differ.
-
-    A suite's relative paths start at `data`, or without it at the suite's own folder.
-    `settings` are `key=value` of a suite, such as "depth=1000" or "sets.1.split=dev".
-    """
-    found: list[EvaluationSet] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            folder: dict[str, Any] = {"sets": [{"path": str(path.resolve())}]}
-            found += _sets_of(folder, str(path), path, settings)
-        elif not path.exists():
-            raise ConfigError(
-                str(path),
-                expected="the folder of a set, or a suite in TOML",
-                found="nothing at this path",
-                remedy="Check the path.",
-            )
-        else:
-            start = Path(data) if data is not None else path.parent
-            found += _sets_of(read_toml(path), str(path), start, settings)
-    repeated = [name for name, count in Counter(each.name for each in found).items() if count > 1]
-    if repeated:
-        raise ConfigError(
-            "sets",
-            expected="a name of its own for each set",
-            found=f"{repeated[0]!r} twice",
-            remedy='Give one of them another name = "..." in the suite.',
-        )
-    return tuple(found)
-
-
-def _sets_of(
-    table: dict[str, Any], where: str, start: Path, settings: Sequence[str]
-) -> list[EvaluationSet]:
-    for setting in settings:
-        table = override(table, setting)
-    for name in table.keys() - SUITE_KEYS - SHARED_KEYS:
-        raise ConfigError.unknown(f"{where}, key {name}", name, SUITE_KEYS | SHARED_KEYS)
-    suite = parse(Suite, {name: table[name] for name in table.keys() & SUITE_KEYS}, where)
-    shared = {name: table[name] for name in table.keys() & SHARED_KEYS}
-    _parse_set({"path": ".", "name": "any", **shared}, where, "")  # a wrong one is told as shared
-    found = []
-    for number, entry in enumerate(suite.sets, start=1):
-        merged = shared | entry
-        if "weights" in entry and "row_weights" not in entry:
-            merged.pop("row_weights", None)  # what a set says goes before what holds for all
-        if isinstance(path := entry.get("path"), str):
-            merged["path"] = str(start / path)
-        found.append(_parse_set(merged, where, f"sets.{number}"))
-    return found
-
-
-def _parse_set(table: dict[str, Any], where: str, prefix: str) -> EvaluationSet:
-    """The set of a table that stands at the key `prefix` of the file `where`."""
-    try:
-        return parse(EvaluationSet, table, where)
-    except ConfigError as error:  # its place counts from the table, or is a field's name alone
-        key = error.where.removeprefix(where).removeprefix(", key ")
-        keys = ".".join(filter(None, (prefix, key)))
-        raise ConfigError(
-            f"{where}, key {keys}" if keys else where,
-            expected=error.expected,
-            found=error.found,
-            remedy=error.remedy,
-        ) from error
 
 
 def check_folder(wanted: EvaluationSet) -> EvaluationSet:

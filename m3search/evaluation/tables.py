@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from m3search.evaluation.measures import in_percent, markdown_table
+from m3search.evaluation.published import Comparison, compare_published
 from m3search.evaluation.results import Experiment
 from m3search.records import MODES
 
@@ -48,6 +49,7 @@ def tables(experiment: Experiment) -> list[Table]:
     """All that the experiment has something for."""
     return [
         *(measure_table(experiment, measure) for measure in experiment.measures),
+        *map(published_table, compare_published(experiment.sets)),
         *differences_table(experiment),
         *latency_table(experiment),
         *size_table(experiment),
@@ -94,6 +96,24 @@ def percentages(experiment: Experiment, measure: str) -> list[list[str]]:
 def measure_table(experiment: Experiment, measure: str) -> Table:
     """One measure in percent: sets x rows."""
     return Table(measure, percentages(experiment, measure), compared=True)
+
+
+def published_table(found: Comparison) -> Table:
+    """What was measured, the published value and the difference; sets x rows, the average last."""
+    sets = list(dict.fromkeys(name for row in found.rows.values() for name in row.sets))
+    lines = [["set", *found.rows]]
+    for name in sets:
+        cells = (row.sets.get(name) for row in found.rows.values())
+        lines.append([name, *("" if cell is None else str(cell) for cell in cells)])
+    averages = [row.average for row in found.rows.values()]
+    if len(sets) != 1 and any(averages):
+        lines.append(["average", *("" if cell is None else str(cell) for cell in averages)])
+    note = (
+        f"In brackets the value of BAAI/bge-m3 in arXiv 2402.03216v4 ({found.table.place}) and "
+        "the difference. An average is over the languages that were run and have a value."
+    )
+    title = f"{found.table.measure} on {found.preset} beside the published values"
+    return Table(title, lines, note)
 
 
 def differences_table(experiment: Experiment) -> list[Table]:
@@ -205,7 +225,24 @@ def settings_table(experiment: Experiment) -> Table:
         ]
         lines.append([each.name, *(str(settings[name]) for name in names), "; ".join(weights)])
     note = "Weights are those of dense, sparse and multi; a mode alone weighs 1."
-    return Table("Settings", lines, note, code="title template")
+    notes = "\n".join([note, *_row_settings(experiment)])
+    return Table("Settings", lines, notes, code="title template")
+
+
+def _row_settings(experiment: Experiment) -> list[str]:
+    """A line for each set whose rows differ, or whose lexical weights are not the model's own."""
+    notes = []
+    for each in experiment.sets:
+        settings = each.details["settings"]
+        parts = [
+            f"{row} " + ", ".join(f"{key} {value}" for key, value in own.items())
+            for row, own in settings.get("row_settings", {}).items()
+        ]
+        if settings.get("lexical_weights", "float") != "float":
+            parts.append(f"lexical weights {settings['lexical_weights']}")
+        if parts:
+            notes.append(f"Of {each.name}: {'; '.join(parts)}.")
+    return notes
 
 
 def _weights(by_mode: Mapping[str, float]) -> str:

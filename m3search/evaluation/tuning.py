@@ -99,7 +99,8 @@ def _points(modes: Sequence[Mode]) -> Iterator[dict[Mode, float]]:
 
 def judged_scores(wanted: EvaluationSet, scores: Path, row: str, measure: str) -> JudgedScores:
     """A set with its component scores out of a folder of them; row: the modes that are weighed."""
-    file, collection = scores_file(scores, wanted.name), load_collection(wanted)
+    file = scores_file(scores, wanted.name)
+    collection = load_collection(replace(wanted, measures=(measure,)))
     found = read_scores(file, wanted, collection)
     k = largest_cutoff([measure]) or RETRIEVED
     plan = replace(wanted, rows=(row,), run_files={}).plans(k, found.fusion_weights).get(row)
@@ -109,7 +110,8 @@ def judged_scores(wanted: EvaluationSet, scores: Path, row: str, measure: str) -
         )
     found.check(row, plan, str(file))
     texts = {query.id: query.text for query in collection.queries}
-    return JudgedScores(wanted.name, found, texts, collection.qrels, plan)
+    documents = {query: each.documents for query, each in found.queries.items()}
+    return JudgedScores(wanted.name, found, texts, collection.judge([documents]), plan)
 
 
 def tune(
