@@ -143,6 +143,10 @@ class _Bench:
         if paths := wanted.run_paths():
             self.runs |= {row: self._read_run(path, collection) for row, path in paths.items()}
             self._details["run_files"] = dict(wanted.run_files)
+        if wanted.fused:
+            parts, k = dict(self.runs), _retrieved(wanted)
+            self.runs |= {row: fused.run(parts, k) for row, fused in wanted.fused.items()}
+            self._details["fused"] = {row: each.to_json() for row, each in wanted.fused.items()}
         if wanted.published:
             self._details["published"] = wanted.published
         details = {

@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 from m3search.corpus import TITLE_TEMPLATE, check_template
 from m3search.errors import ConfigError, DataError
 from m3search.evaluation.baselines import Implementation
+from m3search.evaluation.fused import Fused
 from m3search.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from m3search.evaluation.presets import check_published
 from m3search.plan import Plan
@@ -89,6 +90,8 @@ class EvaluationSet:
     run_files: dict[str, str] = field(default_factory=dict)
     """row -> a TREC run of another system, from where the command runs; {set} in its path is the
     name of the set"""
+    fused: dict[str, Fused] = field(default_factory=dict)
+    """row -> the rows whose runs it fuses, by rank or by score"""
     published: str = ""
     """the published values to stand beside, as miracl/yo"""
     unknown_documents: Literal["error", "keep"] = "error"
@@ -97,12 +100,13 @@ class EvaluationSet:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.path.resolve().name)
-        for name in (self.name, *self.run_files):
+        for name in (self.name, *self.run_files, *self.fused):
             if not re.fullmatch(r"[\w+-][\w.+-]*", name):
                 raise ValueError(f"the name {name!r}, which does not suit a file's name")
         if both := sorted(self.run_files.keys() & {*self.rows, *ROWS}):
             raise ValueError(f"run_files for {both[0]}, which is a row of this engine")
         self._check_values()
+        self._check_fused()
         if self.published:
             check_published(self.published)
         check_template(self.title_template)
@@ -122,6 +126,19 @@ class EvaluationSet:
         for weights in (self.weights, *self.row_weights.values()):
             if weights and not all(math.isfinite(w) and w >= 0 for w in weights):
                 raise ValueError(f"weights {weights} that are not all from 0 up")
+
+    def _check_fused(self) -> None:
+        known = {*self.rows, *self.run_files}
+        if both := sorted(self.fused.keys() & {*known, *ROWS}):
+            raise ValueError(f"fused for {both[0]}, which is another row")
+        for name, fused in self.fused.items():
+            if lacking := [row for row in fused.rows if row not in known]:
+                raise ConfigError(
+                    f"fused.{name}.rows",
+                    expected=f"some of the rows of the set: {', '.join(sorted(known))}",
+                    found=repr(lacking[0]),
+                    remedy="Name it in rows or run_files, too.",
+                )
 
     def run_paths(self) -> dict[str, Path]:
         """Row -> the file of its run."""

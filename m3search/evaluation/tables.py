@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from m3search.evaluation.measures import in_percent, markdown_table
 from m3search.evaluation.published import Comparison, compare_published
@@ -230,7 +231,7 @@ def settings_table(experiment: Experiment) -> Table:
 
 
 def _row_settings(experiment: Experiment) -> list[str]:
-    """A line for each set whose rows differ, or whose lexical weights are not the model's own."""
+    """A line for each set with rows of settings or of runs of their own, or other weights."""
     notes = []
     for each in experiment.sets:
         settings = each.details["settings"]
@@ -240,9 +241,17 @@ def _row_settings(experiment: Experiment) -> list[str]:
         ]
         if settings.get("lexical_weights", "float") != "float":
             parts.append(f"lexical weights {settings['lexical_weights']}")
+        parts += [_fused(row, made) for row, made in each.details.get("fused", {}).items()]
         if parts:
             notes.append(f"Of {each.name}: {'; '.join(parts)}.")
     return notes
+
+
+def _fused(row: str, made: Mapping[str, Any]) -> str:
+    """What a row of other rows is made of."""
+    weighed = zip(made["rows"], made["weights"], strict=True)
+    by = f"rank (constant {made['constant']:g})" if made["by"] == "rank" else "score"
+    return f"{row} by {by}: " + ", ".join(f"{weight:g} {part}" for part, weight in weighed)
 
 
 def _weights(by_mode: Mapping[str, float]) -> str:
