@@ -64,6 +64,7 @@ def main() -> None:
     lengths = [len(vectors) + 1 for vectors in first.encode(texts).multi]
     rows = compare(measure(systems, texts, asked.rounds), len(texts), sum(lengths))
     result = {
+        "sets": [path.parent.name for path in asked.corpus],
         "tokens": {
             "mean": round(float(np.mean(lengths)), 1),
             "median": float(np.median(lengths)),
