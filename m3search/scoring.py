@@ -18,6 +18,9 @@ from scipy import sparse as sp
 from m3search.errors import ConfigError
 from m3search.records import Encoded, FloatArray, IntArray
 
+PRODUCTS = 1 << 13
+"""at a time: larger arrays are new pages of memory every time, which cost more than the products"""
+
 
 def exact_scores(query: npt.ArrayLike, vectors: npt.ArrayLike) -> FloatArray:
     """s_dense = <q, p> of one query (dim,) with vectors (n, dim) -> (n,) float32.
@@ -28,9 +31,15 @@ def exact_scores(query: npt.ArrayLike, vectors: npt.ArrayLike) -> FloatArray:
     >>> exact_scores([1.0, 0.0], [[0.6, 0.8], [0.0, 1.0]]).tolist()
     [0.6000000238418579, 0.0]
     """
-    products = np.asarray(vectors, dtype=np.float64) * np.asarray(query, dtype=np.float64)
-    scores: FloatArray = np.add.reduce(products, axis=1).astype(np.float32)
-    return scores
+    given, factors = np.asarray(vectors), np.asarray(query, dtype=np.float64)
+    sums = np.empty(len(given))
+    step = max(1, PRODUCTS // max(len(factors), 1))
+    products = np.empty((step, len(factors)))
+    for start in range(0, len(given), step):
+        some = given[start : start + step]
+        held = np.multiply(some, factors, out=products[: len(some)])
+        np.add.reduce(held, axis=1, out=sums[start : start + step])
+    return sums.astype(np.float32)
 
 
 def dense_scores(queries: npt.ArrayLike, documents: npt.ArrayLike) -> FloatArray:

@@ -25,11 +25,15 @@ class LuceneImpacts:
         """vectors: (documents, vocabulary) weights."""
         self._java = start_java()
         self._k = k
-        self._similarity = self._java("io.anserini.index.similarity.ImpactSimilarity")()
+        self._similarity = self._java("io.anserini.search.similarity.ImpactSimilarity")()
         self._searcher = self._index(folder, vectors)
 
     def answer(self, query: sp.csr_array) -> IntArray:
         """The numbers of the k best documents of a query (1, vocabulary)."""
+        return np.array([hit.doc for hit in self.search(query).scoreDocs], dtype=np.int64)
+
+    def search(self, query: sp.csr_array) -> Any:
+        """The same as an object of Java: to read a thousand hits takes longer than to find them."""
         java = self._java
         builder = java(f"{LUCENE}.search.BooleanQuery$Builder")()
         should = java(f"{LUCENE}.search.BooleanClause$Occur").SHOULD
@@ -38,8 +42,7 @@ class LuceneImpacts:
         for term, weight in zip(query.indices.tolist(), query.data.tolist(), strict=True):
             clause = boosts(term_query(terms(FIELD, str(term))), float(weight))
             builder.add(clause, should)
-        found = self._searcher.search(builder.build(), self._k).scoreDocs
-        return np.array([hit.doc for hit in found], dtype=np.int64)
+        return self._searcher.search(builder.build(), self._k)
 
     def _index(self, folder: Path, vectors: sp.csr_array) -> Any:
         java = self._java

@@ -153,6 +153,10 @@ class Clusters:
             raise damaged(path, "a FAISS index", str(error).splitlines()[0]) from error
         if (index.ntotal, index.d) != (rows, dim):
             raise damaged(path, f"{rows} vectors of {dim}", f"{index.ntotal} of {index.d}")
+        wrapped: Any = faiss
+        lists = wrapped.downcast_InvertedLists(index.invlists)
+        if isinstance(lists, wrapped.OnDiskInvertedLists):
+            lists.prefetch_nthread = 0  # 32 threads for each search take longer than the search
         self._path = path
         self._index = index
         self._lists = max(1, int(index.nlist))
