@@ -15,6 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 REVISION = "0" * 40
+TEXTS = {"1#0": ("Tea", "a drink"), "2#0": ("Rice", "a grain"), "3#0": ("", "untitled")}
+QUERIES = {"q1": "what is tea", "q2": "une boisson", "q3": "not judged"}
+JUDGED = {"q1": {"1#0": 1, "2#0": 0}, "q2": {"1#0": 1}}
 
 
 def json_lines(objects: Iterable[dict[str, Any]]) -> bytes:
@@ -136,3 +139,8 @@ def put_narrativeqa(hub: Hub, stories: dict[str, str], questions: list[tuple[str
     half = len(rows) // 2
     for number, part in enumerate((rows[:half], rows[half:])):
         hub.put_parquet("deepmind/narrativeqa", f"data/test-{number:05}-of-00002.parquet", part)
+
+
+@pytest.fixture(name="hub")
+def hub_of_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    return Hub(tmp_path / "hub", monkeypatch)

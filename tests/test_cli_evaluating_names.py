@@ -5,22 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-from hub_copies import Hub, put_miracl
+from hub_copies import JUDGED, QUERIES, TEXTS, Hub, hub_of_a_test, put_miracl  # noqa: F401
 from running_commands import (  # noqa: F401
     command_line,
     folder_of_a_test,
     lines_of,
 )
-
-TEXTS = {"1#0": ("Tea", "a drink"), "2#0": ("Rice", "a grain"), "3#0": ("", "untitled")}
-QUERIES = {"q1": "what is tea", "q2": "une boisson", "q3": "not judged"}
-JUDGED = {"q1": {"1#0": 1, "2#0": 0}, "q2": {"1#0": 1}}
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    return Hub(tmp_path / "hub", monkeypatch)
 
 
 def test_eval_of_a_data_set(m3: Any, hub: Hub, place: Path) -> None:

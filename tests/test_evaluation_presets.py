@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hub_copies import Hub, put_beir, put_miracl, put_mkqa, put_mldr, put_narrativeqa
+from hub_copies import (  # noqa: F401
+    Hub,
+    hub_of_a_test,
+    put_beir,
+    put_miracl,
+    put_mkqa,
+    put_mldr,
+    put_narrativeqa,
+)
 from scipy import sparse as sp
 
 import m3search
@@ -174,11 +182,6 @@ def slow_runs(texts: list[str], query: str) -> dict[str, list[tuple[int, float]]
         "dense+sparse": best(summed, 100),
         "all": best(every, 100),
     }
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    return Hub(tmp_path / "hub", monkeypatch)
 
 
 def put_words(hub: Hub, language: str, seed: int = 1) -> tuple[dict[str, str], dict[str, str]]:

@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_copies import Hub, put_beir, put_miracl, put_mkqa, put_mldr, put_narrativeqa
+from hub_copies import (  # noqa: F401
+    JUDGED,
+    QUERIES,
+    TEXTS,
+    Hub,
+    hub_of_a_test,
+    put_beir,
+    put_miracl,
+    put_mkqa,
+    put_mldr,
+    put_narrativeqa,
+)
 
 from m3search.errors import ArtifactError, ConfigError, DataError
 from m3search.evaluation import EvaluationSet, load_sets
@@ -22,15 +33,6 @@ from m3search.evaluation.sources import cache_folder, fetch, find_source
 from m3search.evaluation.sources.catalogue import NAMES
 from m3search.evaluation.sources.source import Contents, Source
 from m3search.records import Document, Query
-
-TEXTS = {"1#0": ("Tea", "a drink"), "2#0": ("Rice", "a grain"), "3#0": ("", "untitled")}
-QUERIES = {"q1": "what is tea", "q2": "une boisson", "q3": "not judged"}
-JUDGED = {"q1": {"1#0": 1, "2#0": 0}, "q2": {"1#0": 1}}
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    return Hub(tmp_path / "hub", monkeypatch)
 
 
 def loaded(name: str, cache: Path) -> tuple[EvaluationSet, Collection]:
