@@ -22,6 +22,7 @@ from m3search.model.resolve import resolve
 from m3search.model.terms import lexical_matrix
 from m3search.model.tokenization import Tokenization, pad
 from m3search.model.windows import count_characters, cut, windows
+from m3search.model.words import WordTable, sparse_columns
 from m3search.records import (
     DEFAULT_WEIGHTS,
     MODES,
@@ -61,7 +62,8 @@ class Encoder:
         self.device = device
         self.dtype = dtype
         self.model = model.eval().to(device)
-        self._tokenization = Tokenization(tokenizer)
+        words = WordTable(tokenizer, model.vocabulary) if identity.word_terms else None
+        self._tokenization = Tokenization(tokenizer, words)
         self._lock = threading.Lock()
 
     @classmethod
@@ -102,12 +104,13 @@ class Encoder:
             name=canonical,
             fingerprint=remembered_fingerprint(folder),
             dim=model.dim,
-            vocabulary=model.vocabulary,
+            vocabulary=sparse_columns(model.vocabulary, info.word_terms),
             multi_dim=model.multi_dim,
             max_length=length,
             pooling=info.pooling,
             mcls=mcls,
             fusion_weights=info.fusion_weights or DEFAULT_WEIGHTS,
+            word_terms=info.word_terms,
         )
         precision = best_dtype(place) if dtype is None else parse_dtype(dtype)
         there = [mode for mode in MODES if mode == "dense" or mode in heads]
@@ -163,6 +166,12 @@ class Encoder:
         with self._lock:
             return self._tokenization.tokens(text, self._limit(kind), self.identity.mcls)
 
+    def terms(self, text: str, kind: Kind = "document") -> dict[int, str]:
+        """What stands behind the columns of `Encoded.sparse` that this text can have a weight in:
+        its pieces and, where they are terms, its words of several pieces."""
+        with self._lock:
+            return self._tokenization.terms(text, self._limit(kind), self.identity.mcls)
+
     def passages(self, text: str, tokens: int, overlap: int = 0) -> list[tuple[int, int]]:
         """Characters [start, end) of passages of at most `tokens` tokens that cover the text."""
         with self._lock:
@@ -175,7 +184,10 @@ class Encoder:
         return any(piece.id != self._tokenization.unknown_id for piece in pieces)
 
     def lexical_weights(self, encoded: Encoded) -> list[dict[str, float]]:
-        """The sparse vector of each text by the pieces of its terms, the heaviest first."""
+        """The sparse vector of each text by the pieces of its terms, the heaviest first.
+
+        A word of several pieces is named by its column, as "#1234567": `terms` has its letters.
+        """
         found = []
         for row in range(len(encoded)):
             start, stop = encoded.sparse.indptr[row : row + 2]
@@ -263,9 +275,10 @@ class Encoder:
         dense, weights, vectors = (tensor.cpu().numpy() for tensor in outputs)
         kept = (mask & ~cls)[:, 1:] & ("multi" in self.modes)
         multi = np.split(vectors[kept], np.cumsum(kept.sum(axis=1))[:-1])
-        words = mask & ~np.isin(input_ids, self._tokenization.special_ids)
-        words &= "sparse" in self.modes
-        sparse = lexical_matrix(input_ids, weights, words, self.identity.vocabulary)
+        terms = mask & ~np.isin(input_ids, self._tokenization.special_ids)
+        terms &= "sparse" in self.modes
+        columns, words = self.identity.vocabulary, self._tokenization.words
+        sparse = lexical_matrix(input_ids, weights, terms, columns, words)
         return Encoded(dense, sparse, multi)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -85,19 +85,23 @@ def explain_hit(index: Index, encoder: Encoder, text: str, query: Encoded, hit: 
     if hit.passage is not None:
         row += hit.passage.number
     return Explanation(
-        match_terms(index, query, query_tokens, row),
+        match_terms(index, query, encoder.terms(text, "query"), row),
         match_tokens(query.multi[0], query_tokens, index.vectors(row), document_tokens),
     )
 
 
-def match_terms(index: Index, query: Encoded, tokens: Sequence[Token], row: int) -> list[TermMatch]:
-    """The terms that the query shares with the document at `row`, largest product first."""
-    pieces = {token.id: token.text for token in tokens}
+def match_terms(
+    index: Index, query: Encoded, terms: Mapping[int, str], row: int
+) -> list[TermMatch]:
+    """The terms that the query shares with the document at `row`, largest product first.
+
+    terms: of the query, as `Encoder.terms` names them.
+    """
     matches = []
     for term, weight in zip(query.sparse.indices.tolist(), query.sparse.data.tolist(), strict=True):
         found = float(index.scores("sparse", _only(query, term), np.array([row]))[0])
         if found > 0:
-            name = pieces.get(term, f"term {term}")
+            name = terms.get(term, f"term {term}")
             matches.append(TermMatch(name, weight, found, weight * found))
     return sorted(matches, key=lambda match: (-match.product, match.term))
 

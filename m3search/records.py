@@ -68,6 +68,7 @@ class ModelIdentity:
     """SHA-256 of the configuration, tokenizer and weights"""
     dim: int
     vocabulary: int
+    """columns of the sparse mode: the pieces and, with `word_terms`, the numbers of words"""
     multi_dim: int
     max_length: int
     """tokens per text, special tokens included"""
@@ -75,6 +76,8 @@ class ModelIdentity:
     mcls: bool = False
     fusion_weights: tuple[float, float, float] = DEFAULT_WEIGHTS
     """of dense, sparse and multi in a search that names none"""
+    word_terms: bool = False
+    """whether a word of several pieces is a term beside its pieces"""
 
 
 class Token(NamedTuple):

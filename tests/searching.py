@@ -99,6 +99,9 @@ class WordEncoder:
     def knows(self, text: str) -> bool:
         return any(word.group() != "unknown" for word in WORD.finditer(text))
 
+    def terms(self, text: str, kind: Kind = "document") -> dict[int, str]:
+        return {token.id: token.text for token in self.tokens(text, kind)}
+
     def tokens(self, text: str, kind: Kind = "document") -> list[Token]:
         found = [
             Token(word_id(word.group()), word.group(), word.start(), word.end(), row)

@@ -139,7 +139,7 @@ def test_lexical_matrix_keeps_the_largest_weight_of_each_term(
             if kept[text, position]:
                 term = ids[text, position]
                 expected[text, term] = max(expected[text, term], weights[text, position])
-    matrix = lexical_matrix(ids, weights, kept, 9)
+    matrix = lexical_matrix(ids, weights, kept, 9, None)
     np.testing.assert_array_equal(matrix.toarray(), expected)
     assert matrix.nnz == np.count_nonzero(expected)
     assert isinstance(matrix, sp.csr_array)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from index_fakes import slow_rank
 from scipy import sparse as sp
 
+from m3search.errors import ArtifactError
 from m3search.scoring import sparse_scores
 from m3search.stores import sparse
 from m3search.stores.impacts import FP32, IMPACTS
@@ -195,7 +196,7 @@ def test_merge_equals_a_store_of_the_live_rows(tmp_path, monkeypatch, at_once, n
     lives[3][:] = False
     stores = [write(tmp_path / str(i), piece, 1, impacts) for i, piece in enumerate(pieces)]
     (tmp_path / "merged").mkdir()
-    merge_postings(list(zip(stores, lives, strict=True)), tmp_path / "merged", 15, impacts)
+    merge_postings(list(zip(stores, lives, strict=True)), tmp_path / "merged", impacts)
     kept = [piece[np.flatnonzero(live)] for piece, live in zip(pieces, lives, strict=True)]
     write(tmp_path / "whole", sp.csr_array(sp.vstack(kept)), 1, impacts)
     for name in FILES:
@@ -219,3 +220,40 @@ def test_rows_that_are_equal_in_float32_rank_by_row(tmp_path):
     for k in (1, 3, 600):
         order = np.lexsort((np.arange(5000), -exact))[:k]
         assert store.retrieve(query, k).rows[0].tolist() == order.tolist()
+
+
+def test_an_older_index_has_a_list_for_every_term(tmp_path):
+    """As the kinds "csc" have it: most lists are empty."""
+    random = np.random.default_rng(12)
+    vectors, queries = draw(random, 40, 30, density=0.05), draw(random, 5, 30)
+    store = write(tmp_path / "new", vectors)
+    assert 0 < len(store.terms) < 30
+    (tmp_path / "old").mkdir()
+    for name in FILES:
+        array = np.load(tmp_path / "new" / name)
+        if name == "sparse.indptr.npy":
+            counts = np.zeros(30, np.int64)
+            counts[store.terms] = np.diff(array)
+            array = np.concatenate([[0], np.cumsum(counts)])
+        if name == "sparse.peaks.npy":
+            array = np.bincount(store.terms, array, minlength=30).astype("<f4")
+        if name != "sparse.terms.npy":
+            np.save(tmp_path / "old" / name, array)
+    older = CscStore(tmp_path / "old", *vectors.shape)
+    assert older.verify() == []
+    found, expected = older.retrieve(queries, 40), store.retrieve(queries, 40)
+    assert found.rows.tolist() == expected.rows.tolist()
+    assert found.scores.tobytes() == expected.scores.tobytes()
+    (tmp_path / "merged").mkdir()
+    merge_postings([(older, np.ones(40, bool)), (store, np.ones(40, bool))], tmp_path / "merged")
+    both = CscStore(tmp_path / "merged", 80, 30).retrieve(queries, 80)
+    assert both.scores[:, 0].tolist() == expected.scores[:, 0].tolist()
+    assert (both.rows >= 0).sum() == 2 * (expected.rows >= 0).sum()
+
+
+def test_terms_outside_the_vocabulary_are_damage(tmp_path):
+    write(tmp_path, draw(np.random.default_rng(3), 8, 5, density=1))
+    for wrong in ([0, 1, 2, 3, 5], [-1, 1, 2, 3, 4], [0, 1, 1, 3, 4]):
+        np.save(tmp_path / "sparse.terms.npy", np.array(wrong, "<i4"))
+        with pytest.raises(ArtifactError, match="numbers from 0 to 4 that only rise"):
+            CscStore(tmp_path, 8, 5)

@@ -59,7 +59,7 @@ def test_a_damaged_row_number_is_no_crash(tmp_path):
         store.scores(query, np.arange(200))  # searches in the lists, and finds fewer
         for read in (
             lambda: store.retrieve(query, 3),
-            lambda: merge_postings([(store, np.ones(200, bool))], pathlib.Path(other), 5),
+            lambda: merge_postings([(store, np.ones(200, bool))], pathlib.Path(other)),
         ):
             try:
                 read()

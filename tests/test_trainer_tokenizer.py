@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from m3search.model.checkpoint import load_tokenizer
 from m3search.model.tokenization import Tokenization
-from m3search.training.masking import word_starts
+from m3search.model.words import word_starts
 
 trainer = script("train_tokenizer")
 shares, weights, texts = map(script, ("language_shares", "word_weights", "training_texts"))

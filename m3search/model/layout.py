@@ -45,6 +45,8 @@ class CheckpointInfo:
     """recipe and data fingerprints, empty where unknown"""
     fusion_weights: tuple[float, float, float] | None = None
     """of dense, sparse and multi, that suit its heads; None where it says nothing"""
+    word_terms: bool = False
+    """whether a word of several pieces is a term beside its pieces (`m3search.model.words`)"""
 
 
 def read_info(folder: Path) -> CheckpointInfo:
@@ -83,7 +85,19 @@ def read_info(folder: Path) -> CheckpointInfo:
         int(record.get("step", 0)),
         dict(record.get("training", {})),
         _fusion_weights(path, record.get("fusion_weights")),
+        _word_terms(path, record.get("word_terms", False)),
     )
+
+
+def _word_terms(path: Path, found: Any) -> bool:
+    if not isinstance(found, bool):
+        raise ArtifactError(
+            str(path),
+            expected="word_terms true or false",
+            found=repr(found),
+            remedy="Repair the file or copy the checkpoint again.",
+        )
+    return found
 
 
 def _fusion_weights(path: Path, found: Any) -> tuple[float, float, float] | None:

@@ -5,21 +5,40 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse as sp
 
+from m3search.model.words import WordTable, word_weights
+from m3search.records import BoolArray, FloatArray, IntArray
+
 
 def lexical_matrix(
-    ids: np.ndarray, weights: np.ndarray, kept: np.ndarray, vocabulary: int
+    ids: IntArray, weights: FloatArray, kept: BoolArray, columns: int, words: WordTable | None
 ) -> sp.csr_array:
     """Term weights of a batch: for each text and term the largest weight of its positions.
 
-    ids, weights, kept (B, L) -> (B, vocabulary) csr float32 with weights > 0 only.
+    ids, weights, kept (B, L) -> (B, columns) csr float32 with weights > 0 only. With `words`, a
+    word of several pieces is a term, too, wherever it stands.
     """
-    texts, positions = np.nonzero(kept & (weights > 0))
-    values = weights[texts, positions].astype(np.float32)
-    keys = texts.astype(np.int64) * vocabulary + ids[texts, positions]
+    weights = np.where(kept, weights, 0).astype(np.float32)
+    texts, positions = np.nonzero(weights > 0)
+    values = weights[texts, positions]
+    keys = texts.astype(np.int64) * columns + ids[texts, positions]
+    if words is not None:
+        more = _word_entries(ids, weights, columns, words)
+        keys, values = np.concatenate([keys, more[0]]), np.concatenate([values, more[1]])
     order = np.argsort(keys, kind="stable")
     keys, values = keys[order], values[order]
     starts = np.flatnonzero(np.diff(keys, prepend=-1))
     largest = np.maximum.reduceat(values, starts) if len(values) else values
-    rows, columns = np.divmod(keys[starts], vocabulary)
+    rows, terms = np.divmod(keys[starts], columns)
     pointers = np.searchsorted(rows, np.arange(len(ids) + 1))
-    return sp.csr_array((largest, columns, pointers), shape=(len(ids), vocabulary))
+    return sp.csr_array((largest, terms, pointers), shape=(len(ids), columns))
+
+
+def _word_entries(
+    ids: IntArray, weights: FloatArray, columns: int, words: WordTable
+) -> tuple[IntArray, FloatArray]:
+    """Keys, text * columns + term, and weights of the words that weigh anything."""
+    found = words.find(ids)
+    values = word_weights(weights.reshape(-1)[found.tokens], found.sizes)
+    texts = found.tokens[np.cumsum(found.sizes) - found.sizes] // ids.shape[1]
+    weighing = values > 0
+    return (texts * columns + found.terms)[weighing], values[weighing]

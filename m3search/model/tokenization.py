@@ -11,6 +11,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ArtifactError
+from m3search.model.words import NO_WORDS, WordTable
 from m3search.records import BoolArray, IntArray, Token
 
 MCLS_STRIDE = 256
@@ -38,8 +39,10 @@ class Tokenization:
     The tokenizer itself is asked for plain pieces only, so that one instance serves every length.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, words: WordTable | None = None) -> None:
         self._tokenizer = tokenizer
+        self.words = words
+        """by which words of several pieces are terms; None where only pieces are"""
         around = tokenizer("", add_special_tokens=True)["input_ids"]
         if len(around) != 2:
             raise ArtifactError(
@@ -99,8 +102,28 @@ class Tokenization:
         return hashlib.sha256(self._tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The pieces of token ids, as the vocabulary spells them."""
-        return [str(piece) for piece in self._tokenizer.convert_ids_to_tokens(list(ids))]
+        """The pieces of token ids, as the vocabulary spells them; others as "#" and the number."""
+        known = self._tokenizer.convert_ids_to_tokens(list(ids))
+        return [
+            f"#{number}" if piece is None else str(piece)
+            for number, piece in zip(ids, known, strict=True)
+        ]
+
+    def terms(self, text: str, max_length: int, mcls: bool = False) -> dict[int, str]:
+        """By their columns the terms of a text: its pieces and, as `words` has them, its words."""
+        (ids,) = self.encode([text], max_length, mcls).ids
+        pieces = self.pieces(ids.tolist())
+        special = set(self.special_ids.tolist())
+        terms = {
+            column: piece
+            for column, piece in zip(ids.tolist(), pieces, strict=True)
+            if column not in special
+        }
+        found = self.words.find(ids) if self.words else NO_WORDS
+        last = np.cumsum(found.sizes)
+        for column, start, stop in zip(found.terms.tolist(), last - found.sizes, last, strict=True):
+            terms[column] = "".join(pieces[place] for place in found.tokens[start:stop])
+        return terms
 
     def cls_mask(self, ids: Ids, mcls: bool = False) -> BoolArray:
         """(B, L) where `encode` placed a CLS; one that the text itself spells is not meant."""

@@ -250,7 +250,7 @@ def merge_segments(
                 records.append(each, passages)
         postings = [(segment.sparse, live) for segment, live in parts]
         impacts = find_impacts(layout.sparse_codec)
-        lists = merge_postings(postings, folder, model.vocabulary, impacts)
+        lists = merge_postings(postings, folder, impacts)
         stores = {
             "dense": dense_written(vectors),
             "sparse": Written(impacts.kind, lists),

@@ -17,9 +17,12 @@ from m3search.stores.files import ArrayWriter, damaged, forget, map_array
 from m3search.stores.impacts import FP32, Impacts
 from m3search.stores.postings import Lists
 
+TERMS = "sparse.terms.npy"
 INDPTR, ROWS, WEIGHTS = "sparse.indptr.npy", "sparse.rows.npy", "sparse.weights.npy"
 LENGTHS, PEAKS = "sparse.lengths.npy", "sparse.peaks.npy"
-FILES = (INDPTR, ROWS, WEIGHTS, LENGTHS, PEAKS)
+FILES = (TERMS, INDPTR, ROWS, WEIGHTS, LENGTHS, PEAKS)
+DTYPES = {TERMS: "<i4", INDPTR: "<i8", ROWS: "<i4", LENGTHS: "<i4", PEAKS: "<f4"}
+"""of the files; that of the weights is their codec's"""
 POSTINGS_AT_ONCE = 1 << 22
 WINDOWS = (1 << 11, 1 << 15)
 """rows of the first and of the largest window: float64 sums of 256 kB stay in a core's own cache"""
@@ -41,12 +44,14 @@ class CscWriter:
     def finish(self) -> list[Path]:
         """The files, complete."""
         vectors = sp.csr_array(sp.vstack(self._parts, format="csr"))
-        columns = vectors.tocsc()
+        terms, numbers = np.unique(vectors.indices, return_inverse=True)
+        shape = (vectors.shape[0], len(terms))
+        columns = sp.csr_array((vectors.data, numbers, vectors.indptr), shape=shape).tocsc()
         codes = self._impacts.encode(columns.data)
         peaks = highest(columns.indptr, self._impacts.decode(codes))
-        arrays = (columns.indptr, columns.indices, codes, np.diff(vectors.indptr), peaks)
-        dtypes = ("<i8", "<i4", self._impacts.dtype, "<i4", "<f4")
-        for name, array, dtype in zip(FILES, arrays, dtypes, strict=True):
+        arrays = (terms, columns.indptr, columns.indices, codes, np.diff(vectors.indptr), peaks)
+        for name, array in zip(FILES, arrays, strict=True):
+            dtype = DTYPES.get(name, self._impacts.dtype)
             with ArrayWriter(self._folder / name, dtype) as writer:
                 writer.append(array)
         return [self._folder / name for name in FILES]
@@ -62,13 +67,11 @@ class CscStore:
     def __init__(self, folder: Path, rows: int, vocabulary: int, impacts: Impacts = FP32) -> None:
         self.folder = folder
         self._impacts = impacts
-        self._shape = (rows, vocabulary)
-        self.indptr: IntArray = map_array(folder / INDPTR, "<i8", vocabulary + 1)
+        self.terms, self.indptr, self.peaks = self._read_terms(vocabulary)
         self.rows: npt.NDArray[np.int32] = map_array(folder / ROWS, "<i4")
         self.codes: npt.NDArray[Any] = map_array(folder / WEIGHTS, impacts.dtype, len(self.rows))
         """(postings,) the weights, or what stands for them"""
         self.lengths: npt.NDArray[np.int32] = map_array(folder / LENGTHS, "<i4", rows)
-        self.peaks = self._read_peaks()
         ends = (int(self.indptr[0]), int(self.indptr[-1]))
         if ends != (0, len(self.rows)):
             raise damaged(folder / INDPTR, f"values from 0 to {len(self.rows)}", f"{ends}")
@@ -80,7 +83,7 @@ class CscStore:
 
     def retrieve(self, queries: sp.csr_array, k: int, allowed: BoolArray | None = None) -> Hits:
         """The k best allowed rows of each query (n, vocabulary), only those that score above 0."""
-        return Hits.stack((self._best(*line, k, allowed) for line in self._terms(queries)), k)
+        return Hits.stack((self._best(*line, k, allowed) for line in self._known(queries)), k)
 
     def scores(self, query: sp.csr_array, rows: IntArray) -> FloatArray:
         """The exact score (n,) of the given rows for one query (1, vocabulary); 0 without a term.
@@ -89,8 +92,8 @@ class CscStore:
         in the posting lists, which are not read whole; a damaged row number there matches nothing.
         """
         wanted, back = np.unique(rows, return_inverse=True)
-        ((terms, weights),) = self._terms(query)
-        scores: FloatArray = postings.score_rows(wanted, self._lists(terms, weights))
+        ((numbers, weights),) = self._known(query)
+        scores: FloatArray = postings.score_rows(wanted, self._lists(numbers, weights))
         return scores.astype(np.float32)[back]
 
     def verify(self) -> list[str]:
@@ -102,7 +105,7 @@ class CscStore:
                 return [f"a posting of a row outside 0 to {len(self) - 1}"]
             counts += np.bincount(block, minlength=len(self))
         damages = [] if np.array_equal(counts, self.lengths) else ["rows with missing postings"]
-        for start, stop in _term_blocks([self.indptr], len(self.peaks)):
+        for start, stop in _list_blocks([self.indptr]):
             ends = np.asarray(self.indptr[start : stop + 1])
             weights = self._impacts.decode(self.codes[ends[0] : ends[-1]])
             if not (highest(ends - ends[0], weights) <= self.peaks[start:stop]).all():
@@ -120,7 +123,7 @@ class CscStore:
 
     def _best(
         self,
-        terms: IntArray,
+        numbers: IntArray,
         weights: npt.NDArray[np.float64],
         k: int,
         allowed: BoolArray | None,
@@ -128,7 +131,7 @@ class CscStore:
         if k < 1:
             return top_k((), (), 0)
         mask = NO_MASK if allowed is None else allowed
-        lists = self._lists(terms, weights)
+        lists = self._lists(numbers, weights)
         rows, scores, whole = postings.best_rows(k, len(self), *WINDOWS, mask, lists)
         if not whole:
             for start, stop in zip(lists.starts.tolist(), lists.stops.tolist(), strict=True):
@@ -136,13 +139,14 @@ class CscStore:
             raise damaged(self.folder / ROWS, "rows that only rise in a posting list", "others")
         return top_k(rows, scores, k)
 
-    def _lists(self, terms: IntArray, weights: npt.NDArray[np.float64]) -> Lists:
-        starts, stops = self.indptr[terms], self.indptr[terms + 1]
-        peaks = self.peaks[terms].astype(np.float64)
+    def _lists(self, numbers: IntArray, weights: npt.NDArray[np.float64]) -> Lists:
+        starts, stops = self.indptr[numbers], self.indptr[numbers + 1]
+        peaks = self.peaks[numbers].astype(np.float64)
         return Lists(starts, stops, weights, peaks, self.rows, self.codes, self._impacts.table)
 
-    def _terms(self, queries: sp.csr_array) -> Iterator[tuple[IntArray, npt.NDArray[np.float64]]]:
-        """Terms and weights of each query, the heaviest first; unknown terms are dropped.
+    def _known(self, queries: sp.csr_array) -> Iterator[tuple[IntArray, npt.NDArray[np.float64]]]:
+        """Lists and weights of each query's terms, the heaviest first; those that no row has are
+        dropped.
 
         In this order the products of a row are added, in every segment.
         """
@@ -150,15 +154,35 @@ class CscStore:
             terms = queries.indices[start:stop].astype(np.int64)
             weights = queries.data[start:stop].astype(np.float64)
             order = np.lexsort((terms, -weights))
-            known = order[terms[order] < self._shape[1]]
-            yield terms[known], weights[known]
+            numbers = np.searchsorted(self.terms, terms[order])
+            inside = numbers < len(self.terms)
+            inside[inside] = self.terms[numbers[inside]] == terms[order][inside]
+            yield numbers[inside], weights[order][inside]
 
-    def _read_peaks(self) -> FloatArray:
-        """The highest weight of each term; infinite where an older index does not have them."""
-        if not (self.folder / PEAKS).exists():
-            return np.full(self._shape[1], np.inf, dtype=np.float32)
-        peaks: FloatArray = map_array(self.folder / PEAKS, "<f4", self._shape[1])
-        return peaks
+    def _read_terms(self, vocabulary: int) -> tuple[npt.NDArray[np.int32], IntArray, FloatArray]:
+        """Of the terms that have a list: their numbers, ascending, where the lists begin and at
+        last end, and the highest weight of each.
+
+        An older index has a list for every number of the vocabulary, most of them empty, and the
+        oldest do not know the highest weights, which are infinite then.
+        """
+        listed = (self.folder / TERMS).exists()
+        terms = np.arange(vocabulary, dtype=np.int32)
+        if listed:
+            terms = map_array(self.folder / TERMS, "<i4")
+        within = not len(terms) or (terms[0] >= 0 and terms[-1] < vocabulary)
+        if not within or (np.diff(terms) <= 0).any():
+            expected = f"numbers from 0 to {vocabulary - 1} that only rise"
+            raise damaged(self.folder / TERMS, expected, "others")
+        indptr = map_array(self.folder / INDPTR, "<i8", len(terms) + 1)
+        if (self.folder / PEAKS).exists():
+            peaks = map_array(self.folder / PEAKS, "<f4", len(terms))
+        else:
+            peaks = np.full(len(terms), np.inf, dtype=np.float32)
+        if listed:
+            return terms, indptr, peaks
+        filled = np.flatnonzero(np.diff(indptr))
+        return filled.astype(np.int32), np.append(indptr[filled], indptr[-1]), peaks[filled]
 
 
 def highest(indptr: IntArray, weights: FloatArray) -> FloatArray:
@@ -171,12 +195,9 @@ def highest(indptr: IntArray, weights: FloatArray) -> FloatArray:
 
 
 def merge_postings(
-    parts: Sequence[tuple[CscStore, BoolArray]],
-    folder: Path,
-    vocabulary: int,
-    impacts: Impacts = FP32,
+    parts: Sequence[tuple[CscStore, BoolArray]], folder: Path, impacts: Impacts = FP32
 ) -> list[Path]:
-    """Writes the live rows of all parts as one store, a block of terms at a time.
+    """Writes the live rows of all parts as one store, a block of lists at a time.
 
     All parts store their weights as `impacts` does.
     """
@@ -184,38 +205,51 @@ def merge_postings(
     for _, live in parts:
         renumbered.append(base + np.cumsum(live) - 1)
         base += int(live.sum())
-    indptr, rows, weights, lengths, peaks = (folder / name for name in FILES)
-    counts = np.zeros(vocabulary, dtype=np.int64)
-    tops = np.zeros(vocabulary, dtype=np.float32)
-    with ArrayWriter(rows, "<i4") as row_file, ArrayWriter(weights, impacts.dtype) as weight_file:
-        for start, stop in _term_blocks([store.indptr for store, _ in parts], vocabulary):
-            columns, merged_rows, codes = _merge_block(parts, renumbered, start, stop)
-            counts[start:stop] = np.bincount(columns - start, minlength=stop - start)
-            ends = np.concatenate([[0], np.cumsum(counts[start:stop])])
-            tops[start:stop] = highest(ends, impacts.decode(codes))
+    paths = {name: folder / name for name in FILES}
+    terms = np.unique(np.concatenate([store.terms for store, _ in parts]))
+    indptrs = [_spread(store, terms) for store, _ in parts]
+    counts = np.zeros(len(terms), dtype=np.int64)
+    tops = np.zeros(len(terms), dtype=np.float32)
+    with (
+        ArrayWriter(paths[ROWS], "<i4") as row_file,
+        ArrayWriter(paths[WEIGHTS], impacts.dtype) as weight_file,
+    ):
+        for start, stop in _list_blocks(indptrs):
+            ends = [indptr[start : stop + 1] for indptr in indptrs]
+            numbers, merged_rows, codes = _merge_block(parts, renumbered, ends)
+            counts[start:stop] = np.bincount(numbers, minlength=stop - start)
+            merged_ends = np.concatenate([[0], np.cumsum(counts[start:stop])])
+            tops[start:stop] = highest(merged_ends, impacts.decode(codes))
             row_file.append(merged_rows)
             weight_file.append(codes)
             forget(*(store.folder / name for store, _ in parts for name in (ROWS, WEIGHTS)))
-    with ArrayWriter(indptr, "<i8") as file:
-        file.append(np.concatenate([[0], np.cumsum(counts)]))
-    with ArrayWriter(lengths, "<i4") as file:
-        for store, live in parts:
-            file.append(store.lengths[live])
-    with ArrayWriter(peaks, "<f4") as file:
-        file.append(tops)
-    return [indptr, rows, weights, lengths, peaks]
+    left = counts > 0
+    lengths = np.concatenate([store.lengths[live] for store, live in parts])
+    indptr = np.concatenate([[0], np.cumsum(counts[left])])
+    arrays = {TERMS: terms[left], INDPTR: indptr, LENGTHS: lengths, PEAKS: tops[left]}
+    for name, array in arrays.items():
+        with ArrayWriter(paths[name], DTYPES[name]) as file:
+            file.append(array)
+    return list(paths.values())
 
 
-def _term_blocks(ends: Sequence[IntArray], vocabulary: int) -> Iterator[tuple[int, int]]:
-    """Ranges of terms with about POSTINGS_AT_ONCE postings each, and at least one term.
+def _spread(store: CscStore, terms: npt.NDArray[np.int32]) -> IntArray:
+    """(terms + 1,) where the store's lists of these terms begin, empty ones where it has none."""
+    counts = np.zeros(len(terms), dtype=np.int64)
+    counts[np.searchsorted(terms, store.terms)] = np.diff(store.indptr)
+    return np.concatenate([[0], np.cumsum(counts)])
 
-    ends: of each store where the postings of its terms end, as `indptr` has it.
+
+def _list_blocks(indptrs: Sequence[IntArray]) -> Iterator[tuple[int, int]]:
+    """Ranges of lists with about POSTINGS_AT_ONCE postings each, and at least one list.
+
+    indptrs: of each store where the postings of its lists begin, and the last end.
     """
-    total = np.sum(ends, axis=0)
-    start = 0
-    while start < vocabulary:
+    total = np.sum(indptrs, axis=0)
+    start, lists = 0, len(total) - 1
+    while start < lists:
         reach = int(np.searchsorted(total, total[start] + POSTINGS_AT_ONCE, side="right")) - 1
-        stop = min(max(reach, start + 1), vocabulary)
+        stop = min(max(reach, start + 1), lists)
         yield start, stop
         start = stop
 
@@ -223,20 +257,21 @@ def _term_blocks(ends: Sequence[IntArray], vocabulary: int) -> Iterator[tuple[in
 def _merge_block(
     parts: Sequence[tuple[CscStore, BoolArray]],
     renumbered: Sequence[IntArray],
-    start: int,
-    stop: int,
+    ends: Sequence[IntArray],
 ) -> tuple[IntArray, IntArray, npt.NDArray[Any]]:
-    """(terms, new rows, codes) of the live postings of terms [start, stop), terms ascending."""
-    terms, rows, codes = [], [], []
-    for (store, live), numbers in zip(parts, renumbered, strict=True):
-        indptr = np.asarray(store.indptr[start : stop + 1])
+    """(lists, new rows, codes) of the live postings of some lists, numbered from 0, ascending.
+
+    ends: of each part, where the postings of these lists begin and at last end.
+    """
+    lists, rows, codes = [], [], []
+    for (store, live), numbers, indptr in zip(parts, renumbered, ends, strict=True):
         span = slice(int(indptr[0]), int(indptr[-1]))
         old = store.rows[span]
         store.check_rows(old)
         kept = live[old]
-        terms.append(np.repeat(np.arange(start, stop), np.diff(indptr))[kept])
+        lists.append(np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))[kept])
         rows.append(numbers[old[kept]])
         codes.append(store.codes[span][kept])
-    columns = np.concatenate(terms)
+    columns = np.concatenate(lists)
     order = np.argsort(columns, kind="stable")  # parts come in row order, so rows stay ascending
     return columns[order], np.concatenate(rows)[order], np.concatenate(codes)[order]

@@ -95,9 +95,9 @@ class Finetuning:
         own_passages = self._devices.own(len(batch.passages))
         queries = self._encode(texts.queries, step, "queries")
         passages = self._encode(texts.passages, step, "passages")
-        gather, special = self._devices.gather, self._tokenization.special_ids
-        query_layout = Layout.of(queries.ids, special, device)
-        passage_layout = Layout(*map(gather, Layout.of(passages.ids, special, device)))
+        gather = self._devices.gather
+        query_layout = self._layout(queries)
+        passage_layout = Layout(*map(gather, self._layout(passages)))
         query_leaves = queries.results.as_leaves()
         passage_leaves = Representations(*map(gather, passages.results)).as_leaves()
         numbers = gather(torch.from_numpy(passages.order + own_passages.start).to(device))
@@ -118,6 +118,12 @@ class Finetuning:
             passage_leaves,
             query_layout,
             passage_layout,
+        )
+
+    def _layout(self, texts: Encoding) -> Layout:
+        tokenization = self._tokenization
+        return Layout.of(
+            texts.ids, tokenization.special_ids, self._devices.device, tokenization.words
         )
 
     def _encode(self, ids: Sequence[Ids], step: int, what: str) -> Encoding:

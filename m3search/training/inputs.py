@@ -48,6 +48,9 @@ class Start:
     max_length: int | None = None
     """tokens, the limit of the finished encoder, whose position table is extended where it is
     shorter; None is what the checkpoint says"""
+    word_terms: bool | None = None
+    """whether a word of several pieces is a term beside its pieces; None is what the checkpoint
+    says, and false where it says nothing"""
     dropout: float = 0.1
     """probability, in every dropout layer of the encoder while it trains"""
     fit_heads: bool = False

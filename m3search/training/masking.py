@@ -11,19 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from m3search.corpus.scripts import is_spaceless
 from m3search.errors import ArtifactError
 from m3search.model.tokenization import Ids
+from m3search.model.words import pieces_of, word_starts
 from m3search.records import BoolArray
 
 WORD_PIECES = 8
 """The longest unit that is masked as one, in pieces; what is longer is cut from its start."""
-
-SPACE = "▁"
-"""What begins a word in a sentencepiece vocabulary."""
-
-BYTE_SPACES = ("Ġ", "Ċ", "ĉ", "č")
-"""Space, newline, tab and carriage return as byte-level BPE spells them: each begins a word."""
 
 _MASKED, _RANDOM = 0.8, 0.1  # of BERT (arXiv 1810.04805, section 3.1); the rest stays as it is
 
@@ -50,7 +44,7 @@ class Vocabulary:
                 found="none",
                 remedy="Start from an encoder that was trained on masked tokens.",
             )
-        special = np.array([piece is None for piece in _pieces(tokenizer, size)])
+        special = np.array([piece is None for piece in pieces_of(tokenizer, size)])
         added = tokenizer.added_tokens_decoder.items()
         named = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
         special[[i for i in named if i < size]] = True
@@ -60,29 +54,6 @@ class Vocabulary:
             int(tokenizer.mask_token_id),
             int(tokenizer.pad_token_id or 0),
         )
-
-
-def word_starts(tokenizer: PreTrainedTokenizerFast, size: int) -> BoolArray:
-    """(size,) whether the piece of each id begins a word.
-
-    WordPiece and alike: every piece without the prefix of continuing pieces ("##").
-    Sentencepiece: every piece with "▁" in front, and every piece of a script that is written
-    without spaces, where a run between two "▁" is a sentence and a piece is about a word.
-    Byte-level BPE: every piece that begins with a white space.
-    A vocabulary that marks nothing, as one of characters: every piece.
-    """
-    pieces = [piece or "" for piece in _pieces(tokenizer, size)]
-    prefix = getattr(tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None)
-    if prefix:
-        return np.array([not piece.startswith(prefix) for piece in pieces], dtype=bool)
-    longer = [piece for piece in pieces if len(piece) > 1]
-    spaced = sum(piece.startswith(SPACE) for piece in longer)
-    byte_spaced = sum(piece.startswith(BYTE_SPACES) for piece in longer)
-    if spaced == byte_spaced == 0:
-        return np.ones(size, dtype=bool)
-    if spaced < byte_spaced:
-        return np.array([piece.startswith(BYTE_SPACES) for piece in pieces], dtype=bool)
-    return np.array([piece[:1] == SPACE or _is_spaceless(piece) for piece in pieces], dtype=bool)
 
 
 def word_numbers(ids: Ids, starts: BoolArray, special: BoolArray) -> Ids:
@@ -133,12 +104,3 @@ def corrupt(ids: Ids, hidden: BoolArray, vocabulary: Vocabulary, rng: np.random.
     corrupted = np.where(hidden & (draw < _MASKED), vocabulary.mask_id, ids)
     corrupted[replaced] = rng.choice(np.flatnonzero(~vocabulary.special), int(replaced.sum()))
     return corrupted
-
-
-def _pieces(tokenizer: PreTrainedTokenizerFast, size: int) -> list[str | None]:
-    """The pieces of the ids 0 to size - 1, None where the tokenizer has none."""
-    return list(tokenizer.convert_ids_to_tokens(list(range(size))))
-
-
-def _is_spaceless(piece: str) -> bool:
-    return bool(piece) and is_spaceless(ord(piece[0]))

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from m3search.encoder import Encoder
 from m3search.model.modeling import M3Model
+from m3search.model.words import sparse_columns
 from m3search.records import ModelIdentity
 
 
@@ -35,16 +36,18 @@ def as_encoder(
     max_length: int,
     device: torch.device,
     dtype: torch.dtype,
+    word_terms: bool = False,
 ) -> Iterator[Encoder]:
     """The model as it is now; in the block it drops nothing out, behind it it trains on."""
     identity = ModelIdentity(
         name="the model in training",
         fingerprint=f"step {step}",
         dim=model.dim,
-        vocabulary=model.vocabulary,
+        vocabulary=sparse_columns(model.vocabulary, word_terms),
         multi_dim=model.multi_dim,
         max_length=max_length,
         pooling=model.pooling,
+        word_terms=word_terms,
     )
     with evaluating(model):
         yield Encoder(model, tokenizer, identity, device=device, dtype=dtype)

@@ -5,15 +5,17 @@ The formulas are those of `m3search.scoring`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from m3search.model.tokenization import Ids
+from m3search.model.words import NO_WORDS, WordTable
 from m3search.records import Mode
 from m3search.training.maxsim import best_matches
 
@@ -30,15 +32,51 @@ class Layout(NamedTuple):
     """(N,) int64 of those tokens in each text"""
     vector_counts: Tensor
     """(N,) int64 token vectors of each text: all its tokens but the first"""
+    words: Tensor
+    """(W,) int64 column of every word that is a term beside its pieces, text by text"""
+    word_counts: Tensor
+    """(N,) int64 of those words in each text"""
+    word_sizes: Tensor
+    """(W,) int64 pieces of each word"""
+    in_word: Tensor
+    """(T,) int64, 1 where a token is a piece of such a word, else 0"""
 
     @classmethod
-    def of(cls, ids: Sequence[Ids], special_ids: Ids, device: torch.device) -> Layout:
-        """The layout of texts given as token ids."""
-        words = [row[~np.isin(row, special_ids)] for row in ids]
-        return cls(
-            torch.from_numpy(np.concatenate([np.empty(0, np.int64), *words])).to(device),
-            torch.tensor([len(row) for row in words], dtype=torch.int64, device=device),
-            torch.tensor([len(row) - 1 for row in ids], dtype=torch.int64, device=device),
+    def of(
+        cls,
+        ids: Sequence[Ids],
+        special_ids: Ids,
+        device: torch.device,
+        table: WordTable | None = None,
+    ) -> Layout:
+        """The layout of texts given as token ids. table: None where only pieces are terms."""
+        kept = [~np.isin(row, special_ids) for row in ids]
+        words = [table.find(row) if table else NO_WORDS for row in ids]
+        joined = [_marked(own.tokens, len(row)) for row, own in zip(ids, words, strict=True)]
+        columns = (
+            _flat(row[own] for row, own in zip(ids, kept, strict=True)),
+            [own.sum() for own in kept],
+            [len(row) - 1 for row in ids],
+            _flat(own.terms for own in words),
+            [len(own.terms) for own in words],
+            _flat(own.sizes for own in words),
+            _flat(row[own] for row, own in zip(joined, kept, strict=True)),
+        )
+        return cls(*(torch.tensor(row, dtype=torch.int64, device=device) for row in columns))
+
+    def entries(self, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Column, weight and text of everything that can carry a lexical weight: the tokens, which
+        have `weights` (T,), and the words, with the lengths of their pieces' weights."""
+        terms, texts = self.terms, _owners(self.term_counts)
+        if not len(self.words):
+            return terms, weights, texts
+        squares = weights[self.in_word.bool()] ** 2
+        sums = squares.new_zeros(len(self.words)).index_add(0, _owners(self.word_sizes), squares)
+        lengths = torch.where(sums > 0, sums, 1).sqrt() * (sums > 0)  # no gradient of sqrt at 0
+        return (
+            torch.cat([terms, self.words]),
+            torch.cat([weights, lengths]),
+            torch.cat([texts, _owners(self.word_counts)]),
         )
 
 
@@ -85,14 +123,16 @@ def lexical_scores(
 ) -> Tensor:
     """s_lex (Q, P): sum over the terms of both texts of the products of their weights.
 
-    The weight of a term is the largest of its positions. Only the terms of the queries get
+    The weight of a term is the largest of its positions, that of a word is as `Layout.entries` has
+    it. Only the terms of the queries get
     columns, never the vocabulary: a term that no query has matches nothing. Where the columns of
     all texts are more than `BLOCK` cells, they are made in blocks, and again for the gradient.
     """
     texts = ((query_layout, query_weights), (passage_layout, passage_weights))
     rows = sum(len(layout.term_counts) for layout, _ in texts)
     limit = BLOCK.get(query_weights.device.type, BLOCK["cpu"])
-    first, *others = torch.unique(query_layout.terms).split(max(1, limit // max(1, rows)))
+    columns = torch.unique(torch.cat([query_layout.terms, query_layout.words]))
+    first, *others = columns.split(max(1, limit // max(1, rows)))
     if not others:
         return _scores_by(first, *texts)
     scores = query_weights.new_zeros([len(layout.term_counts) for layout, _ in texts])
@@ -110,9 +150,10 @@ def _scores_by(
 
     def spread(layout: Layout, weights: Tensor) -> Tensor:
         rows, width = len(layout.term_counts), len(columns)
-        places = torch.searchsorted(columns, layout.terms).clamp_(max=max(0, width - 1))
-        known = columns[places] == layout.terms if width else places.bool()
-        index = (_owners(layout.term_counts) * width + places)[known]
+        terms, weights, texts = layout.entries(weights)
+        places = torch.searchsorted(columns, terms).clamp_(max=max(0, width - 1))
+        known = columns[places] == terms if width else places.bool()
+        index = (texts * width + places)[known]
         table = weights.new_zeros(rows * width)
         return table.scatter_reduce(0, index, weights[known], reduce="amax").view(rows, width)
 
@@ -123,6 +164,15 @@ def active_terms(layout: Layout, weights: Tensor) -> Tensor:
     """(N,) tokens of each text with a lexical weight above 0."""
     counts = torch.zeros_like(layout.term_counts)
     return counts.index_add_(0, _owners(layout.term_counts), (weights > 0).long())
+
+
+def _marked(places: Ids, length: int) -> Ids:
+    """(length,) 1 at these places, else 0."""
+    return np.bincount(places, minlength=length)
+
+
+def _flat(rows: Iterable[npt.ArrayLike]) -> Ids:
+    return np.concatenate([np.empty(0, np.int64), *(np.asarray(row, np.int64) for row in rows)])
 
 
 def _owners(counts: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from m3search.encoder import Encoder
 from m3search.model.checkpoint import CheckpointInfo, save_checkpoint
 from m3search.model.resolve import resolve
 from m3search.model.tokenization import Tokenization
+from m3search.model.words import WordTable
 from m3search.records import IntArray
 from m3search.training.ahead import ahead
 from m3search.training.batching import Sampler
@@ -69,7 +70,9 @@ class Run:
         self._fusion_weights = recipe.output.fusion_weights or started.fusion_weights
         check_refresh(recipe, self._heads)
         check_lengths(recipe, self.model)
-        self.tokenization = Tokenization(self.tokenizer)
+        self._word_terms = started.word_terms
+        words = WordTable(self.tokenizer, self.model.vocabulary) if self._word_terms else None
+        self.tokenization = Tokenization(self.tokenizer, words)
         self.corpora = read_data(recipe.data, texts=recipe.stage == "retromae")
         self._lengths = self._read_lengths()
         self.sampler = self._sampler()
@@ -179,6 +182,7 @@ class Run:
             max_length=min(max_length, self.max_length),
             device=self.devices.device,
             dtype=torch.bfloat16 if half else torch.float32,
+            word_terms=self._word_terms,
         )
 
     def _last_refresh(self) -> int:
@@ -275,6 +279,7 @@ class Run:
                 self.step,
                 _origin(self.recipe, self.corpora),
                 self._fusion_weights,
+                self._word_terms,
             ),
             dtype=torch.float16 if half else torch.float32,
             heads={*self._heads, *self.recipe.heads} - {"dense"},

@@ -41,6 +41,8 @@ class Started(NamedTuple):
     """SHA-256 of the files it was read from"""
     fusion_weights: tuple[float, float, float] | None
     """that a search with it has by default, where its checkpoint says any"""
+    word_terms: bool
+    """whether words of several pieces are terms"""
 
 
 def start_model(start: Start) -> Started:
@@ -70,7 +72,8 @@ def start_model(start: Start) -> Started:
         extend_positions(model.backbone, start.max_length)
     length = start.max_length or min(info.max_length, positions_of(model))
     known = remembered_fingerprint(folder)
-    return Started(model, tokenizer, length, heads, known, info.fusion_weights)
+    words = info.word_terms if start.word_terms is None else start.word_terms
+    return Started(model, tokenizer, length, heads, known, info.fusion_weights, words)
 
 
 def positions_of(model: M3Model) -> int:
