@@ -1,4 +1,4 @@
-"""How the indexes of an evaluation are made and searched, and when they are used again."""
+"""A set made ready for its search: its corpus and queries encoded, or taken from the cache."""
 
 from __future__ import annotations
 
