@@ -34,9 +34,6 @@ def folder_of_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     stand_in.Encoder = LoadedEncoder  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "m3search.encoder", stand_in)
     monkeypatch.setattr(LoadedEncoder, "loads", [])
-    import m3search.index  # noqa: F401  (finds its compiled loops in the user's own cache)
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     lines = "".join(json.dumps(document, ensure_ascii=False) + "\n" for document in DOCUMENTS)
     Path("corpus.jsonl").write_text(lines, encoding="utf-8")
@@ -45,8 +42,12 @@ def folder_of_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(name="m3")
 def command_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Result]:
+    import m3search.index  # noqa: F401  (finds its compiled loops in the user's own cache)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
     def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
         if stdin is not None:
             raw = stdin if isinstance(stdin, bytes) else stdin.encode()
