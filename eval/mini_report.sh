@@ -23,6 +23,6 @@ baseline() {
 
 baseline minilm --model "$minilm" --pooling mean --rows dense --max-length 512
 baseline lucene --rows bm25 --set bm25=lucene
-m3search eval "${suites[@]}" --data "$data" --out "$out" --work "$work/indexes" ${model:+--model "$model"} \
+m3search eval "${suites[@]}" --data "$data" --out "$out" --cache "$work/indexes" ${model:+--model "$model"} \
   --set "run_files.MiniLM-dense=$work/minilm/runs/{set}.dense.trec" \
   --set "run_files.BM25-Lucene=$work/lucene/runs/{set}.bm25.trec"

@@ -61,6 +61,8 @@ class Encoder:
         """what it encodes for; the others stay empty: no terms, no token vectors"""
         self.device = device
         self.dtype = dtype
+        self.precision = f"{device.type} {str(dtype).removeprefix('torch.')}"
+        """what documents are computed on and in, as "cpu float32": it may change their vectors"""
         self.model = model.eval().to(device)
         words = WordTable(tokenizer, model.vocabulary) if identity.word_terms else None
         self._tokenization = Tokenization(tokenizer, words)

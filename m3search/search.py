@@ -58,6 +58,11 @@ class EncodedQueries:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def one(self, name: str) -> EncodedQueries:
+        """The query of an id, alone; ValueError where there is none."""
+        place = self.ids.index(name)
+        return EncodedQueries((name,), self.encoded[place : place + 1])
+
 
 class Searcher:
     """Answers queries over an index; any number of threads may share it.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from scipy import sparse as sp
 from m3search.candidates import QueryScores, Scored
 from m3search.errors import ArtifactError
 from m3search.evaluation import Engine
-from m3search.records import Document, Encoded, ModelIdentity, Query
+from m3search.records import MODES, Document, Encoded, Mode, ModelIdentity
+from m3search.search import EncodedQueries
 from m3search.timings import stage
 
 TEXTS = {"d1": "red fox", "d2": "blue whale", "d3": "red panda", "d4": "green tree"}
@@ -24,7 +25,8 @@ QUERIES = {"q1": "red animal", "q2": "whale", "q3": "not judged"}
 
 JUDGED = {"q1": {"d1": 2, "d3": 1}, "q2": {"d2": 1}}
 
-IDENTITY = ModelIdentity("fake", "f" * 64, 4, 10, 2, 512, "cls")
+VOCABULARY = 100
+IDENTITY = ModelIdentity("fake", "f" * 64, 4, VOCABULARY, 2, 512, "cls")
 
 
 def make_set(
@@ -53,6 +55,8 @@ def make_set(
 @dataclass
 class FakeEncoder:
     identity: ModelIdentity = IDENTITY
+    precision: str = "cpu float32"
+    modes: tuple[Mode, ...] = MODES
 
 
 @dataclass
@@ -66,6 +70,9 @@ class FakeManifest:
 class FakeIndex:
     documents: list[Document]
     manifest: FakeManifest
+
+    def verify(self) -> list[str]:
+        return []
 
     def bytes_by_store(self) -> dict[str, int]:
         return {"dense": 1_500_000, "sparse": 500_000}
@@ -84,6 +91,10 @@ class Log:
     damaged: bool = False
     cause: BaseException | None = None
     fails: Exception | None = None
+
+    def terms(self, text: str) -> set[int]:
+        """A number for each word; by its letters, as another process may have encoded it."""
+        return {zlib.crc32(word.encode()) % VOCABULARY for word in text.split()}
 
     def engine(self) -> Engine:
         return Engine(self.build, self.open, lambda index, _: FakeSearcher(index, self))
@@ -118,31 +129,30 @@ class Log:
 
 
 @dataclass
-class FakeQueries:
-    """The first query is longer than the model reads."""
-
-    queries: list[Query]
-
-    @property
-    def encoded(self) -> SimpleNamespace:
-        return SimpleNamespace(truncated=np.arange(len(self.queries)) == 0)
-
-
-@dataclass
 class FakeSearcher:
-    """The score in every mode is the number of common words, of documents that have any."""
+    """The score in every mode is the number of common words, of documents that have any.
+
+    The first query is longer than the model reads.
+    """
 
     index: FakeIndex
     log: Log
 
-    def encode(self, queries) -> FakeQueries:
+    def encode(self, queries) -> EncodedQueries:
         found = list(queries)
         self.log.encoded.append(len(found))
         with stage("encode"):
-            return FakeQueries(found)
+            count = len(found)
+            terms = np.zeros((count, VOCABULARY), np.float32)
+            for row, query in enumerate(found):
+                terms[row, list(self.log.terms(query.text))] = 1
+            dense = np.eye(count, 4, dtype=np.float32)
+            vectors = [np.eye(1, 2, dtype=np.float32)] * count
+            encoded = Encoded(dense, sp.csr_array(terms), vectors, np.arange(count) == 0)
+            return EncodedQueries(tuple(query.id for query in found), encoded)
 
     def candidates(self, queries, *, stages, modes, depth, reach):
-        assert isinstance(queries, FakeQueries)
+        assert isinstance(queries, EncodedQueries)
         self.log.searches.append({"stages": stages, "modes": modes, "depth": depth})
         for name in [
             *(f"retrieve {mode}" for mode in stages),
@@ -150,14 +160,17 @@ class FakeSearcher:
         ]:
             with stage(name):
                 pass
-        for query in queries.queries:
-            words = set(query.text.split())
-            found = [each for each in self.index.documents if words & set(each.text.split())]
-            common = [len(words & set(each.text.split())) for each in found]
-            rows, counts = np.arange(len(found)), np.array(common, np.float32)
+        held = [self.log.terms(each.text) for each in self.index.documents]
+        for row, name in enumerate(queries.ids):
+            asked = set(queries.encoded.sparse[[row]].indices.tolist())
+            common = np.array([len(asked & terms) for terms in held], np.float32)
+            found = np.flatnonzero(common)
+            counts = common[found]
             ranks = np.argsort(np.argsort(-counts, kind="stable"), kind="stable") + 1
-            scored = Scored(rows, dict.fromkeys(modes, counts), dict.fromkeys(stages, ranks))
-            yield QueryScores(query.id, [each.id for each in found], scored)
+            scored = Scored(
+                np.arange(len(found)), dict.fromkeys(modes, counts), dict.fromkeys(stages, ranks)
+            )
+            yield QueryScores(name, [self.index.documents[row].id for row in found], scored)
 
 
 @dataclass
@@ -165,6 +178,10 @@ class WordEncoder:
     """Counts of known words in all three modes, as m3search's own index stores them."""
 
     words: list[str]
+    precision: str = "cpu float32"
+    modes: tuple[Mode, ...] = MODES
+    texts: list[str] = field(default_factory=list)
+    """all that were encoded"""
 
     @property
     def identity(self) -> ModelIdentity:
@@ -175,6 +192,7 @@ class WordEncoder:
         """It has them all."""
 
     def encode(self, texts, kind="document", *, progress=None, **_: object) -> Encoded:
+        self.texts += texts
         size = len(self.words) + 1
         multi, dense = [], np.zeros((len(texts), size), dtype=np.float32)
         dense[:, -1] = 1e-3

@@ -42,8 +42,12 @@ def folder_of_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(name="m3")
 def command_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Result]:
+    import m3search.index  # noqa: F401  (finds its compiled loops in the user's own cache)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
     def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
         if stdin is not None:
             raw = stdin if isinstance(stdin, bytes) else stdin.encode()

@@ -61,6 +61,9 @@ def unit(vector: np.ndarray) -> np.ndarray:
 class WordEncoder:
     """Each word is a term of weight 1 + its count and a vector; the last vector is a marker."""
 
+    precision = "cpu float32"
+    modes = MODES
+
     def __init__(self, identity: ModelIdentity = IDENTITY) -> None:
         self.identity = identity
         self.encoded: list[str] = []

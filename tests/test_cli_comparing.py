@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -42,6 +43,44 @@ def test_two_reports(reports: Callable[..., Result], place: Path) -> None:
     assert [each.split()[:2] for each in changes[-3:]] == [
         ["B", n] for n in ("dense", "tea", "late")
     ]
+
+
+@pytest.mark.parametrize("split", ["test", "dev"])
+@pytest.mark.parametrize("layout", ["flag", "trec"])
+def test_texts_are_shown_of_every_layout(
+    m3: Callable[..., Result], judged: Path, place: Path, layout: str, split: str
+) -> None:
+    """A report says by which split its sets were judged; of two runs --split does."""
+    lines = (judged / "qrels" / "test.tsv").read_text().splitlines()[1:]
+    triples = [line.split("\t") for line in lines]
+    queries = lines_of((judged / "queries.jsonl").read_text())
+    if layout == "flag":
+        names = (f"{split}_queries.jsonl", f"{split}_qrels.jsonl")
+        asked = [json.dumps({"id": each["_id"], "text": each["text"]}) for each in queries]
+        graded = [json.dumps({"qid": q, "docid": d, "relevance": int(g)}) for q, d, g in triples]
+    else:
+        names = (f"topics.{split}.tsv", f"qrels.{split}.txt")
+        asked = [f"{each['_id']}\t{each['text']}" for each in queries]
+        graded = [f"{q} 0 {d} {g}" for q, d, g in triples]
+    shutil.rmtree(judged / "qrels")
+    (judged / "queries.jsonl").unlink()
+    for name, written in zip(names, (asked, graded), strict=True):
+        (judged / name).write_text("".join(line + "\n" for line in written))
+    (judged / "other_queries.jsonl").write_text(json.dumps({"id": "q1", "text": "wrong"}) + "\n")
+    write_run("wrong.trec", {"q1": {"dense": 2.0, "late": 1.0}, "q2": {"dense": 1.0}})
+    options = ("--rows", "sparse", "--set", "run_files.other=wrong.trec", "--set", f"split={split}")
+    assert m3("eval", "tiny", "--out", "report", *options).code == 0
+    of_reports = ("report:sparse", "report:other", "--data", str(place))
+    of_runs = ("report/runs/tiny.sparse.trec", "wrong.trec", "--set", "tiny", "--split", split)
+    for arguments in (of_reports, of_runs):
+        result = m3("compare", *arguments)
+        assert result.code == 0, result.err
+        assert "\n  late token\n  A  late  Late interaction A vector" in result.out
+    (judged / names[1]).unlink()  # the judgements are in the report
+    assert "\n  late token\n" in m3("compare", *of_reports).out
+    (judged / "corpus.jsonl").unlink()
+    without = m3("compare", *of_reports)
+    assert without.code == 0 and "late token" not in without.out
 
 
 def test_json_holds_all_of_it(reports: Callable[..., Result]) -> None:

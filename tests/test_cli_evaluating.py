@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running_commands import (  # noqa: F401
@@ -48,6 +49,33 @@ def test_the_example_of_eval_names_a_folder_for_its_sets(
     result = m3("eval", str(suite), *options[1:])
     assert result.code == 1
     assert f"error: {options[options.index('--data') + 1]}/squad-en: expected" in result.err
+
+
+def test_a_second_eval_encodes_nothing_unless_it_is_told_to(
+    m3: Callable[..., Result], judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", encoded.extend)
+
+    def evaluate(*options: str) -> dict[str, Any]:
+        encoded.clear()
+        (found,) = lines_of(m3("eval", "tiny", "--out", "report", "--json", *options).out)
+        return dict(found["sets"]["tiny"])
+
+    first = evaluate()
+    assert {"late token", "One [vector] for each text."} <= {*encoded}
+    again = evaluate("--depth", "100", "--weights", "1,0.3,1")
+    assert not encoded and again["rows"] == first["rows"]
+    assert (again["index_reused"], again["queries_reused"]) == (True, True)
+    for options in (("--no-cache",), ("--cache", "own"), ("--max-length", "64"), ("--model", "x")):
+        other = evaluate(*options)
+        assert "late token" in encoded and other["rows"] == first["rows"], options
+    evaluate("--cache", "own")
+    assert not encoded and [path.name[:5] for path in Path("own").iterdir()] == ["tiny."]
+    evaluate("--rows", "bm25")
+    assert not encoded
+    both = m3("eval", "tiny", "--cache", "own", "--no-cache")
+    assert both.code == 2 and "only one of them goes" in both.err
 
 
 def test_eval_prints_a_table_in_percent(m3: Callable[..., Result], judged: Path) -> None:
@@ -148,7 +176,7 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
     for given, said in (
         (("--out", "report"), "--out: expected a folder other than"),
         (("--out", "again", "--model", "other"), "--model: expected nothing"),
-        (("--out", "again", "--work", "w"), "--work: expected nothing"),
+        (("--out", "again", "--cache", "w"), "--cache: expected nothing"),
         (("--out", "again", "--max-length", "8"), "scores with max_length = 8"),
         (("--out", "again", "--set", "title_template={text}"), "scores with title_template"),
     ):

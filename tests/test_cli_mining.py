@@ -77,6 +77,17 @@ def test_negatives_come_from_an_index_or_a_corpus(
     assert not list(Path().glob("**/*.part"))
 
 
+def test_a_corpus_can_be_that_of_the_folder_of_a_set(mine: Callable[..., Result]) -> None:
+    Path("set").mkdir()
+    content = gzip.compress(Path("corpus.jsonl").read_bytes())
+    assert mine("a.jsonl", "--out", "file.jsonl", "--corpus", "corpus.jsonl", *WIDE).code == 0
+    without = mine("a.jsonl", "--out", "x.jsonl", "--corpus", "set", *WIDE)
+    assert without.code == 1 and "set: expected a file" in without.err
+    Path("set/corpus.jsonl.gz").write_bytes(content)
+    assert mine("a.jsonl", "--out", "set.jsonl", "--corpus", "set", *WIDE).code == 0
+    assert read("set.jsonl") == read("file.jsonl")
+
+
 def test_without_a_corpus_the_texts_of_the_files_are_one(mine: Callable[..., Result]) -> None:
     result = mine("a.jsonl", "b.jsonl", "--out", "out.jsonl.gz", *WIDE, "--json")
     summary = json.loads(result.out)

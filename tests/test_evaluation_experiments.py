@@ -15,6 +15,7 @@ from evaluation_fakes import FakeEncoder, Log, WordEncoder, make_set
 from m3search.corpus import write_run
 from m3search.errors import ConfigError, DataError
 from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets, load_sets
+from m3search.evaluation.cache import Cache
 from m3search.evaluation.suite import ROWS, modes_of
 from m3search.evaluation.tables import percentages
 from m3search.records import MODES, Encoded
@@ -231,7 +232,7 @@ def test_what_was_cut_is_counted_and_told(tmp_path: Path) -> None:
     for _ in range(2):  # built, and used again
         report = ReportFolder(tmp_path / "out")
         experiment = evaluate_sets(
-            sets, log.encoders, engine=log.engine(), work=work, keep=report.add
+            sets, log.encoders, engine=log.engine(), cache=Cache(work), keep=report.add
         )
         text = report.finish(experiment).read_text()
         found = json.loads((tmp_path / "out" / "report.json").read_text())

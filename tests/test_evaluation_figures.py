@@ -25,13 +25,13 @@ class Disagreeing(FakeSearcher):
     def candidates(self, queries, *, stages, modes, depth, reach):
         count = len(self.index.documents)
         names = [each.id for each in self.index.documents]
-        for query in queries.queries:
-            random = np.random.default_rng(sum(map(ord, query.id)))
+        for query in queries.ids:
+            random = np.random.default_rng(sum(map(ord, query)))
             scores = {mode: random.random(count, np.float32) for mode in MODES}
             places = {mode: np.argsort(np.argsort(-scores[mode])) + 1 for mode in stages}
             ranks = {mode: np.where(each <= depth, each, 0) for mode, each in places.items()}
             wanted = {mode: scores[mode] for mode in modes}
-            yield QueryScores(query.id, names, Scored(np.arange(count), wanted, ranks))
+            yield QueryScores(query, names, Scored(np.arange(count), wanted, ranks))
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 from typing import Any
 
 import pytest
-from evaluation_fakes import TEXTS, FakeIndex, Log, WordEncoder, make_set
+from evaluation_fakes import TEXTS, Log, WordEncoder, make_set
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.evaluation import EvaluationSet, evaluate_sets
+from m3search.evaluation.cache import Cache
 from m3search.evaluation.suite import ROWS
 from m3search.records import Encoded
 
@@ -22,7 +26,9 @@ def test_an_index_is_used_again_while_nothing_changed(tmp_path: Path) -> None:
     wanted = EvaluationSet(folder, rows=("dense",))
 
     def reused(log: Log, wanted: EvaluationSet = wanted) -> bool:
-        [result] = evaluate_sets([wanted], log.encoders, work=work, engine=log.engine()).sets
+        [result] = evaluate_sets(
+            [wanted], log.encoders, cache=Cache(work), engine=log.engine()
+        ).sets
         assert result.report.means["dense"]["R@100"] > 0
         assert len(log.built) + len(log.opened) >= 1
         return bool(result.details["index_reused"])
@@ -54,16 +60,18 @@ def test_an_index_is_removed_only_where_it_is_damaged(
 ) -> None:
     work = tmp_path / "work"
     wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense",))
-    evaluate_sets([wanted], Log().encoders, work=work, engine=Log().engine())
+    evaluate_sets([wanted], Log().encoders, cache=Cache(work), engine=Log().engine())
     [held] = work.glob("*/index/ids")
     held.with_name("mark").write_text("")
     log = Log(damaged=True, cause=cause)
     if removed:
-        [result] = evaluate_sets([wanted], log.encoders, work=work, engine=log.engine()).sets
+        [result] = evaluate_sets(
+            [wanted], log.encoders, cache=Cache(work), engine=log.engine()
+        ).sets
         assert result.details["index_reused"] is False
     else:
         with pytest.raises(ArtifactError):
-            evaluate_sets([wanted], log.encoders, work=work, engine=log.engine())
+            evaluate_sets([wanted], log.encoders, cache=Cache(work), engine=log.engine())
     assert held.with_name("mark").exists() is not removed
 
 
@@ -76,66 +84,57 @@ def test_a_building_that_fails_keeps_what_is_there(
     log = Log(fails=kind("build", expected="room", found="none", remedy="None."))
     for _ in range(2):  # into nothing, and into what the first one left
         with pytest.raises(kind, match="room"):
-            evaluate_sets([wanted], log.encoders, work=work, engine=log.engine())
+            evaluate_sets([wanted], log.encoders, cache=Cache(work), engine=log.engine())
         [place] = work.glob("*/index")
         (place / "mark").write_text("")
     log.fails = None
-    evaluate_sets([wanted], log.encoders, work=work, engine=log.engine())
+    evaluate_sets([wanted], log.encoders, cache=Cache(work), engine=log.engine())
     assert len(log.built) == 3
     assert (place / "mark").exists()
 
 
-def test_of_two_evaluations_at_once_the_second_leaves_the_index_of_the_first(
-    tmp_path: Path,
-) -> None:
+def test_of_two_evaluations_at_once_the_second_waits_and_encodes_nothing(tmp_path: Path) -> None:
     """The second starts while the first is in its building, with m3search's own index."""
     work = tmp_path / "work"
     wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense",))
-    met: list[str] = []
+    words = sorted({word for text in TEXTS.values() for word in text.split()})
+    told: Queue[str] = Queue()
+    second = WordEncoder(words)
+    found: list[Any] = []
+
+    def evaluate_beside() -> None:
+        cache = Cache(work, report=told.put)
+        found.append(evaluate_sets([wanted], lambda _: second, cache=cache))
+
+    beside = Thread(target=evaluate_beside)
 
     @dataclass
-    class Nested(WordEncoder):
+    class Slow(WordEncoder):
         def encode(self, texts, kind="document", **options: object) -> Encoded:
             if kind == "document":
-                with pytest.raises(ArtifactError, match="one writer at a time") as caught:
-                    evaluate_sets([wanted], lambda _: WordEncoder(self.words), work=work)
-                met.append(str(caught.value))
+                beside.start()
+                assert f"waiting for process {os.getpid()}, which is at work on" in told.get()
             return super().encode(texts, kind, **options)
 
-    words = sorted({word for text in TEXTS.values() for word in text.split()})
-    [result] = evaluate_sets([wanted], lambda _: Nested(words), work=work).sets
-    assert result.report.means["dense"]["R@100"] == 1.0
-    assert len(met) == 1
-    evaluate_sets([wanted], lambda _: WordEncoder(words), work=work)  # the lock is free again
-
-
-def test_of_two_evaluations_that_find_damage_one_builds(tmp_path: Path) -> None:
-    """The second starts after the first has removed the index, before there is another."""
-    work = tmp_path / "work"
-    wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense",))
-    first, second = Log(), Log(damaged=True)
-
-    def build(path: Path, *arguments: Any, **options: Any) -> FakeIndex:
-        path.mkdir(exist_ok=True)
-        (path / "half").write_text("")
-        with pytest.raises(ArtifactError, match="one writer at a time"):
-            evaluate_sets([wanted], second.encoders, work=work, engine=second.engine())
-        assert (path / "half").exists()
-        return first.build(path, *arguments, **options)
-
-    engine = replace(first.engine(), build=build)
-    evaluate_sets([wanted], first.encoders, work=work, engine=engine)
-    assert not second.built
+    [first] = evaluate_sets([wanted], lambda _: Slow(words), cache=Cache(work)).sets
+    beside.join()
+    assert not second.texts
+    [other] = found[0].sets
+    assert (first.details["index_reused"], other.details["index_reused"]) == (False, True)
+    assert first.report == other.report
+    assert other.report.means["dense"]["R@100"] == 1.0
 
 
 def test_an_index_of_another_content_is_built_anew(tmp_path: Path) -> None:
     work = tmp_path / "work"
     wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense",))
-    evaluate_sets([wanted], Log().encoders, work=work, engine=Log().engine())
+    evaluate_sets([wanted], Log().encoders, cache=Cache(work), engine=Log().engine())
     [held] = work.glob("*/index/ids")
     documents = json.loads(held.read_text())
     held.write_text(json.dumps([*documents, ["added", "red", ""]]))  # as by `index --add`
-    [result] = evaluate_sets([wanted], Log().encoders, work=work, engine=Log().engine()).sets
+    [result] = evaluate_sets(
+        [wanted], Log().encoders, cache=Cache(work), engine=Log().engine()
+    ).sets
     assert result.details["index_reused"] is False
     assert json.loads(held.read_text()) == documents
 
@@ -146,7 +145,7 @@ def test_another_template_makes_another_index(tmp_path: Path) -> None:
         each = replace(wanted, title_template=template)
         log = Log()
         [result] = evaluate_sets(
-            [each], log.encoders, work=tmp_path / "work", engine=log.engine()
+            [each], log.encoders, cache=Cache(tmp_path / "work"), engine=log.engine()
         ).sets
         assert result.details["index_reused"] is reused
 
@@ -158,7 +157,7 @@ def test_an_index_of_m3search_itself(tmp_path: Path) -> None:
         return WordEncoder(sorted({word for text in TEXTS.values() for word in text.split()}))
 
     for reused in (False, True):
-        [result] = evaluate_sets([wanted], encoders, work=tmp_path / "work").sets
+        [result] = evaluate_sets([wanted], encoders, cache=Cache(tmp_path / "work")).sets
         assert result.details["index_reused"] is reused
         assert result.details["bytes"]
         assert {row: means["R@100"] for row, means in result.report.means.items()} == (
@@ -175,7 +174,7 @@ def test_sets_of_one_corpus_share_their_index(tmp_path: Path) -> None:
         rows=("dense",),
     )
     other = EvaluationSet(make_set(tmp_path / "other", texts=TEXTS | {"d5": "x"}), rows=("dense",))
-    found = evaluate_sets([one, two, other], log.encoders, engine=log.engine(), work=work)
+    found = evaluate_sets([one, two, other], log.encoders, engine=log.engine(), cache=Cache(work))
     assert [each.details["index_reused"] for each in found.sets] == [False, True, False]
     assert found.sets[0].details["seconds"]["index"] == found.sets[1].details["seconds"]["index"]
     assert len(log.built) == len(list(work.iterdir())) == 2

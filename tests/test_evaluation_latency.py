@@ -13,6 +13,7 @@ from evaluation_results import STAGES, result
 from m3search.corpus import read_corpus
 from m3search.evaluation import EvaluationSet, Experiment, evaluate_sets
 from m3search.evaluation.latency import (
+    measure_encoding,
     measure_stages,
     row_milliseconds,
     sample_queries,
@@ -31,12 +32,19 @@ def plans(*rows: str, **changes: Any) -> list[Any]:
     return [*EvaluationSet(Path("s"), rows=rows, **changes).plans(10).values()]
 
 
+def ask_alone(searcher: Any, queries: list[Query], asked: list[Any], **options: Any) -> Any:
+    """Both parts of the measurement, as an evaluation that keeps nothing makes them."""
+    alone = measure_encoding(searcher, queries)
+    names = [query.id for query in queries]
+    return measure_stages(searcher, searcher.encode(queries), names, alone, asked, **options)
+
+
 def test_every_query_is_timed_alone_in_every_stage(tmp_path: Path) -> None:
     documents = read_corpus(make_set(tmp_path / "set") / "corpus.jsonl.gz")
     encoder: Any = WordEncoder(["red", "fox"])
     searcher = Searcher(Index.build(tmp_path / "index", documents, encoder), encoder)
     done: list[int] = []
-    found = measure_stages(searcher, QUERIES, plans("dense", "multi", "all"), done.append)
+    found = ask_alone(searcher, QUERIES, plans("dense", "multi", "all"), progress=done.append)
     assert list(found) == [
         "encode queries", "retrieve dense", "retrieve sparse", "retrieve multi",
         "score dense", "score sparse", "score multi",
@@ -72,7 +80,7 @@ def test_what_a_mode_retrieves_for_itself_is_not_scored() -> None:
         (("multi", "dense+multi"), {"candidates": "dense"}),
     ):
         log = Log()
-        measure_stages(fake_searcher(log), QUERIES[:1], plans(*rows, **changes))
+        ask_alone(fake_searcher(log), QUERIES[:1], plans(*rows, **changes))
         assert len(log.searches) % 2 == 0  # the first query is asked twice: once to warm up
         half = log.searches[len(log.searches) // 2 :]
         searches.append([(each["stages"], each["modes"]) for each in half])
@@ -89,8 +97,18 @@ def test_the_sample_is_small_and_ends_in_time(monkeypatch: pytest.MonkeyPatch) -
     assert len(set(sample)) == 200 and sample == sample_queries(many) and sample != many[:200]
     assert sorted(sample_queries(QUERIES)) == QUERIES
     monkeypatch.setattr("m3search.evaluation.latency.MOST_SECONDS", 0.0)
-    found = measure_stages(fake_searcher(Log()), sample, plans("dense"))
-    assert found["encode queries"]["queries"] == 1
+    found = ask_alone(fake_searcher(Log()), sample, plans("dense"))
+    assert [each["queries"] for each in found.values()] == [1, 1]
+
+
+def test_a_query_that_was_encoded_is_not_encoded_to_time_its_search() -> None:
+    log = Log()
+    searcher = fake_searcher(log)
+    queries = searcher.encode(QUERIES)
+    found = measure_stages(searcher, queries, ["q3", "q1"], [0.25, 0.75], plans("dense"))
+    assert log.encoded == [5]
+    assert (found["encode queries"]["p50"], found["encode queries"]["queries"]) == (500.0, 2)
+    assert found["retrieve dense"]["queries"] == 2
 
 
 def test_stages_are_in_the_details_where_they_are_asked_for(tmp_path: Path) -> None:

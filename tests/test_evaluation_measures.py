@@ -1,10 +1,13 @@
-"""Measures against numbers worked by hand, as trec_eval defines them."""
+"""Measures against numbers worked by hand, and against trec_eval itself (pytrec_eval)."""
 
 from __future__ import annotations
 
+import random
 from math import log2
 
+import numpy as np
 import pytest
+import pytrec_eval
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -140,3 +143,69 @@ def test_ndcg_is_that_of_a_slow_loop(judged: dict[str, int], scored: dict[str, f
     expected = dcg / ideal if ideal else 0.0
     report = evaluate({"r": {"q": scored}}, {"q": judged}, ["nDCG@10"])
     assert report.means["r"]["nDCG@10"] == pytest.approx(expected)
+
+
+TREC_EVAL = {
+    "nDCG@10": "ndcg_cut_10", "nDCG@20": "ndcg_cut_20", "nDCG": "ndcg", "R@5": "recall_5",
+    "R@100": "recall_100", "P@1": "P_1", "P@5": "P_5", "AP": "map", "AP@100": "map_cut_100",
+    "RR": "recip_rank", "Rprec": "Rprec", "Success@5": "success_5", "Bpref": "bpref",
+}  # fmt: skip
+"""our name -> trec_eval's"""
+
+
+def random_judgements(draw: random.Random, names: list[str]) -> dict[str, dict[str, int]]:
+    """Of 12 queries, with few or many documents each; some have none that is relevant."""
+    return {
+        f"q{query}": {
+            name: draw.choice((0, 0, 1, 2, 3)) if query % 5 else 0
+            for name in draw.sample(names, draw.randint(1, 40))
+        }
+        for query in range(12)
+    }
+
+
+def random_run(draw: random.Random, names: list[str]) -> dict[str, dict[str, float]]:
+    """Scores of which many are equal, as float32 numbers at least; some queries are absent, some
+    are not judged, and some have more documents than any cut-off."""
+    return {
+        f"q{query}": {
+            name: draw.choice((0.25, 0.25 + 1e-12, 0.5, -1.0, 1e-9, draw.random()))
+            for name in draw.sample(names, draw.choice((1, 5, 30, 150)))
+        }
+        for query in draw.sample(range(15), 10)
+    }
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_measures_are_those_of_trec_eval_to_four_digits(seed: int) -> None:
+    """With -c: a query that is judged and absent counts 0, one that is not judged does not."""
+    draw = random.Random(seed)
+    letters = "aAbB09-_é茶"
+    names = sorted({"".join(draw.choices(letters, k=draw.randint(1, 4))) for _ in range(400)})
+    qrels, run = random_judgements(draw, names), random_run(draw, names)
+    oracle = pytrec_eval.RelevanceEvaluator(qrels, set(TREC_EVAL.values())).evaluate(run)
+    assert oracle.keys() == run.keys() & qrels.keys() < qrels.keys()
+    report = evaluate({"mine": run}, qrels, list(TREC_EVAL))
+    for name, its_name in TREC_EVAL.items():
+        expected = {query: oracle.get(query, {}).get(its_name, 0.0) for query in qrels}
+        found = report.per_query["mine"][name]
+        assert found == pytest.approx(expected, abs=5e-5), name
+        assert found.keys() == qrels.keys()
+        mean = sum(expected.values()) / len(qrels)
+        assert report.means["mine"][name] == pytest.approx(mean, abs=5e-5), name
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_reciprocal_rank_within_ten_is_that_of_the_ten_best(seed: int) -> None:
+    """trec_eval -M 10, by leaving out what it would not look at: of equal scores the lower ids."""
+    draw = random.Random(seed)
+    names = [f"d{number}" for number in range(200)]
+    qrels, run = random_judgements(draw, names), random_run(draw, names)
+    best = {
+        query: dict(sorted(found.items(), key=lambda pair: (np.float32(pair[1]), pair[0]))[-10:])
+        for query, found in run.items()
+    }
+    oracle = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(best)
+    expected = {query: oracle.get(query, {}).get("recip_rank", 0.0) for query in qrels}
+    report = evaluate({"mine": run}, qrels, ["RR@10"])
+    assert report.per_query["mine"]["RR@10"] == pytest.approx(expected, abs=5e-5)

@@ -35,7 +35,7 @@ from m3search.evaluation import (
 from m3search.evaluation.presets import find_preset, preset_names, read_published
 from m3search.evaluation.sources import find_source
 from m3search.index import Index
-from m3search.records import Encoded, ModelIdentity, Run
+from m3search.records import MODES, Encoded, ModelIdentity, Run
 from m3search.search import Searcher
 
 ROOT = Path(m3search.__file__).parent
@@ -101,6 +101,8 @@ class RandomEncoder:
     """
 
     max_length: int | None = 512
+    precision = "cpu float32"
+    modes = MODES
 
     def __post_init__(self) -> None:
         random = np.random.default_rng(11)

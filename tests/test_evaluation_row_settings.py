@@ -17,6 +17,7 @@ from scipy import sparse as sp
 from m3search.corpus import read_corpus
 from m3search.errors import ArtifactError, ConfigError
 from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets, load_sets
+from m3search.evaluation.cache import Cache
 from m3search.evaluation.lexical import ceil_weights
 from m3search.evaluation.suite import RowSettings
 from m3search.records import Encoded, Run
@@ -214,7 +215,7 @@ def test_an_index_of_the_other_kind_is_not_used_again(tmp_path: Path) -> None:
     wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense", "sparse"))
     for kind in ("float", "ceil100", "ceil100", "float"):
         each = replace(wanted, lexical_weights=kind)
-        [result] = evaluate_sets([each], log.encoders, engine=log.engine(), work=work).sets
+        [result] = evaluate_sets([each], log.encoders, engine=log.engine(), cache=Cache(work)).sets
         assert result.details["settings"]["lexical_weights"] == kind
     assert len(log.built) == 2
     assert ceil_weights(log.encoders(None)).identity == replace(  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ def compare_reports(
         typer.Option(
             "--set",
             metavar="FOLDER",
-            help="The BEIR folder that two runs are on.",
+            help="The folder of the set that two runs are on, in any layout.",
             show_default=False,
         ),
     ] = None,
@@ -64,7 +64,7 @@ def compare_reports(
     _print_means(found, measure)
     for each in found:
         place = folder if folder is not None else (data / each.name if data else None)
-        _print_changes(each, *_read_texts(place, each))
+        _print_changes(each, *_read_texts(place, one.splits[each.name], each))
 
 
 def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side:
@@ -84,21 +84,22 @@ def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side
             if files.has_answers
             else read_qrels(files.judgements)
         )
-        return read_run_side(path, folder.resolve().name, qrels, measure)
+        return read_run_side(path, folder.resolve().name, qrels, split, measure)
     place, colon, row = name.rpartition(":")
     if colon and not path.exists():
         return read_report_side(Path(place), row, measure)
     return read_report_side(path, "all", measure)
 
 
-def _read_texts(folder: Path | None, shown: SetComparison) -> tuple[dict[str, str], dict[str, str]]:
+def _read_texts(
+    folder: Path | None, split: str, shown: SetComparison
+) -> tuple[dict[str, str], dict[str, str]]:
     """The words of the queries and of the hits that are shown, where the set is at hand."""
     from m3search.corpus import document_text, read_corpus, read_queries
-    from m3search.lines import find_file
+    from m3search.evaluation.layouts import find_texts
 
-    names = ("queries.jsonl", "corpus.jsonl")
-    paths = [find_file(folder, name) if folder else None for name in names]
-    if not shown.changes or paths[0] is None or paths[1] is None:
+    paths = find_texts(folder, split) if folder and shown.changes else None
+    if paths is None:
         return {}, {}
     asked = {change.query for change in shown.changes}
     found = {hit for each in shown.changes for hit in (*each.first_hits, *each.second_hits)}

@@ -29,6 +29,7 @@ from m3search.errors import ConfigError
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
     from m3search.evaluation import EvaluationSet, Experiment
+    from m3search.evaluation.cache import Cache
     from m3search.evaluation.engine import Progress
 
 REPORTS = Path("eval/reports")
@@ -67,10 +68,17 @@ def evaluate_runs(
         typer.Option(metavar="N", help="Candidates that dense and sparse give each; else 200."),
     ] = None,
     max_length: MaxLengthOption = None,
-    work: Annotated[
+    cache: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep the indexes here, and use them again next time."),
+        typer.Option(
+            metavar="DIR",
+            help="Where indexes and encoded queries are kept for the next evaluation; by default "
+            "in the user's cache, which takes 10 GB at most.",
+        ),
     ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Encode all texts anew, and keep nothing.")
+    ] = False,
     from_scores: Annotated[
         Path | None,
         typer.Option(
@@ -104,8 +112,9 @@ def evaluate_runs(
     sets = [_changed(each, given) for each in found]
     place = out or REPORTS / _report_name(paths[0])
     if from_scores is not None:
-        given_too = {"--model": model, "--pooling": pooling, "--work": work}
+        given_too = {"--model": model, "--pooling": pooling, "--cache": cache}
         _check_from_scores(from_scores, place, given_too)
+    kept = _cache(cache, no_cache)
     report = ReportFolder(place)
     provenance = {"sets": ", ".join(map(str, paths))}
     changed = [*(settings or ()), *(f"{name} {value}" for name, value in given.items())]
@@ -119,7 +128,7 @@ def evaluate_runs(
         experiment = evaluate_sets(
             sets,
             lambda length: _load_encoder(model, length, pooling, sets),
-            work=work,
+            cache=kept,
             scores=None if from_scores is None else from_scores / SCORES,
             keep=report.add,
             progress=progress,
@@ -132,6 +141,17 @@ def evaluate_runs(
     else:
         _print_tables(experiment)
     print_note(f"report in {written}")
+
+
+def _cache(folder: Path | None, off: bool) -> Cache | None:
+    """That of the folder given, which keeps all, else the user's; None for none."""
+    from m3search.evaluation.cache import Cache, default_cache
+
+    if off and folder is not None:
+        raise typer.BadParameter("only one of them goes", param_hint="--cache and --no-cache")
+    if folder is not None:
+        return Cache(folder, report=print_note)
+    return None if off else default_cache(print_note)
 
 
 def _report_name(path: Path) -> str:

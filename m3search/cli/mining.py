@@ -52,9 +52,9 @@ def mine_negatives(
     corpus: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="Take negatives from this corpus; without it and --index, from the texts of "
-            "PAIRS.",
+            metavar="FILE|DIR",
+            help="Take negatives from this corpus, or from that of a set's folder; without it and "
+            "--index, from the texts of PAIRS.",
         ),
     ] = None,
     model: ModelOption = None,
@@ -121,6 +121,7 @@ def mine_negatives(
 
     started = time.perf_counter()
     _check_usage(pairs, index, corpus)
+    corpus = _find_corpus(corpus)
     settings = _read_settings(
         ranks=_parse_ranks(ranks),
         negatives=negatives,
@@ -158,6 +159,15 @@ def _check_usage(pairs: Sequence[Path], index: Path | None, corpus: Path | None)
         raise typer.BadParameter(
             "standard input can be read once, and this is read twice", param_hint="-"
         )
+
+
+def _find_corpus(corpus: Path | None) -> Path | None:
+    """The file of documents where the folder of a set is given, else the path as it is."""
+    if corpus is None or not corpus.is_dir():
+        return corpus
+    from m3search.evaluation.layouts import find_corpus
+
+    return find_corpus(corpus) or corpus
 
 
 def _read_settings(**given: Any) -> MiningSettings:

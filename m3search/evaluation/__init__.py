@@ -11,6 +11,10 @@ answers     whether a passage answers a question
 lexical     lexical weights rounded up to hundredths
 baselines   which BM25: bm25, with words and languages, or lucene, through java
 components  what each mode says of the candidates, from which all rows are made
+keys        what decides what a corpus and its queries are encoded to
+cache       the folder in which that is kept for the next evaluation
+encodings   the queries of a set in it
+engine      a set's index and queries, made or taken from the cache
 latency     what each stage of a search takes
 experiment  `evaluate_sets`: an index, one search and a run for each row of each set
 results     what was found: the measures of each set, and their means

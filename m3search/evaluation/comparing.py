@@ -27,6 +27,8 @@ class Side(NamedTuple):
     values: Values
     run: Callable[[str], Run]
     """the run on a set"""
+    splits: Mapping[str, str]
+    """set -> the split of its judgements"""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,11 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
             remedy="Make one with m3search eval, or give two runs and --set.",
         )
     report = json.loads(path.read_bytes())
-    values = {}
+    values, splits = {}, {}
     for name, found in report["sets"].items():
         if row in found["rows"] and measure in found["rows"][row]:
             values[name] = _read_values(folder / "queries" / f"{name}.tsv", row, measure)
+            splits[name] = found["settings"]["split"]
     if not values:
         rows = {each for found in report["sets"].values() for each in found["rows"]}
         measures = {
@@ -98,15 +101,15 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
             found=what,
             remedy="Name one of these with FOLDER:ROW and --measure.",
         )
-    return Side(f"{folder}:{row}", values, lambda name: _read_run(folder, name, row))
+    return Side(f"{folder}:{row}", values, lambda name: _read_run(folder, name, row), splits)
 
 
-def read_run_side(path: Path, name: str, qrels: Qrels, measure: str) -> Side:
-    """A TREC run on a set of that name."""
+def read_run_side(path: Path, name: str, qrels: Qrels, split: str, measure: str) -> Side:
+    """A TREC run on a set of that name, judged by the split."""
     run = read_run(path)
     report = evaluate({"run": run}, qrels, [measure])
     (values,) = report.per_query["run"].values()
-    return Side(str(path), {name: values}, lambda _: run)
+    return Side(str(path), {name: values}, lambda _: run, {name: split})
 
 
 def compare(first: Side, second: Side, most: int) -> list[SetComparison]:

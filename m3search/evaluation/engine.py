@@ -1,22 +1,23 @@
-"""How the indexes of an evaluation are made and searched, and when they are used again."""
+"""A set made ready for its search: its corpus and queries encoded, or taken from the cache."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3search.errors import ArtifactError
+from m3search.evaluation.cache import Cache
 from m3search.evaluation.collection import Collection
+from m3search.evaluation.encodings import KeptQueries, read_queries, write_queries
+from m3search.evaluation.keys import index_key
+from m3search.evaluation.latency import measure_encoding, sample_queries
 from m3search.evaluation.suite import EvaluationSet
-from m3search.records import ModelIdentity
-from m3search.stores.commit import WriteLock
-from m3search.stores.files import checksum
+from m3search.records import Query
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
@@ -54,49 +55,100 @@ class Built:
     reused: bool
 
 
-def open_or_build(
+@dataclass(frozen=True)
+class Prepared:
+    """A set, ready to be searched."""
+
+    built: Built
+    searcher: Searcher
+    queries: KeptQueries
+    """those of the set, in their order"""
+
+
+def prepare(
     engine: Engine,
-    work: Path,
+    cache: Cache,
     wanted: EvaluationSet,
+    collection: Collection,
+    encoder: Encoder,
+    report: Progress,
+    latencies: bool,
+) -> Prepared:
+    """The corpus and the queries of a set encoded, unless the cache has them: of this set, or of
+    another one of the same corpus.
+
+    latencies: some of the queries are also encoded alone, which tells how long that takes.
+    """
+    key = index_key(collection.corpus, wanted.title_template, encoder)
+    with cache.entry(key, wanted.name) as folder:
+        built = _open_or_build(
+            engine,
+            folder,
+            key,
+            wanted.title_template,
+            collection,
+            encoder,
+            lambda done: report("indexing", done, collection.documents),
+        )
+        searcher = engine.searcher(built.index, encoder)
+        return Prepared(
+            built, searcher, _encode(folder, searcher, collection.queries, report, latencies)
+        )
+
+
+def _open_or_build(
+    engine: Engine,
+    folder: Path,
+    key: str,
+    template: str,
     collection: Collection,
     encoder: Encoder,
     progress: Callable[[int], None],
 ) -> Built:
-    """The index of a set in `work`, built unless the same corpus and model made one there: for this
-    set, or for another of the same corpus.
+    """The index of a set in the folder of its key, built unless it is there.
 
     An index whose building was cut off is gone on with. One is removed and built anew only where
-    it was opened and found damaged or of another content; every other error passes. ArtifactError
-    where another process is at work on the same set.
+    it was read and found damaged or of another content; every other error passes.
     """
-    key = _key(collection.corpus, wanted.title_template, encoder.identity)
-    folder = next(iter(sorted(work.glob(f"*.{key[:12]}"))), work / f"{wanted.name}.{key[:12]}")
     place, note = folder / "index", folder / "built.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = WriteLock(folder)  # from the check to the end of the building
-    try:
-        held = _open_usable(engine, place, collection)
-        recorded = _read_seconds(note, key)
-        if held is not None and held.manifest.complete:
-            return Built(held, recorded, reused=True)
-        note.unlink(missing_ok=True)
+    held = _open_usable(engine, place, collection)
+    recorded = _read_seconds(note, key)
+    if held is not None and held.manifest.complete:
+        return Built(held, recorded, reused=True)
+    note.unlink(missing_ok=True)
+    started = time.perf_counter()
+    index = engine.build(
+        place, collection.read(), encoder, title_template=template, progress=progress
+    )
+    seconds = time.perf_counter() - started
+    _note_seconds(note, key, seconds)
+    return Built(index, seconds, reused=False)
+
+
+def _encode(
+    folder: Path, searcher: Searcher, queries: Sequence[Query], report: Progress, latencies: bool
+) -> KeptQueries:
+    """The queries encoded, unless an earlier evaluation has kept them in the folder."""
+    texts = [query.text for query in queries]
+    kept = read_queries(folder, texts)
+    if kept is not None and (kept.alone or not latencies):
+        return kept
+    if kept is None:
         started = time.perf_counter()
-        index = engine.build(
-            place,
-            collection.read(),
-            encoder,
-            title_template=wanted.title_template,
-            progress=progress,
+        encoded = searcher.encode(queries).encoded
+        kept = KeptQueries(encoded, time.perf_counter() - started)
+    if latencies:
+        sample = sample_queries(queries)
+        alone = measure_encoding(
+            searcher, sample, lambda done: report("encoding queries alone", done, len(sample))
         )
-        seconds = time.perf_counter() - started
-        _note_seconds(note, key, seconds)
-        return Built(index, seconds, reused=False)
-    finally:
-        lock.release()
+        kept = replace(kept, alone=alone)
+    write_queries(folder, texts, kept)
+    return kept
 
 
 def _open_usable(engine: Engine, place: Path, collection: Collection) -> Index | None:
-    """The index at the place, unfinished or of this corpus; any other one is removed."""
+    """The index at the place, sound, and unfinished or of this corpus; any other one is removed."""
     if not place.exists():
         return None
     try:
@@ -106,7 +158,8 @@ def _open_usable(engine: Engine, place: Path, collection: Collection) -> Index |
             raise
     else:
         manifest = index.manifest
-        if not manifest.complete or manifest.documents == collection.documents:
+        whole = not manifest.complete or manifest.documents == collection.documents
+        if whole and not index.verify():
             return index
     shutil.rmtree(place)
     return None
@@ -132,10 +185,3 @@ def _note_seconds(note: Path, key: str, seconds: float) -> None:
     unfinished = note.with_name(f"{note.name}.part")
     unfinished.write_text(json.dumps({"key": key, "seconds": seconds}), encoding="utf-8")
     unfinished.replace(note)
-
-
-def _key(corpus: Path, template: str, model: ModelIdentity) -> str:
-    """SHA-256 of all that decides what is in an index; where the model lies is not part of it."""
-    identity = {name: value for name, value in asdict(model).items() if name != "name"}
-    parts = json.dumps([checksum(corpus), template, identity], sort_keys=True)
-    return sha256(parts.encode()).hexdigest()

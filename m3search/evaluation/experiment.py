@@ -19,6 +19,7 @@ from m3search.corpus import read_run
 from m3search.errors import DataError
 from m3search.evaluation.baselines import check_implementation, make_bm25
 from m3search.evaluation.bm25 import Language
+from m3search.evaluation.cache import Cache
 from m3search.evaluation.collection import Collection, check_set, load_collection
 from m3search.evaluation.components import (
     ComponentScores,
@@ -27,7 +28,7 @@ from m3search.evaluation.components import (
     read_scores,
     scores_file,
 )
-from m3search.evaluation.engine import Engine, Progress, open_or_build
+from m3search.evaluation.engine import Engine, Prepared, Progress, prepare
 from m3search.evaluation.latency import BM25, Stages, measure_stages, sample_queries, summary
 from m3search.evaluation.lexical import ceil_weights
 from m3search.evaluation.measures import evaluate, largest_cutoff
@@ -35,11 +36,11 @@ from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.suite import EvaluationSet, modes_of
 from m3search.lines import check_file
 from m3search.records import Qrels, Run
+from m3search.search import EncodedQueries
 from m3search.timings import Timings, stage
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
-    from m3search.search import Searcher
 
 RETRIEVED = 100
 """documents a query that a run holds, or more where a measure looks further"""
@@ -55,7 +56,7 @@ def evaluate_sets(
     sets: Sequence[EvaluationSet],
     encoders: Encoders,
     *,
-    work: str | Path | None = None,
+    cache: Cache | None = None,
     scores: str | Path | None = None,
     keep: Keep | None = None,
     progress: Progress | None = None,
@@ -66,20 +67,21 @@ def evaluate_sets(
     """Every row of every set, measured.
 
     `encoders` makes the encoder for a maximum length; it is not called where only BM25 is asked.
-    Indexes stay in `work` and are used again while corpus and model are the same; without it they
-    go with the call. `scores` is a folder of component scores from which rows are made in place of
-    a search. `keep` gets each set's result, runs, judgements and component scores as soon as they
-    are made: those of many sets are too large to hold. With `latencies` a sample of the queries is
-    asked once more, one at a time, to tell how long each stage takes.
+    Indexes and encoded queries stay in `cache` and are used again while all that decides them is
+    the same; without it they go with the call. `scores` is a folder of component scores from which
+    rows are made in place of a search. `keep` gets each set's result, runs, judgements and
+    component scores as soon as they are made: those of many sets are too large to hold. With
+    `latencies` a sample of the queries is asked once more, one at a time, to tell how long each
+    stage takes.
     """
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
         _check(each, None if scores is None else Path(scores))
     latest = lru_cache(maxsize=1)(encoders)
     results = []
-    with _work_folder(work) as folder:
+    with _kept_or_temporary(cache) as place:
         for each in sets:
             bench = _Bench(
-                each, latest, folder, engine, progress or (lambda *_: None), latencies=latencies
+                each, latest, place, engine, progress or (lambda *_: None), latencies=latencies
             )
             result = bench.measure(None if scores is None else Path(scores))
             if keep is not None:
@@ -107,7 +109,7 @@ class _Bench:
         self,
         wanted: EvaluationSet,
         encoders: Encoders,
-        work: Path,
+        cache: Cache,
         engine: Engine | None,
         progress: Progress,
         *,
@@ -117,7 +119,7 @@ class _Bench:
         self.runs: Runs = {}
         self.qrels: Qrels = {}
         self.scores: ComponentScores | None = None
-        self._encoders, self._work, self._engine = encoders, work, engine
+        self._encoders, self._cache, self._engine = encoders, cache, engine
         self._progress, self._latencies = progress, latencies
         self._seconds: dict[str, float] = {}
         self._stages: Stages = {}
@@ -185,56 +187,53 @@ class _Bench:
             self.runs[row] = scores.run(plan)
 
     def _search(self, collection: Collection) -> ComponentScores:
-        engine = self._engine or Engine.default()
         encoder = self._encoders(self.wanted.max_length)
         if self.wanted.lexical_weights == "ceil100":
             encoder = ceil_weights(encoder)
-        total = collection.documents
-        built = open_or_build(
-            engine,
-            self._work,
-            self.wanted,
-            collection,
-            encoder,
-            lambda done: self._report("indexing", done, total),
+        engine = self._engine or Engine.default()
+        found = prepare(
+            engine, self._cache, self.wanted, collection, encoder, self._report, self._latencies
         )
+        self._note(found, encoder)
+        ids = tuple(query.id for query in collection.queries)
+        queries = EncodedQueries(ids, found.queries.encoded)
+        with self._timed("candidates"):
+            origin = Origin.of(self.wanted, collection, asdict(encoder.identity))
+            scores = collect(
+                found.searcher,
+                queries,
+                self._plans.values(),
+                origin,
+                lambda done: self._report("scoring", done, len(ids)),
+            )
+        if self._latencies:
+            sample = [query.id for query in sample_queries(collection.queries)]
+            self._stages |= measure_stages(
+                found.searcher,
+                queries,
+                sample,
+                found.queries.alone,
+                self._plans.values(),
+                lambda done: self._report("timing", done, len(sample)),
+            )
+        return scores
+
+    def _note(self, found: Prepared, encoder: Encoder) -> None:
+        """What the report says of the index and the queries; kept ones with their first times."""
+        built, queries = found.built, found.queries
         if built.seconds is not None:
             self._seconds["index"] = built.seconds
+        self._seconds["encode queries"] = queries.seconds
         self._details |= {
             "model": asdict(encoder.identity),
             "index_reused": built.reused,
+            "queries_reused": queries.reused,
             "bytes": built.index.bytes_by_store(),
+            "truncated": {
+                "documents": built.index.manifest.truncated,
+                "queries": int(queries.encoded.truncated.sum()),
+            },
         }
-        searcher = engine.searcher(built.index, encoder)
-        with self._timed("encode queries"):
-            encoded = searcher.encode(collection.queries)
-        self._details["truncated"] = {
-            "documents": built.index.manifest.truncated,
-            "queries": int(encoded.encoded.truncated.sum()),
-        }
-        with self._timed("candidates"):
-            origin = Origin.of(self.wanted, collection, asdict(encoder.identity))
-            asked = len(collection.queries)
-            scores = collect(
-                searcher,
-                encoded,
-                self._plans.values(),
-                origin,
-                lambda done: self._report("scoring", done, asked),
-            )
-        if self._latencies:
-            self._time_stages(searcher, collection)
-        return scores
-
-    def _time_stages(self, searcher: Searcher, collection: Collection) -> None:
-        """Some of the queries once more, one at a time."""
-        sample = sample_queries(collection.queries)
-        self._stages |= measure_stages(
-            searcher,
-            sample,
-            self._plans.values(),
-            lambda done: self._report("timing", done, len(sample)),
-        )
 
     def _read_run(self, path: Path, collection: Collection) -> Run:
         """Another system's run, as deep as those of this one."""
@@ -278,12 +277,12 @@ def _retrieved(wanted: EvaluationSet) -> int:
 
 
 @contextmanager
-def _work_folder(work: str | Path | None) -> Iterator[Path]:
-    if work is not None:
-        yield Path(work)
+def _kept_or_temporary(cache: Cache | None) -> Iterator[Cache]:
+    if cache is not None:
+        yield cache
         return
     with tempfile.TemporaryDirectory(prefix="m3search-eval-") as folder:
-        yield Path(folder)
+        yield Cache(Path(folder))
 
 
 def _versions() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from m3search.evaluation.components import reach_of_multi
 from m3search.evaluation.results import SetResult
@@ -19,11 +19,15 @@ from m3search.records import MODES, Mode, Query
 from m3search.timings import Timings
 
 if TYPE_CHECKING:
-    from m3search.search import Searcher
+    from m3search.search import EncodedQueries, Searcher
+
+T = TypeVar("T")
 
 MOST_QUERIES, MOST_SECONDS = 200, 60.0
-"""that are asked again, and for how long; what comes first ends it"""
+"""that are encoded again, each alone, and then asked again, and for how long either may take"""
 ENCODE = "encode queries"
+SEARCHER_ENCODES = "encode"
+"""what a searcher calls that stage"""
 BM25 = "bm25"
 
 Stages = dict[str, dict[str, float]]
@@ -35,16 +39,27 @@ def sample_queries(queries: Sequence[Query]) -> list[Query]:
     return random.Random(0).sample(queries, min(MOST_QUERIES, len(queries)))
 
 
+def measure_encoding(
+    searcher: Searcher, queries: Sequence[Query], progress: Callable[[int], None] = lambda _: None
+) -> tuple[float, ...]:
+    """Seconds of each query, encoded alone, in their order; of the first ones where time is up."""
+    timings = _time_each(queries, lambda query: searcher.encode([query]), progress)
+    return tuple(timings.seconds.get(SEARCHER_ENCODES, ()))
+
+
 def measure_stages(
     searcher: Searcher,
-    queries: Sequence[Query],
+    queries: EncodedQueries,
+    names: Iterable[str],
+    encoding: Sequence[float],
     plans: Iterable[Plan],
     progress: Callable[[int], None] = lambda _: None,
 ) -> Stages:
-    """The stages that the plans need, of queries asked one at a time.
+    """The stages that the plans need, of the queries named, asked one at a time.
 
-    The candidates that are scored are those of all plans that re-rank, as for `all`: none of what
-    a mode retrieves for itself alone. `progress` gets the number of queries done.
+    `encoding` is what `measure_encoding` found. The candidates that are scored are those of all
+    plans that re-rank, as for `all`: none of what a mode retrieves for itself alone. `progress`
+    gets the number of queries done.
     """
     asked = list(plans)
     reranking = [plan for plan in asked if not plan.retrieves_only]
@@ -54,8 +69,7 @@ def measure_stages(
     depth = max(plan.depth for plan in asked)
     reach = reach_of_multi(asked, depth)
 
-    def ask(query: Query) -> None:
-        encoded = searcher.encode([query])
+    def ask(encoded: EncodedQueries) -> None:
         for stages, modes in ((first, scored), (alone, set[Mode]())):
             if stages:
                 found = searcher.candidates(
@@ -68,6 +82,15 @@ def measure_stages(
                 for _ in found:  # it searches while it is read
                     pass
 
+    timings = _time_each([queries.one(name) for name in names], ask, progress)
+    timings.seconds = {SEARCHER_ENCODES: list(encoding)} | timings.seconds
+    return summary(timings)
+
+
+def _time_each(
+    queries: Sequence[T], ask: Callable[[T], object], progress: Callable[[int], None]
+) -> Timings:
+    """The stages of each query asked, until the time is up."""
     for query in queries[:1]:
         ask(query)  # what the first one alone waits for is not counted
     until = time.perf_counter() + MOST_SECONDS
@@ -77,14 +100,14 @@ def measure_stages(
             progress(1)
             if time.perf_counter() > until:
                 break
-    return summary(timings)
+    return timings
 
 
 def summary(timings: Timings) -> Stages:
     """What was measured for each query, as a report has it; scoring after what it waits for."""
     found = timings.milliseconds()
     return {
-        ENCODE if name == "encode" else name: {
+        ENCODE if name == SEARCHER_ENCODES else name: {
             "queries": len(timings.seconds[name]),
             **{percentile: round(value, 3) for percentile, value in found[name].items()},
         }

@@ -46,20 +46,42 @@ def find_set_files(wanted: EvaluationSet) -> SetFiles:
     )
 
 
+def find_texts(folder: Path, split: str) -> tuple[Path, Path] | None:
+    """The files of queries and documents in a set's folder; None where one of them is not there.
+
+    Of several files of queries it is that of the layout whose judgements are there, too.
+    """
+    judged = [names for judgements, names in LAYOUTS if find_file(folder, _of(judgements, split))]
+    layouts = [*judged, *(names for _, names in LAYOUTS)]
+    found = [find_file(folder, _of(name, split)) for names in layouts for name in names]
+    queries = next((path for path in found if path), None)
+    corpus = find_corpus(folder)
+    return (queries, corpus) if queries and corpus else None
+
+
+def find_corpus(folder: Path) -> Path | None:
+    """The file of documents in a set's folder, named alike in every layout."""
+    return find_file(folder, EvaluationSet(folder).corpus)
+
+
+def _of(name: str, split: str) -> str:
+    return name.replace("{split}", split)
+
+
 def _find_judgements(folder: Path, wanted: EvaluationSet) -> tuple[Path, tuple[str, ...]]:
     """The file of judgements, and the names that the queries of its layout can have."""
     if named := wanted.qrels or wanted.answers:
         every = dict.fromkeys(name for _, names in LAYOUTS for name in names)
         return _find(folder, (named,), wanted), tuple(every)
     for name, queries in LAYOUTS:
-        if found := find_file(folder, name.format(split=wanted.split)):
+        if found := find_file(folder, _of(name, wanted.split)):
             return found, queries
     return _find(folder, tuple(name for name, _ in LAYOUTS), wanted), ()
 
 
 def _find(folder: Path, names: tuple[str, ...], wanted: EvaluationSet) -> Path:
     """The first of the files that is there."""
-    written = [name.replace("{split}", wanted.split) for name in names]
+    written = [_of(name, wanted.split) for name in names]
     for name in written:
         if path := find_file(folder, name):
             return path

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ir_measures
+import numpy as np
 
 from m3search.errors import ConfigError
 from m3search.records import Qrels, Run
@@ -145,9 +146,7 @@ def _values(
     """Measure -> query -> value, for the queries that ir_measures answers about."""
     values: dict[str, dict[str, float]] = {name: {} for name in measures}
     filled = {
-        query: {document: float(score) for document, score in scored.items()}
-        for query, scored in run.items()
-        if scored and query in qrels
+        query: _in_order(scored) for query, scored in run.items() if scored and query in qrels
     }
     names: dict[str, list[str]] = {}
     for name, measure in measures.items():
@@ -157,6 +156,18 @@ def _values(
             for name in names[str(metric.measure)]:  # two names may be one measure
                 values[name][metric.query_id] = float(metric.value)
     return values
+
+
+def _in_order(scored: Mapping[str, float]) -> dict[str, float]:
+    """The documents with their places from the last one up, as trec_eval orders them.
+
+    By their scores as float32, and equal ones by id. RR@10 and others of ir_measures are not by
+    trec_eval, and would take equal scores in another order.
+    """
+    with np.errstate(over="ignore"):
+        scores = np.array([*scored.values()], np.float64).astype(np.float32).tolist()
+    ordered = sorted(zip(scores, scored, strict=True))
+    return {document: float(place) for place, (_, document) in enumerate(ordered, start=1)}
 
 
 def _complete(values: Mapping[str, float], qrels: Qrels) -> dict[str, float]:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +23,11 @@ _SEGMENT_NAME = re.compile(r"[0-9]{8,}")
 
 
 class WriteLock:
-    """The right to write to an index, held by one process; the kernel takes it back at its end."""
+    """The right to write to a folder, held by one process; the kernel takes it back at its end."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, waiting: Callable[[str], None] | None = None) -> None:
+        """ArtifactError where another process holds it, unless that one is to be waited for: then
+        `waiting` is told which it is."""
         lock = path / LOCK
         with naming(lock):
             self._handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -33,16 +35,34 @@ class WriteLock:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(self._handle, 32, 0).decode(errors="replace").strip()
-            self.release()
-            raise ArtifactError(
-                str(path),
-                expected="one writer at a time",
-                found=f"process {holder or 'of unknown id'} writing to it",
-                remedy="Wait until it is done, or end it; nothing has to be deleted.",
-            ) from error
+            process = f"process {holder or 'of unknown id'}"
+            if waiting is None:
+                self.release()
+                raise ArtifactError(
+                    str(path),
+                    expected="one writer at a time",
+                    found=f"{process} writing to it",
+                    remedy="Wait until it is done, or end it; nothing has to be deleted.",
+                ) from error
+            self._wait(waiting, process)
         with contextlib.suppress(OSError):  # the number only helps the reader of the message
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+
+    def _wait(self, waiting: Callable[[str], None], process: str) -> None:
+        try:
+            waiting(process)
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+        except BaseException:
+            self.release()
+            raise
+
+    def is_of(self, path: Path) -> bool:
+        """Whether the folder at the path is still the one that it was taken for."""
+        try:
+            return os.path.samestat(os.fstat(self._handle), (path / LOCK).stat())
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Lets the next writer in."""

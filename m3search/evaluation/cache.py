@@ -1,0 +1,143 @@
+"""What an evaluation keeps for the next one: a folder for each model and corpus.
+
+    <set>.<key>/          the first set that had it, and the first digits of the key
+        write.lock        held while something is made here or removed; its time is the last use
+        index/            the corpus, encoded
+        built.json        the whole key, and what the building took
+        queries/          queries, encoded (`encodings`)
+
+Everything in it can be made again, so it may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from m3search.errors import ArtifactError
+from m3search.stores.commit import LOCK, WriteLock
+from m3search.stores.files import make_folder
+from m3search.user_cache import user_cache
+
+LIMIT = 10_000_000_000
+"""bytes that the folder in the user's cache may take"""
+KEY_DIGITS = 12
+REMOVED = ".removed-"
+"""how the name of a folder begins that is being removed"""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of entries, for any number of processes at once."""
+
+    folder: Path
+    limit: int | None = None
+    """bytes of all entries, from which on those used longest ago are removed; None keeps all"""
+    report: Callable[[str], None] = lambda _: None
+    """told where another process is waited for"""
+
+    @contextmanager
+    def entry(self, key: str, name: str) -> Iterator[Path]:
+        """The folder of a key, which no other process changes meanwhile; a new one has the name.
+
+        Where another process is at work in it, that one is waited for. Afterwards the entries that
+        are too many are removed, but not this one. What this or another process has opened there
+        can be read to the end.
+        """
+        place = f"{name}.{key[:KEY_DIGITS]}"
+        make_folder(self.folder)
+        while True:
+            found = sorted(self.folder.glob(f"[!.]*.{key[:KEY_DIGITS]}"))
+            folder = found[0] if found else self.folder / place
+            if (lock := self._lock(folder)) is not None:
+                break
+        try:
+            yield folder
+        finally:
+            lock.release()
+        self._trim(folder)
+
+    def _lock(self, folder: Path) -> WriteLock | None:
+        """The lock of a folder that is there; None where it was removed in the meantime."""
+
+        def wait(holder: str) -> None:
+            self.report(f"waiting for {holder}, which is at work on {folder}")
+
+        folder.mkdir(exist_ok=True)
+        try:
+            lock = WriteLock(folder, wait)
+        except FileNotFoundError:
+            return None
+        if lock.is_of(folder):
+            return lock
+        lock.release()
+        return None
+
+    def _trim(self, used: Path) -> None:
+        """Removes what was used longest ago, until the rest is within the limit."""
+        if self.limit is None:
+            return
+        for left in self.folder.glob(f"{REMOVED}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        folders = [lock.parent for lock in self.folder.glob(f"[!.]*/{LOCK}")]
+        sizes = {folder: _size(folder) for folder in folders}
+        total = sum(sizes.values())
+        for folder in sorted(folders, key=_last_use):
+            if total <= self.limit:
+                return
+            if folder != used and _remove(folder):
+                total -= sizes[folder]
+
+
+def default_cache(report: Callable[[str], None] = lambda _: None) -> Cache | None:
+    """That of the user, with a limit; None where there is no such folder that can be written to."""
+    place = user_cache()
+    if place is None:
+        return None
+    folder = place / "evaluation"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return Cache(folder, LIMIT, report) if os.access(folder, os.W_OK | os.X_OK) else None
+
+
+def _remove(folder: Path) -> bool:
+    """Whether the entry is gone, which one that a process is at work on is not."""
+    try:
+        lock = WriteLock(folder)
+    except (ArtifactError, OSError):
+        return False
+    try:
+        going = folder.with_name(f"{REMOVED}{secrets.token_hex(4)}")
+        folder.rename(going)  # at once, so that nobody finds a part of it
+    except OSError:
+        return False
+    finally:
+        lock.release()
+    shutil.rmtree(going, ignore_errors=True)
+    return True
+
+
+def _last_use(folder: Path) -> int:
+    """When its lock was last taken, in ns; 0 where it is gone."""
+    try:
+        return (folder / LOCK).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files; what is removed meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.lstat().st_size
+        except OSError:
+            continue
+    return total
