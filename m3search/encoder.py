@@ -185,18 +185,24 @@ class Encoder:
         pieces = self.tokens(text, "query")[:-1]
         return any(piece.id != self._tokenization.unknown_id for piece in pieces)
 
-    def lexical_weights(self, encoded: Encoded) -> list[dict[str, float]]:
-        """The sparse vector of each text by the pieces of its terms, the heaviest first.
+    def lexical_weights(
+        self, encoded: Encoded, texts: Sequence[str] | None = None
+    ) -> list[dict[str, float]]:
+        """The sparse vector of each text by the names of its terms, the heaviest first.
 
-        A word of several pieces is named by its column, as "#1234567": `terms` has its letters.
+        texts: what was encoded, where words of several pieces are to have names, too, and not only
+        their columns, as "#1234567".
         """
         found = []
         for row in range(len(encoded)):
+            names = {} if texts is None else self.terms(texts[row])
             start, stop = encoded.sparse.indptr[row : row + 2]
             order = np.argsort(-encoded.sparse.data[start:stop], kind="stable")
             ids = encoded.sparse.indices[start:stop][order].tolist()
             weights = encoded.sparse.data[start:stop][order].tolist()
-            found.append(dict(zip(self._tokenization.pieces(ids), weights, strict=True)))
+            pieces = zip(ids, self._tokenization.pieces(ids), strict=True)
+            terms = [names.get(column, piece) for column, piece in pieces]
+            found.append(dict(zip(terms, weights, strict=True)))
         return found
 
     def compute_score(

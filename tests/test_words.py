@@ -166,6 +166,8 @@ def test_an_encoder_with_words_has_all_that_one_without_has(
     weights = encoder.lexical_weights(found)[0]
     assert len(weights) == found.sparse[[0]].nnz
     assert sum(name.startswith("#") for name in weights) == sum(n >= pieces for n in names)
+    named = encoder.lexical_weights(found, texts)[0]
+    assert [*named.values()] == [*weights.values()] and set(named) == set(names.values())
 
 
 def test_training_scores_as_the_encoder_does(checkpoint: Path) -> None:
