@@ -141,6 +141,15 @@ def test_what_decides_the_lengths_has_a_file_of_its_own(
         assert len(kept_files(tmp_path)) == 5
     passage_lengths(corpus._replace(fingerprint="other"), tokenization, settings(), tmp_path)
     assert len(kept_files(tmp_path)) == 6
+    untitled = corpus._replace(source=Source("*", titles=False), fingerprint="untitled")
+    for share in (0.0, 0.5, 1.0):
+        passage_lengths(untitled, tokenization, settings(title_probability=share), tmp_path)
+        assert len(kept_files(tmp_path)) == 7
+    passage_lengths(corpus._replace(fingerprint="untitled"), tokenization, settings(), tmp_path)
+    assert len(kept_files(tmp_path)) == 7
+    titled = corpus._replace(fingerprint="untitled")
+    passage_lengths(titled, tokenization, settings(title_probability=0.5), tmp_path)
+    assert len(kept_files(tmp_path)) == 8
 
 
 def test_another_tokenizer_has_a_file_of_its_own(

@@ -68,6 +68,17 @@ def test_titles_of_negatives_stay_with_them(tmp_path: Path) -> None:
     )
 
 
+def test_a_source_without_titles_has_none(tmp_path: Path) -> None:
+    line = {"query": "q", "pos": ["a"], "title": "A", "neg": ["x"], "neg_titles": ["X"]}
+    write_lines(tmp_path / "pairs.jsonl", [line])
+    titled, untitled = (
+        read_source(tmp_path, Source("*.jsonl", titles=titles)) for titles in (True, False)
+    )
+    assert titled.passages == (Passage("a", "A", (Question("q", ("x",), negative_titles=("X",)),)),)
+    assert untitled.passages == (Passage("a", "", (Question("q", ("x",)),)),)
+    assert untitled.fingerprint == titled.fingerprint
+
+
 def test_a_glob_finds_files_and_folders_of_training_files(tmp_path: Path) -> None:
     for name in ("one.jsonl", "set/two.jsonl", "set/three.json", "set/deep/four.jsonl"):
         write_query(tmp_path / name, Path(name).stem)

@@ -83,6 +83,8 @@ class Source:
     """whether the passages of other queries are negatives; otherwise only a query's own are"""
     by_file: bool = False
     """whether every file that matches is a source of its own, such as one language of many"""
+    titles: bool = True
+    """whether titles count; without them where questions hold them, which could then be copied"""
     texts: bool = False
     """whether every text of the files is read alone, those of pairs, too, and imitated: for files
     that are wholly in the teacher's language; RetroMAE always reads so"""

@@ -77,6 +77,7 @@ def _texts(passage: Passage, data: Data) -> list[str]:
 
 def _name(corpus: Corpus, tokenization: Tokenization, data: Data) -> str:
     """What the lengths depend on, in short."""
-    settings = (data.passage_max_length, bool(data.negatives), data.title_probability > 0)
+    titled = data.title_probability > 0 and corpus.source.titles
+    settings = (data.passage_max_length, bool(data.negatives), titled)
     told = f"{corpus.fingerprint}:{tokenization.fingerprint}:{settings}".encode()
     return hashlib.sha256(told).hexdigest()[:24]

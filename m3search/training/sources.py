@@ -40,6 +40,11 @@ class Passage(NamedTuple):
     title: str = ""
     questions: tuple[Question, ...] = ()
 
+    def untitled(self) -> Passage:
+        """The same without a title, also of negatives."""
+        questions = (question._replace(negative_titles=()) for question in self.questions)
+        return Passage(self.text, "", tuple(questions))
+
 
 class Corpus(NamedTuple):
     """All passages of one source, in the order of its files."""
@@ -93,6 +98,8 @@ def _read(folder: Path, source: Source, files: Sequence[Path], pairs: bool) -> C
         passages = group_by_passage(chain.from_iterable(map(read_pairs, files)))
     else:
         passages = _distinct(chain.from_iterable(map(read_texts, files)))
+    if not source.titles:
+        passages = [passage.untitled() for passage in passages]
     names = tuple(str(path.relative_to(folder)) for path in files)
     return Corpus(source, names, tuple(passages), digest.hexdigest())
 
