@@ -13,11 +13,10 @@ from m3search.stores.snapshot import find_damages
 
 FILES = [
     "dense.faiss",
-    "sparse.indptr.npy",
+    "sparse.terms.npy",
     "sparse.rows.npy",
     "sparse.weights.npy",
     "sparse.lengths.npy",
-    "sparse.peaks.npy",
     "multi.lmdb",
     "documents.sqlite",
     "deletes-00000003.bits",

@@ -28,6 +28,18 @@ def write(folder, vectors, pieces=1, impacts=FP32) -> CscStore:
     return CscStore(folder, *vectors.shape, impacts)
 
 
+def write_older(folder, vectors, peaks=True) -> CscStore:
+    """The same as older versions wrote it: a list for every term, and at first no peaks."""
+    write(folder, vectors)
+    (folder / "sparse.terms.npy").unlink()
+    columns = vectors.tocsc()
+    np.save(folder / "sparse.indptr.npy", columns.indptr.astype("<i8"))
+    if peaks:
+        highest = vectors.max(axis=0).toarray().astype("<f4")
+        np.save(folder / "sparse.peaks.npy", highest)
+    return CscStore(folder, *vectors.shape, older=True)
+
+
 def as_stored(vectors, impacts) -> sp.csr_array:
     """The vectors, their weights rounded as they are stored."""
     weights = impacts.decode(impacts.encode(vectors.data))
@@ -51,7 +63,7 @@ def slow(query: sp.csr_array, vectors: sp.csr_array) -> list[float]:
 def test_by_hand(tmp_path):
     vectors = sp.csr_array(np.array([[0, 2, 0], [1, 0, 0], [0, 1, 4], [0, 2, 0]], np.float32))
     store = write(tmp_path, vectors)
-    assert store.indptr.tolist() == [0, 1, 4, 5]
+    assert store.table.indptr.tolist() == [0, 1, 4, 5]
     assert store.rows.tolist() == [1, 0, 2, 3, 2]
     assert store.codes.tolist() == [1, 2, 1, 2, 4]
     assert store.lengths.tolist() == [1, 1, 2, 1]
@@ -145,18 +157,37 @@ def test_scores_of_a_few_rows_copy_no_posting_list(tmp_path):
     assert peak < rows  # the list has 4 bytes a row
 
 
-def test_an_index_without_peaks_answers_the_same(tmp_path):
+@pytest.mark.parametrize("peaks", [False, True])
+def test_an_older_segment_answers_the_same(tmp_path, peaks):
     random = np.random.default_rng(8)
     vectors, queries = draw(random, 90, 6), draw(random, 4, 6)
-    store = write(tmp_path, vectors)
-    assert store.peaks.tolist() == vectors.max(axis=0).toarray().tolist()
-    (tmp_path / "sparse.peaks.npy").unlink()
-    older = CscStore(tmp_path, 90, 6)
+    vectors = sp.csr_array(vectors * np.array([1, 1, 0, 1, 1, 1], np.float32))
+    vectors.eliminate_zeros()
+    store, older = write(tmp_path / "new", vectors), write_older(tmp_path / "old", vectors, peaks)
+    assert store.table.terms.tolist() == [0, 1, 3, 4, 5]
+    assert store.table.peaks.tolist() == vectors.max(axis=0).toarray()[[0, 1, 3, 4, 5]].tolist()
     for k in (1, 20):
         found, expected = older.retrieve(queries, k), store.retrieve(queries, k)
         assert found.rows.tolist() == expected.rows.tolist()
         assert found.scores.tobytes() == expected.scores.tobytes()
     assert older.verify() == []
+    (tmp_path / "merged").mkdir()
+    merge_postings([(older, np.ones(90, dtype=bool))], tmp_path / "merged")
+    for name in FILES:
+        content = (tmp_path / "new" / name).read_bytes()
+        assert (tmp_path / "merged" / name).read_bytes() == content
+
+
+def test_one_document_takes_little_room_in_a_large_vocabulary(tmp_path):
+    vectors = sp.csr_array((np.ones(3, np.float32), ([0, 0, 0], [7, 900, 249_999])), (1, 250_000))
+    store = write(tmp_path, vectors)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1000
+    query = sp.csr_array((np.ones(2, np.float32), ([0, 0], [8, 249_999])), (1, 250_000))
+    assert store.retrieve(query, 1).scores.tolist() == [[1]]
+    (tmp_path / "merged").mkdir()
+    merge_postings([(store, np.ones(1, bool)), (store, np.zeros(1, bool))], tmp_path / "merged")
+    for name in FILES:
+        assert (tmp_path / "merged" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_terms_that_the_index_lacks(tmp_path):
@@ -195,7 +226,7 @@ def test_merge_equals_a_store_of_the_live_rows(tmp_path, monkeypatch, at_once, n
     lives[3][:] = False
     stores = [write(tmp_path / str(i), piece, 1, impacts) for i, piece in enumerate(pieces)]
     (tmp_path / "merged").mkdir()
-    merge_postings(list(zip(stores, lives, strict=True)), tmp_path / "merged", 15, impacts)
+    merge_postings(list(zip(stores, lives, strict=True)), tmp_path / "merged", impacts)
     kept = [piece[np.flatnonzero(live)] for piece, live in zip(pieces, lives, strict=True)]
     write(tmp_path / "whole", sp.csr_array(sp.vstack(kept)), 1, impacts)
     for name in FILES:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +106,14 @@ def answer_with_scipy(lists: sp.csr_array, k: int) -> Answer:
 
 def check(store: CscStore, queries: list[sp.csr_array], k: int) -> None:
     """RuntimeError unless the index ranks as a loop over dictionaries does."""
+    table = store.table
+    ends = pairwise(table.indptr.tolist())
+    spans = dict(zip(table.terms.tolist(), ends, strict=True))
     for query in queries:
         total: dict[int, float] = {}
         pairs = sorted(zip(query.indices.tolist(), query.data.tolist(), strict=True))
         for term, weight in pairs:
-            span = slice(int(store.indptr[term]), int(store.indptr[term + 1]))
+            span = slice(*spans.get(term, (0, 0)))
             postings = zip(store.rows[span].tolist(), store.codes[span].tolist(), strict=True)
             for row, held in postings:
                 total[row] = total.get(row, 0.0) + weight * held

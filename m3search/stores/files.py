@@ -22,14 +22,12 @@ import numpy.typing as npt
 
 from m3search.errors import ArtifactError
 
-HEADER_BYTES = 128
-"""length of the header of a one-dimensional .npy file; numpy leaves room for the shape to grow"""
-
-
 SEGMENT_FILES = 24
-"""descriptors to allow for a segment: up to eleven, of two commits that a process may have open"""
+"""descriptors to allow for a segment: up to ten, of two commits that a process may have open"""
 OTHER_FILES = 256
 
+
+FORGOTTEN = 1 << 20
 
 _madvise: Any = getattr(ctypes.CDLL(None), "madvise", None)
 
@@ -149,7 +147,7 @@ class ArrayWriter:
         self._length = 0
         with naming(path):
             self._file = path.open("wb")
-            self._file.write(bytes(HEADER_BYTES))
+            self._room = self._file.write(self._header())
 
     def __enter__(self) -> ArrayWriter:
         return self
@@ -179,11 +177,12 @@ class ArrayWriter:
 
     def _header(self) -> bytes:
         header = io.BytesIO()
-        fields = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._length,)}
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        fields = {"descr": descr, "fortran_order": False, "shape": (self._length,)}
         np.lib.format.write_array_header_1_0(header, fields)
         content = header.getvalue()
-        if len(content) != HEADER_BYTES:
-            raise ValueError(f"a .npy header of {len(content)} bytes, not {HEADER_BYTES}")
+        if self._length and len(content) != self._room:  # numpy leaves room for the shape to grow
+            raise ValueError(f"a .npy header of {len(content)} bytes, not {self._room}")
         return content
 
 
@@ -191,13 +190,16 @@ def forget(*paths: Path) -> None:
     """Lets go of what this process holds in memory of mapped files; it is read again when asked.
 
     Who reads a large file once, from one end to the other, calls it now and then: the system would
-    do so only when memory is short. On systems other than Linux it does nothing.
+    do so only when memory is short. On systems other than Linux it does nothing, nor for a file of
+    less than FORGOTTEN bytes, which costs more time than it frees memory.
     """
     try:
+        names = {str(path.resolve()) for path in paths if path.stat().st_size >= FORGOTTEN}
+        if not names:
+            return
         maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return
-    names = {str(path.resolve()) for path in paths}
     for line in maps.splitlines():
         span, *_, name = line.split(maxsplit=5)
         if name in names:

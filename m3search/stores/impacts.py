@@ -54,21 +54,23 @@ def _octaves() -> FloatArray:
     return weights
 
 
-FP32 = Impacts("fp32", "csc", "<f4", lambda weights: weights, np.zeros(0, np.float32))
+FP32 = Impacts("fp32", "lists", "<f4", lambda weights: weights, np.zeros(0, np.float32))
 IMPACTS = {
     each.name: each
     for each in (
         FP32,
         Impacts(
-            "fp16", "csc-fp16", "<u2", _to_halves,
+            "fp16", "lists-fp16", "<u2", _to_halves,
             np.arange(1 << 16, dtype="<u2").view("<f2").astype(np.float32),
         ),
-        Impacts("log8", "csc-log8", "|u1", _to_octaves, _octaves()),
+        Impacts("log8", "lists-log8", "|u1", _to_octaves, _octaves()),
     )
 }  # fmt: skip
 """by name. Of a weight, fp16 keeps 11 bits from 6e-5 on, log8 is off by 2.2 % at most from 0.0005
 to 32; what lies outside is stored as the nearest that there is."""
-BY_KIND = {each.kind: each for each in IMPACTS.values()}
+OLDER = {each.kind.replace("lists", "csc"): each for each in IMPACTS.values()}
+"""by kind of the stores that have a list for every term of the vocabulary, empty or not"""
+BY_KIND = {**{each.kind: each for each in IMPACTS.values()}, **OLDER}
 
 
 def find_impacts(name: str) -> Impacts:

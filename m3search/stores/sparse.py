@@ -16,10 +16,11 @@ from m3search.stores import postings
 from m3search.stores.files import ArrayWriter, damaged, forget, map_array
 from m3search.stores.impacts import FP32, Impacts
 from m3search.stores.postings import Lists
+from m3search.stores.term_table import FILE as TERMS
+from m3search.stores.term_table import TermTable
 
-INDPTR, ROWS, WEIGHTS = "sparse.indptr.npy", "sparse.rows.npy", "sparse.weights.npy"
-LENGTHS, PEAKS = "sparse.lengths.npy", "sparse.peaks.npy"
-FILES = (INDPTR, ROWS, WEIGHTS, LENGTHS, PEAKS)
+ROWS, WEIGHTS, LENGTHS = "sparse.rows.npy", "sparse.weights.npy", "sparse.lengths.npy"
+FILES = (TERMS, ROWS, WEIGHTS, LENGTHS)
 POSTINGS_AT_ONCE = 1 << 22
 WINDOWS = (1 << 11, 1 << 15)
 """rows of the first and of the largest window: float64 sums of 256 kB stay in a core's own cache"""
@@ -44,12 +45,14 @@ class CscWriter:
         columns = vectors.tocsc()
         codes = self._impacts.encode(columns.data)
         peaks = highest(columns.indptr, self._impacts.decode(codes))
-        arrays = (columns.indptr, columns.indices, codes, np.diff(vectors.indptr), peaks)
-        dtypes = ("<i8", "<i4", self._impacts.dtype, "<i4", "<f4")
-        for name, array, dtype in zip(FILES, arrays, dtypes, strict=True):
+        counts = np.diff(columns.indptr).astype(np.int64)
+        table = TermTable.of(np.arange(len(counts)), counts, peaks).write(self._folder)
+        arrays = (columns.indices, codes, np.diff(vectors.indptr))
+        dtypes = ("<i4", self._impacts.dtype, "<i4")
+        for name, array, dtype in zip(FILES[1:], arrays, dtypes, strict=True):
             with ArrayWriter(self._folder / name, dtype) as writer:
                 writer.append(array)
-        return [self._folder / name for name in FILES]
+        return [table, *(self._folder / name for name in FILES[1:])]
 
     def close(self) -> None:
         """Lets go of what will not be finished."""
@@ -59,21 +62,24 @@ class CscWriter:
 class CscStore:
     """The posting lists of one segment. Any number of threads may read."""
 
-    def __init__(self, folder: Path, rows: int, vocabulary: int, impacts: Impacts = FP32) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        rows: int,
+        vocabulary: int,
+        impacts: Impacts = FP32,
+        *,
+        older: bool = False,
+    ) -> None:
+        """older: whether the segment has its lists by all terms of the vocabulary."""
         self.folder = folder
         self._impacts = impacts
-        self._shape = (rows, vocabulary)
-        self.indptr: IntArray = map_array(folder / INDPTR, "<i8", vocabulary + 1)
         self.rows: npt.NDArray[np.int32] = map_array(folder / ROWS, "<i4")
         self.codes: npt.NDArray[Any] = map_array(folder / WEIGHTS, impacts.dtype, len(self.rows))
         """(postings,) the weights, or what stands for them"""
         self.lengths: npt.NDArray[np.int32] = map_array(folder / LENGTHS, "<i4", rows)
-        self.peaks = self._read_peaks()
-        ends = (int(self.indptr[0]), int(self.indptr[-1]))
-        if ends != (0, len(self.rows)):
-            raise damaged(folder / INDPTR, f"values from 0 to {len(self.rows)}", f"{ends}")
-        if (np.diff(self.indptr) < 0).any():
-            raise damaged(folder / INDPTR, "values that only rise", "one below the one before")
+        read = TermTable.read_older if older else TermTable.read
+        self.table = read(folder, vocabulary, len(self.rows))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -102,10 +108,10 @@ class CscStore:
                 return [f"a posting of a row outside 0 to {len(self) - 1}"]
             counts += np.bincount(block, minlength=len(self))
         damages = [] if np.array_equal(counts, self.lengths) else ["rows with missing postings"]
-        for start, stop in _term_blocks([self.indptr], len(self.peaks)):
-            ends = np.asarray(self.indptr[start : stop + 1])
+        for start, stop in _term_blocks(self.table.indptr):
+            ends = np.asarray(self.table.indptr[start : stop + 1])
             weights = self._impacts.decode(self.codes[ends[0] : ends[-1]])
-            if not (highest(ends - ends[0], weights) <= self.peaks[start:stop]).all():
+            if not (highest(ends - ends[0], weights) <= self.table.peaks[start:stop]).all():
                 return [*damages, "a weight above the highest of its posting list"]
         return damages
 
@@ -137,12 +143,14 @@ class CscStore:
         return top_k(rows, scores, k)
 
     def _lists(self, terms: IntArray, weights: npt.NDArray[np.float64]) -> Lists:
-        starts, stops = self.indptr[terms], self.indptr[terms + 1]
-        peaks = self.peaks[terms].astype(np.float64)
-        return Lists(starts, stops, weights, peaks, self.rows, self.codes, self._impacts.table)
+        table = self.table
+        places, known = table.find(terms)
+        starts, stops = table.indptr[places], table.indptr[places + 1]
+        peaks, codes = table.peaks[places].astype(np.float64), self._impacts.table
+        return Lists(starts, stops, weights[known], peaks, self.rows, self.codes, codes)
 
     def _terms(self, queries: sp.csr_array) -> Iterator[tuple[IntArray, npt.NDArray[np.float64]]]:
-        """Terms and weights of each query, the heaviest first; unknown terms are dropped.
+        """Terms and weights of each query, the heaviest first.
 
         In this order the products of a row are added, in every segment.
         """
@@ -150,15 +158,7 @@ class CscStore:
             terms = queries.indices[start:stop].astype(np.int64)
             weights = queries.data[start:stop].astype(np.float64)
             order = np.lexsort((terms, -weights))
-            known = order[terms[order] < self._shape[1]]
-            yield terms[known], weights[known]
-
-    def _read_peaks(self) -> FloatArray:
-        """The highest weight of each term; infinite where an older index does not have them."""
-        if not (self.folder / PEAKS).exists():
-            return np.full(self._shape[1], np.inf, dtype=np.float32)
-        peaks: FloatArray = map_array(self.folder / PEAKS, "<f4", self._shape[1])
-        return peaks
+            yield terms[order], weights[order]
 
 
 def highest(indptr: IntArray, weights: FloatArray) -> FloatArray:
@@ -171,10 +171,7 @@ def highest(indptr: IntArray, weights: FloatArray) -> FloatArray:
 
 
 def merge_postings(
-    parts: Sequence[tuple[CscStore, BoolArray]],
-    folder: Path,
-    vocabulary: int,
-    impacts: Impacts = FP32,
+    parts: Sequence[tuple[CscStore, BoolArray]], folder: Path, impacts: Impacts = FP32
 ) -> list[Path]:
     """Writes the live rows of all parts as one store, a block of terms at a time.
 
@@ -184,38 +181,43 @@ def merge_postings(
     for _, live in parts:
         renumbered.append(base + np.cumsum(live) - 1)
         base += int(live.sum())
-    indptr, rows, weights, lengths, peaks = (folder / name for name in FILES)
-    counts = np.zeros(vocabulary, dtype=np.int64)
-    tops = np.zeros(vocabulary, dtype=np.float32)
+    tables = [store.table for store, _ in parts]
+    terms, indptr = _unite(tables)
+    counts, peaks = np.zeros(len(terms), np.int64), np.zeros(len(terms), np.float32)
+    rows, weights, lengths = (folder / name for name in FILES[1:])
     with ArrayWriter(rows, "<i4") as row_file, ArrayWriter(weights, impacts.dtype) as weight_file:
-        for start, stop in _term_blocks([store.indptr for store, _ in parts], vocabulary):
-            columns, merged_rows, codes = _merge_block(parts, renumbered, start, stop)
-            counts[start:stop] = np.bincount(columns - start, minlength=stop - start)
+        for start, stop in _term_blocks(indptr):
+            columns, merged_rows, codes = _merge_block(parts, renumbered, terms[start:stop])
+            counts[start:stop] = np.bincount(columns, minlength=stop - start)
             ends = np.concatenate([[0], np.cumsum(counts[start:stop])])
-            tops[start:stop] = highest(ends, impacts.decode(codes))
+            peaks[start:stop] = highest(ends, impacts.decode(codes))
             row_file.append(merged_rows)
             weight_file.append(codes)
             forget(*(store.folder / name for store, _ in parts for name in (ROWS, WEIGHTS)))
-    with ArrayWriter(indptr, "<i8") as file:
-        file.append(np.concatenate([[0], np.cumsum(counts)]))
     with ArrayWriter(lengths, "<i4") as file:
         for store, live in parts:
             file.append(store.lengths[live])
-    with ArrayWriter(peaks, "<f4") as file:
-        file.append(tops)
-    return [indptr, rows, weights, lengths, peaks]
+    return [TermTable.of(terms, counts, peaks).write(folder), rows, weights, lengths]
 
 
-def _term_blocks(ends: Sequence[IntArray], vocabulary: int) -> Iterator[tuple[int, int]]:
-    """Ranges of terms with about POSTINGS_AT_ONCE postings each, and at least one term.
+def _unite(tables: Sequence[TermTable]) -> tuple[IntArray, IntArray]:
+    """The terms (n,) of all tables, ascending, and (n + 1,) where their lists end together."""
+    terms = np.unique(np.concatenate([table.terms for table in tables]))
+    counts = np.zeros(len(terms), dtype=np.int64)
+    for table in tables:
+        counts[np.searchsorted(terms, table.terms)] += np.diff(table.indptr)
+    return terms, np.concatenate([[0], np.cumsum(counts)])
 
-    ends: of each store where the postings of its terms end, as `indptr` has it.
+
+def _term_blocks(indptr: IntArray) -> Iterator[tuple[int, int]]:
+    """Ranges of places with about POSTINGS_AT_ONCE postings each, and at least one term.
+
+    indptr: (terms + 1,) where the lists of the terms begin and end.
     """
-    total = np.sum(ends, axis=0)
-    start = 0
-    while start < vocabulary:
-        reach = int(np.searchsorted(total, total[start] + POSTINGS_AT_ONCE, side="right")) - 1
-        stop = min(max(reach, start + 1), vocabulary)
+    start, count = 0, len(indptr) - 1
+    while start < count:
+        reach = int(np.searchsorted(indptr, indptr[start] + POSTINGS_AT_ONCE, side="right")) - 1
+        stop = min(max(reach, start + 1), count)
         yield start, stop
         start = stop
 
@@ -223,20 +225,24 @@ def _term_blocks(ends: Sequence[IntArray], vocabulary: int) -> Iterator[tuple[in
 def _merge_block(
     parts: Sequence[tuple[CscStore, BoolArray]],
     renumbered: Sequence[IntArray],
-    start: int,
-    stop: int,
+    block: IntArray,
 ) -> tuple[IntArray, IntArray, npt.NDArray[Any]]:
-    """(terms, new rows, codes) of the live postings of terms [start, stop), terms ascending."""
-    terms, rows, codes = [], [], []
+    """(places in the block, new rows, codes) of the live postings of a block of terms, ascending.
+
+    block: (n,) terms, ascending, with all that a part has between the first and the last.
+    """
+    columns, rows, codes = [], [], []
     for (store, live), numbers in zip(parts, renumbered, strict=True):
-        indptr = np.asarray(store.indptr[start : stop + 1])
+        first, stop = np.searchsorted(store.table.terms, [block[0], block[-1] + 1])
+        indptr = np.asarray(store.table.indptr[first : stop + 1])
         span = slice(int(indptr[0]), int(indptr[-1]))
         old = store.rows[span]
         store.check_rows(old)
         kept = live[old]
-        terms.append(np.repeat(np.arange(start, stop), np.diff(indptr))[kept])
+        places = np.searchsorted(block, store.table.terms[first:stop])
+        columns.append(np.repeat(places, np.diff(indptr))[kept])
         rows.append(numbers[old[kept]])
         codes.append(store.codes[span][kept])
-    columns = np.concatenate(terms)
-    order = np.argsort(columns, kind="stable")  # parts come in row order, so rows stay ascending
-    return columns[order], np.concatenate(rows)[order], np.concatenate(codes)[order]
+    merged = np.concatenate(columns)
+    order = np.argsort(merged, kind="stable")  # parts come in row order, so rows stay ascending
+    return merged[order], np.concatenate(rows)[order], np.concatenate(codes)[order]
