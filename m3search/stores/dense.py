@@ -14,7 +14,7 @@ from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
 from m3search.scoring import exact_scores
 from m3search.stores.clusters import SOURCE, Clusters
-from m3search.stores.files import check_readable, damaged, naming
+from m3search.stores.files import begin_file, check_readable, damaged, naming
 from m3search.stores.floats import FP32, Floats
 
 FILE = SOURCE
@@ -39,9 +39,7 @@ class FlatWriter:
         self._rows = 0
         self.longest = 0.0
         """the length of the longest vector, as stored"""
-        with naming(self.path):
-            self._file = self.path.open("wb")
-            self._file.write(floats.header_of(dim, 0))
+        self._file = begin_file(self.path, floats.header_of(dim, 0))
 
     def append(self, vectors: npt.ArrayLike) -> None:
         """Adds vectors (n, dim)."""

@@ -138,6 +138,18 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def begin_file(path: Path, header: bytes) -> io.BufferedWriter:
+    """A new file that begins with the header, open for more."""
+    with naming(path):
+        file = path.open("wb")
+        try:
+            file.write(header)
+        except BaseException:
+            file.close()
+            raise
+    return file
+
+
 class ArrayWriter:
     """A one-dimensional .npy file written piece by piece."""
 
@@ -145,9 +157,9 @@ class ArrayWriter:
         self._path = path
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._length = 0
-        with naming(path):
-            self._file = path.open("wb")
-            self._room = self._file.write(self._header())
+        header = self._header()
+        self._room = len(header)
+        self._file = begin_file(path, header)
 
     def __enter__(self) -> ArrayWriter:
         return self

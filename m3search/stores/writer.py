@@ -191,12 +191,14 @@ class IndexWriter:
             for segment, live in zip(self.base.segments, self.base.live, strict=True)
             if live.any()
         ]
-        layout, model = self.manifest.layout, self.manifest.model
+        layout, model, folder = self.manifest.layout, self.manifest.model, self._next_folder()
         with self._writing():
             if parts:
-                self._flushed = [
-                    merge_segments(self._next_folder(), parts, model, layout, progress)
-                ]
+                try:
+                    self._flushed = [merge_segments(folder, parts, model, layout, progress)]
+                except BaseException:  # a disk that is full has no room for half a segment
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
             for segment in self.base.segments:
                 self._dead[segment.entry.name] = np.ones(segment.entry.rows, dtype=bool)
                 self._removed = True
