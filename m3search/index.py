@@ -140,7 +140,7 @@ class Index:
             raise _no_encoder(self.manifest.model.name)
         started = time.monotonic()
         try:
-            with IndexWriter(self.path) as writer:
+            with IndexWriter(self.path, self._snapshot) as writer:
                 check_complete(self.path, writer.manifest)
                 check_model(self.path, writer.manifest.model, encoder.identity)
                 intake = Intake(writer, encoder, segment_documents, building=False)
@@ -162,7 +162,7 @@ class Index:
         This object is at the new commit afterwards.
         """
         names = [ids] if isinstance(ids, str) else list(ids)
-        with IndexWriter(self.path) as writer:
+        with IndexWriter(self.path, self._snapshot) as writer:
             rows = np.unique(writer.base.rows_of(names))
             rows = rows[rows >= 0]
             writer.remove(rows)
@@ -177,7 +177,7 @@ class Index:
         0 up, not all 0.
         """
         plan = Plan.check(1, 1, MODES, weights, "exact", "union")
-        with IndexWriter(self.path) as writer:
+        with IndexWriter(self.path, self._snapshot) as writer:
             check_complete(self.path, writer.manifest)
             writer.weigh((plan.weights["dense"], plan.weights["sparse"], plan.weights["multi"]))
             writer.commit(complete=True)
@@ -188,7 +188,7 @@ class Index:
 
         This object is at the new commit afterwards.
         """
-        with IndexWriter(self.path) as writer:
+        with IndexWriter(self.path, self._snapshot) as writer:
             segments = writer.manifest.segments
             if len(segments) > 1 or any(segment.deletes for segment in segments):
                 writer.merge(progress)

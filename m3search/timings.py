@@ -1,4 +1,4 @@
-"""How long each stage of a search takes: measured by who asks, free for who does not."""
+"""How long each stage of a search, or a merge, takes: measured by who asks, else free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _measuring: ContextVar[Timings | None] = ContextVar("measuring", default=None)
 
 
 class Timings:
-    """The stages of every search that is made while it is entered, in this thread.
+    """The stages of all that is done while it is entered, in this thread.
 
     >>> with Timings() as timings:
     ...     with stage("encode"):

@@ -1,4 +1,5 @@
-"""Ends a write in its middle: by a kill at one call of the system after the other, or a limit."""
+"""Ends a write in its middle: by a kill or an error at one call of the system after the other, or
+by a limit."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from itertools import count
 from types import FrameType
 
 IO_CALLS = {"open", "write", "writelines", "flush", "close", "truncate"}
+WRITES = {"write", "writelines", "fsync", "mkdir", "replace", "rename"}
 LOOKS = {"fspath", "stat", "lstat", "fstat", "getpid", "_path_normpath"}
 """calls that leave everything as it is: a kill before one is a kill before the next"""
 
@@ -41,6 +43,29 @@ def kill_at_each_call(action: Callable[[], object]) -> Iterator[int]:
             assert os.waitstatus_to_exitcode(status) == 0, "the action failed"
             return
         yield number
+
+
+@contextmanager
+def fail_at_call(number: int, error: int) -> Iterator[list[str]]:
+    """Inside the block the number-th call of the system that writes raises that error of it.
+
+    Yields a list that has the name of the call once it was made.
+    """
+    calls, failed = 0, []
+
+    def tick(_: FrameType, what: str, called: object) -> None:
+        nonlocal calls
+        if what == "c_call" and getattr(called, "__name__", "") in WRITES:
+            calls += 1
+            if calls == number:  # an exception here is one of the call, and ends the profiling
+                failed.append(called.__name__)
+                raise OSError(error, os.strerror(error))
+
+    sys.setprofile(tick)
+    try:
+        yield failed
+    finally:
+        sys.setprofile(None)
 
 
 def _run_until_killed(action: Callable[[], object], number: int) -> None:

@@ -227,6 +227,34 @@ def test_resume_of_a_finished_index_checks_what_is_asked(m3: Callable[..., Resul
     assert m3("index", "nowhere.jsonl", "--resume").code == 1
 
 
+def test_resume_compares_the_model(
+    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a finished index as of one that was interrupted."""
+    assert m3("index", "corpus.jsonl").code == 0
+    assert m3("index", "corpus.jsonl", "--resume", "--model", "word-hash").code == 0
+    other = m3("index", "corpus.jsonl", "--resume", "--model", "other")
+    assert (other.code, other.out) == (1, "")
+    assert "error: encoder other: expected the model that made the index, word-hash (" in other.err
+    assert "found other (000000000000, cls pooling). Load that model, or build" in other.err
+
+    def interrupt(texts: Sequence[str]) -> None:
+        if any("stop here" in text for text in texts):
+            raise KeyboardInterrupt
+
+    rows = [{"_id": str(i), "text": "stop here" if i == 600 else "go on"} for i in range(700)]
+    Path("long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(interrupt))
+    assert m3("index", "long.jsonl", "--index", "half").code == 130
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(lambda texts: None))
+    other = m3("index", "long.jsonl", "--index", "half", "--resume", "--model", "other")
+    assert (other.code, other.out) == (1, "")
+    assert "error: half: expected the model of the index, word-hash (fingerprint" in other.err
+    assert "found other (fingerprint 000000000000). Use the same model" in other.err
+    done = m3("index", "long.jsonl", "--index", "half", "--resume", "--json")
+    assert (done.code, lines_of(done.out)[0]["documents"]) == (0, 700)
+
+
 def test_what_there_is_to_say_of_a_corpus_is_said(m3: Callable[..., Result]) -> None:
     rows = [
         {"_id": "a b", "text": "tea"},

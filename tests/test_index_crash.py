@@ -1,7 +1,8 @@
-"""kill -9 at random moments of a build, adds, deletes and compactions.
+"""kill -9 at random moments of a build, adds, deletes, merges and compactions.
 
+At KILLS moments, an environment variable; 50 where it is not set, which take a quarter of a minute.
 Run as a program, this file is a server that forks one writer for every line on its standard
-input, so that the fifty writers share one import of numpy, scipy and faiss.
+input, so that the writers share one import of numpy, scipy and faiss.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -23,10 +25,14 @@ from index_fakes import FakeEncoder
 from m3search.errors import ArtifactError
 from m3search.index import Index
 from m3search.records import Document
+from m3search.stores import tiers
 from m3search.stores.files import replace_file
 
-KINDS = ("build", "add", "delete", "compact")
-SEGMENT = 5
+KINDS = ("build", "add", "delete", "compact", "merge")
+SEGMENT, MOST_SEGMENTS = 5, 2
+KILLS = int(os.environ.get("KILLS", "50"))
+INSIDE, AT_COMMITS = KILLS // 2, KILLS // 4
+"""moments in any of the kinds, and in the middle of a commit; the others are told by the clock"""
 
 
 def corpus() -> list[Document]:
@@ -58,17 +64,24 @@ def write_all(path: Path, begin, end) -> None:
             end(index)
 
 
-def expected() -> list[dict[str, str]]:
-    """Id -> text after each commit, by plain dictionaries."""
+def expected(ends: Sequence[int]) -> dict[int, dict[str, str]]:
+    """Commit -> id -> text, by plain dictionaries; ends: the last commit of each change.
+
+    Of the build alone the last is there. A change is one commit, and the others are of merges.
+    """
     texts = {document.id: document.text for document in corpus()}
-    names = list(texts)
-    states = [{name: texts[name] for name in names[:count]} for count in (0, 5, 10, 15, 18)]
-    for step in range(3):
-        texts = {**texts, **{document.id: document.text for document in added(step)}}
-        states.append(texts)
-        texts = {name: text for name, text in texts.items() if name not in deleted(step)}
-        states += [texts, texts]
+    states = {ends[0]: texts}
+    for number, (last, end) in enumerate(pairwise(ends)):
+        step, kind = divmod(number, 3)
+        if kind == 0:
+            texts = {**texts, **{document.id: document.text for document in added(step)}}
+        elif kind == 1:
+            texts = {name: text for name, text in texts.items() if name not in deleted(step)}
+        states.update(dict.fromkeys(range(last + 1, end + 1), texts))
     return states
+
+
+NOTED = {replace_file.__code__: "commit", tiers.merge_run.__code__: "merge"}
 
 
 def write_until_killed(path: Path, log: Path, event: int) -> None:
@@ -80,8 +93,9 @@ def write_until_killed(path: Path, log: Path, event: int) -> None:
         count += 1
         if count == event:
             os.kill(os.getpid(), signal.SIGKILL)
-        if not event and frame.f_code is replace_file.__code__ and what in ("call", "return"):
-            note("commit", what, count)
+        name = NOTED.get(frame.f_code)
+        if not event and name and what in ("call", "return"):
+            note(name, what, count)
 
     def note(*fields: object) -> None:
         with log.open("a") as file:
@@ -98,6 +112,7 @@ def write_until_killed(path: Path, log: Path, event: int) -> None:
 
 
 def serve() -> None:
+    tiers.MOST_SEGMENTS = tiers.MOST_WHILE_BUILDING = MOST_SEGMENTS
     for line in sys.stdin:
         path, log, event, seconds = json.loads(line)
         child = os.fork()
@@ -161,8 +176,37 @@ def read(index: Index) -> dict[str, str]:
     return {document.id: document.text for document in documents}
 
 
-def check_after_kill(folder: Path, log: list[list[str]]) -> None:
-    states = expected()
+class Whole:
+    """What a writer that is not killed does, and when, in calls of a function."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        started = time.monotonic()
+        server.run(folder / "timed")
+        self.seconds = time.monotonic() - started
+        log = server.run(folder / "whole")
+        self.index = Index.open(folder / "whole" / "index")
+        self.ends = [int(fields[1]) for fields in log if fields[0] == "end"]
+        self.counts = [int(fields[2]) for fields in log if fields[0] == "end"]
+        self.states = expected(self.ends)
+        self.spans: dict[str, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
+        begins = [(fields[1], int(fields[2])) for fields in log if fields[0] in ("begin", "done")]
+        for (kind, start), (_, stop) in pairwise(begins):
+            self.spans[kind].append((start, stop))
+        self.spans["merge"] = _spans(log, "merge")
+        self.commits = _spans(log, "commit")
+
+
+def _spans(log: list[list[str]], name: str) -> list[tuple[int, int]]:
+    calls = [int(fields[2]) for fields in log if fields[0] == name]
+    return list(zip(calls[::2], calls[1::2], strict=True))
+
+
+@pytest.fixture
+def whole(server, memory_folder):
+    return Whole(server, memory_folder)
+
+
+def check_after_kill(folder: Path, log: list[list[str]], whole: Whole) -> None:
     reported = max([int(fields[1]) for fields in log if fields[0] == "end"], default=0)
     path = folder / "index"
     try:
@@ -173,15 +217,19 @@ def check_after_kill(folder: Path, log: list[list[str]]) -> None:
         assert "expected an index" in str(error)
     else:
         assert index.verify() == []
-        commit = index.manifest.commit
-        assert commit >= reported
-        assert commit <= reported + 1 or commit <= 4
-        assert read(index) == states[commit]
-        assert index.manifest.complete == (commit >= 4)
-    check_rerun(path, states)
+        commit, texts = index.manifest.commit, read(index)
+        assert reported <= commit <= min(end for end in [*whole.ends, 99] if end > reported)
+        if commit < whole.ends[0]:  # whole segments, in their order
+            assert len(texts) in (0, 5, 10, 15, 18)
+            assert texts == {d.id: d.text for d in corpus()[: len(texts)]}
+            assert index.manifest.complete == (len(texts) == 18)
+        else:
+            assert texts == whole.states[commit]
+            assert index.manifest.complete
+    check_rerun(path, whole.states[whole.ends[0]])
 
 
-def check_rerun(path: Path, states: list[dict[str, str]]) -> None:
+def check_rerun(path: Path, built: dict[str, str]) -> None:
     """Whatever was going on can be done again and comes to its end."""
     try:
         index = Index.open(path)
@@ -190,7 +238,7 @@ def check_rerun(path: Path, states: list[dict[str, str]]) -> None:
         complete = False
     if not complete:
         index = Index.build(path, corpus(), FakeEncoder(), segment_documents=SEGMENT)
-        assert read(index) == states[4]
+        assert read(index) == built
     texts = {**read(index), **{document.id: document.text for document in added(2)}}
     index.add(added(2), FakeEncoder())
     index.delete(deleted(2))
@@ -202,50 +250,40 @@ def check_rerun(path: Path, states: list[dict[str, str]]) -> None:
     ]
 
 
-def test_without_a_kill_the_commits_are_the_expected_ones(server, memory_folder):
-    log = server.run(memory_folder / "whole")
-    ends = [(int(fields[1]), int(fields[2])) for fields in log if fields[0] == "end"]
-    states = expected()
-    assert ends == [(commit, len(states[commit])) for commit in range(4, 14)]
-    assert read(Index.open(memory_folder / "whole" / "index")) == states[-1]
+def test_without_a_kill_the_commits_are_the_expected_ones(whole):
+    assert len(whole.ends) == 10
+    assert whole.counts == [len(whole.states[end]) for end in whole.ends]
+    assert read(whole.index) == whole.states[whole.ends[-1]]
+    assert len(whole.spans["merge"]) >= 4  # in the build and in every add
+    assert len(whole.commits) == whole.ends[-1] + 1
 
 
-def test_killed_between_any_two_calls(server, memory_folder):
-    """20 moments spread over the four kinds of change, and 15 in the middle of a commit."""
-    log = server.run(memory_folder / "whole")
-    begins = [(fields[1], int(fields[2])) for fields in log if fields[0] in ("begin", "done")]
-    spans: dict[str, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
-    for (kind, start), (_, stop) in pairwise(begins):
-        spans[kind].append((start, stop))
-    commits = [int(fields[2]) for fields in log if fields[0] == "commit"]
-    windows = list(zip(commits[::2], commits[1::2], strict=True))
-    assert len(windows) == 14
+def test_killed_between_any_two_calls(server, memory_folder, whole):
+    """Moments spread over the kinds of change, and in the middle of a commit."""
     draw = random.Random(20240203)
     hit = set()
-    for trial in range(35):
-        if trial < 20:
-            event = draw.randrange(*draw.choice(spans[KINDS[trial % 4]]))
+    for trial in range(INSIDE + AT_COMMITS):
+        if trial < INSIDE:
+            event = draw.randrange(*draw.choice(whole.spans[KINDS[trial % len(KINDS)]]))
         else:  # from one end of a commit to the other, so that no step of it is left out
-            start, stop = draw.choice(windows)
-            event = start + int((stop - start) * (trial - 20 + draw.random()) / 15)
+            start, stop = draw.choice(whole.commits)
+            event = start + int((stop - start) * (trial - INSIDE + draw.random()) / AT_COMMITS)
         folder = memory_folder / str(trial)
         log = server.run(folder, event=event)
         assert log[-1][0] != "done"
         hit.add(next(fields[1] for fields in reversed(log) if fields[0] == "begin"))
-        check_after_kill(folder, log)
-    assert hit == set(KINDS)
+        check_after_kill(folder, log, whole)
+    assert {*hit, "merge"} == {*KINDS}
 
 
-def test_killed_from_outside(server, memory_folder):
-    """15 moments of the clock, in the middle of a system call or not."""
-    started = time.monotonic()
-    server.run(memory_folder / "whole")
-    whole = time.monotonic() - started
+def test_killed_from_outside(server, memory_folder, whole):
+    """Moments of the clock, in the middle of a system call or not."""
     draw = random.Random(20240204)
-    for trial in range(15):
+    moments = KILLS - INSIDE - AT_COMMITS
+    for trial in range(moments):
         folder = memory_folder / str(trial)
-        log = server.run(folder, seconds=whole * (trial + draw.random()) / 15)
-        check_after_kill(folder, log)
+        log = server.run(folder, seconds=whole.seconds * (trial + draw.random()) / moments)
+        check_after_kill(folder, log, whole)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -13,11 +14,10 @@ from m3search.stores.snapshot import find_damages
 
 FILES = [
     "dense.faiss",
-    "sparse.indptr.npy",
+    "sparse.terms.npy",
     "sparse.rows.npy",
     "sparse.weights.npy",
     "sparse.lengths.npy",
-    "sparse.peaks.npy",
     "multi.lmdb",
     "documents.sqlite",
     "deletes-00000003.bits",
@@ -48,6 +48,60 @@ def test_every_damaged_file_is_named(tmp_path, name):
     assert any("missing" in damage for damage in index.verify())
     file.write_bytes(content)
     assert Index.open(tmp_path).verify() == []
+
+
+def test_any_bit_of_any_file_and_any_end(tmp_path, monkeypatch):
+    """Of an index that has all files there are: passages, deletes, shortcuts, all stores."""
+    monkeypatch.setattr("m3search.stores.clusters.LEAST_ROWS", 100)
+    monkeypatch.setattr("m3search.stores.token_lists.LEAST_ROWS", 100)
+    index = build(tmp_path, corpus(60, words="a b c d e f"), segment_documents=500, chunk=4)
+    index.delete(["d1", "d40"])
+    (segment,) = index.manifest.segments
+    assert {file.name for file in segment.files} == {
+        "dense.faiss", "dense.ivf.faiss", "documents.passages.npy", "documents.sqlite",
+        "deletes-00000002.bits", "multi.centroids.npy", "multi.indptr.npy", "multi.lmdb",
+        "multi.rows.npy", "sparse.lengths.npy", "sparse.rows.npy", "sparse.terms.npy",
+        "sparse.weights.npy",
+    }  # fmt: skip
+    del index  # an open LMDB file would be shared, whatever is on disk
+    draw = random.Random(7)
+    for file in segment.files:
+        path = tmp_path / "segments" / segment.name / file.name
+        content = path.read_bytes()
+        for place in [0, len(content) // 2, *(draw.randrange(len(content)) for _ in range(4))]:
+            changed = bytearray(content)
+            changed[place] ^= 1 << draw.randrange(8)
+            path.write_bytes(changed)
+            _, damages = find_damages(tmp_path, read=True)
+            assert damages == [f"{path}: the content differs from its checksum"]
+        for size in (0, 1, len(content) // 2, len(content) - 1):
+            path.write_bytes(content[:size])
+            told = f"{path}: {size} bytes instead of {len(content)}"
+            assert find_damages(tmp_path, read=False)[1] == [told]
+            with pytest.raises(ArtifactError, match=f"{file.name}: expected {len(content)} bytes"):
+                Index.open(tmp_path)
+        path.write_bytes(content)
+    assert find_damages(tmp_path, read=True)[1] == []
+
+
+def test_any_bit_of_the_manifest(tmp_path):
+    build(tmp_path, corpus(3))
+    path = tmp_path / "manifest.json"
+    content, draw = path.read_bytes(), random.Random(8)
+    for place in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        try:
+            found = Index.open(tmp_path).manifest.to_bytes()
+        except ArtifactError as error:
+            assert str(path) in str(error)
+        else:  # white space says nothing
+            assert found == content
+    for size in (0, len(content) // 2, len(content) - 3):
+        path.write_bytes(content[:size])
+        with pytest.raises(ArtifactError, match=r"manifest\.json: expected JSON"):
+            Index.open(tmp_path)
 
 
 def test_stores_with_different_rows_are_damage(tmp_path):

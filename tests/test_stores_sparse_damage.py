@@ -7,17 +7,22 @@ import textwrap
 import numpy as np
 import pytest
 from scipy import sparse as sp
-from test_stores_sparse import draw, write
+from test_stores_sparse import draw, write, write_older
 
 from m3search.errors import ArtifactError
 from m3search.stores.sparse import FILES, CscStore
 
 
+def change_terms(folder, field, change):
+    """Changes one column of the table of terms."""
+    entries = np.load(folder / "sparse.terms.npy")
+    entries[field] = change(entries[field].copy())
+    np.save(folder / "sparse.terms.npy", entries)
+
+
 def test_verify_finds_a_peak_that_is_too_low(tmp_path):
     write(tmp_path, draw(np.random.default_rng(9), 8, 5, density=1))
-    peaks = np.load(tmp_path / "sparse.peaks.npy")
-    peaks[2] /= 2
-    np.save(tmp_path / "sparse.peaks.npy", peaks)
+    change_terms(tmp_path, "peak", lambda peaks: peaks * [1, 1, 0.5, 1, 1])
     assert CscStore(tmp_path, 8, 5).verify() == ["a weight above the highest of its posting list"]
 
 
@@ -86,13 +91,38 @@ def test_a_negative_row_number_is_damage(tmp_path):
         store.retrieve(sp.csr_array(np.ones((1, 5), np.float32)), 3)
 
 
-def test_posting_lists_that_end_before_they_begin_do_not_open(tmp_path):
+@pytest.mark.parametrize(
+    ("field", "change", "told"),
+    [
+        ("end", lambda ends: [*ends[:-1][::-1], ends[-1]], "expected values that only rise"),
+        ("end", lambda ends: ends + 1, "expected values from 0 to"),
+        ("term", lambda terms: terms[::-1], "expected terms that only rise"),
+        ("term", lambda terms: [0, *terms[:-1]], "expected terms that only rise"),
+        ("term", lambda terms: terms + 1, "expected terms from 0 to 5, found 1 to 6"),
+        ("term", lambda terms: terms - 1, "expected terms from 0 to 5, found -1 to 4"),
+    ],
+)
+def test_terms_that_contradict_themselves_do_not_open(tmp_path, field, change, told):
     write(tmp_path, draw(np.random.default_rng(7), 30, 6))
-    indptr = np.load(tmp_path / "sparse.indptr.npy")
-    indptr[1:-1] = indptr[1:-1][::-1]
-    np.save(tmp_path / "sparse.indptr.npy", indptr)
-    with pytest.raises(ArtifactError, match=r"indptr\.npy: expected values that only rise"):
+    change_terms(tmp_path, field, change)
+    with pytest.raises(ArtifactError, match=rf"terms\.npy: {told}"):
         CscStore(tmp_path, 30, 6)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda ends: [0, *ends[1:-1][::-1], ends[-1]], "expected values that only rise"),
+        (lambda ends: ends[:-1], "expected 7 values of <i8"),
+        (lambda ends: ends + 1, "expected values from 0 to"),
+    ],
+)
+def test_lists_of_an_older_segment_that_contradict_themselves(tmp_path, change, told):
+    write_older(tmp_path, draw(np.random.default_rng(7), 30, 6))
+    indptr = np.load(tmp_path / "sparse.indptr.npy")
+    np.save(tmp_path / "sparse.indptr.npy", np.array(change(indptr)))
+    with pytest.raises(ArtifactError, match=rf"indptr\.npy: {told}"):
+        CscStore(tmp_path, 30, 6, older=True)
 
 
 @pytest.mark.parametrize("flipped", [10, 40])
@@ -122,8 +152,6 @@ def test_verify_reads_peaks_in_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr("m3search.stores.sparse.POSTINGS_AT_ONCE", 3)
     store = write(tmp_path, draw(np.random.default_rng(8), 30, 9))
     assert store.verify() == []
-    peaks = np.load(tmp_path / "sparse.peaks.npy")
-    peaks[7] /= 2
-    np.save(tmp_path / "sparse.peaks.npy", peaks)
+    change_terms(tmp_path, "peak", lambda peaks: peaks / np.where(np.arange(9) == 7, 2, 1))
     wrong = CscStore(tmp_path, 30, 9)
     assert wrong.verify() == ["a weight above the highest of its posting list"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -211,6 +212,19 @@ class Synthetic:
         second = (first + int(rng.integers(1, REACH))) % len(self._real.dense)
         own = np.random.default_rng([self._seed, number, *what.encode()])
         return own, first, second
+
+
+class Clocked(Synthetic):
+    """Synthetic documents, and the seconds in which they were made."""
+
+    seconds = 0.0
+
+    def encode(self, texts: Sequence[str], kind: Kind = "document") -> Encoded:
+        """As Synthetic does."""
+        started = time.perf_counter()
+        encoded = super().encode(texts, kind)
+        self.seconds += time.perf_counter() - started
+        return encoded
 
 
 def _noise(rng: np.random.Generator, count: int, dim: int, length: float) -> FloatArray:

@@ -21,29 +21,16 @@ from typing import Any
 
 import torch
 from measuring import peak_bytes, publish
-from synthetic import Real, Synthetic, collection_options, encode_asked
+from synthetic import Clocked, Real, Synthetic, collection_options, encode_asked
 from timing import WARM, table, time_answers
 
 from m3search.cli.ending import run_script
 from m3search.index import Index
-from m3search.records import Document, Encoded, Kind, Query
+from m3search.records import Document, Query
 from m3search.search import EncodedQueries, Searcher
 from m3search.timings import Timings
 
 MB = 1e6
-
-
-class Clocked(Synthetic):
-    """Synthetic documents, and the seconds in which they were made."""
-
-    seconds = 0.0
-
-    def encode(self, texts: Sequence[str], kind: Kind = "document") -> Encoded:
-        """As Synthetic does."""
-        started = time.perf_counter()
-        encoded = super().encode(texts, kind)
-        self.seconds += time.perf_counter() - started
-        return encoded
 
 
 def main() -> None:

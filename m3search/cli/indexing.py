@@ -172,8 +172,8 @@ def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Set
 
 
 def _find_finished(path: Path, corpus: str, settings: Settings) -> Index | None:
-    """The index at the path if it is a finished one of this corpus; ConfigError where it was made
-    in another way."""
+    """The index at the path if it is a finished one of this corpus; ConfigError or, for another
+    model, ArtifactError where it was made in another way."""
     from m3search.stores.commit import read_manifest
     from m3search.stores.manifest import MANIFEST
 
@@ -186,6 +186,10 @@ def _find_finished(path: Path, corpus: str, settings: Settings) -> Index | None:
     from m3search.stores.intake import BuildReport
 
     check_settings(settings, manifest)
+    if settings.model is not None:
+        from m3search.origin import load_encoder
+
+        load_encoder(manifest.model, settings.model)  # only what it holds tells one from another
     index = Index.open(path)
     index.report = BuildReport(truncated=manifest.truncated, segments=len(manifest.segments))
     return index

@@ -22,14 +22,12 @@ import numpy.typing as npt
 
 from m3search.errors import ArtifactError
 
-HEADER_BYTES = 128
-"""length of the header of a one-dimensional .npy file; numpy leaves room for the shape to grow"""
-
-
 SEGMENT_FILES = 24
-"""descriptors to allow for a segment: up to eleven, of two commits that a process may have open"""
+"""descriptors to allow for a segment: up to ten, of two commits that a process may have open"""
 OTHER_FILES = 256
 
+
+FORGOTTEN = 1 << 20
 
 _madvise: Any = getattr(ctypes.CDLL(None), "madvise", None)
 
@@ -140,6 +138,18 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def begin_file(path: Path, header: bytes) -> io.BufferedWriter:
+    """A new file that begins with the header, open for more."""
+    with naming(path):
+        file = path.open("wb")
+        try:
+            file.write(header)
+        except BaseException:
+            file.close()
+            raise
+    return file
+
+
 class ArrayWriter:
     """A one-dimensional .npy file written piece by piece."""
 
@@ -147,9 +157,9 @@ class ArrayWriter:
         self._path = path
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._length = 0
-        with naming(path):
-            self._file = path.open("wb")
-            self._file.write(bytes(HEADER_BYTES))
+        header = self._header()
+        self._room = len(header)
+        self._file = begin_file(path, header)
 
     def __enter__(self) -> ArrayWriter:
         return self
@@ -179,11 +189,12 @@ class ArrayWriter:
 
     def _header(self) -> bytes:
         header = io.BytesIO()
-        fields = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._length,)}
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        fields = {"descr": descr, "fortran_order": False, "shape": (self._length,)}
         np.lib.format.write_array_header_1_0(header, fields)
         content = header.getvalue()
-        if len(content) != HEADER_BYTES:
-            raise ValueError(f"a .npy header of {len(content)} bytes, not {HEADER_BYTES}")
+        if self._length and len(content) != self._room:  # numpy leaves room for the shape to grow
+            raise ValueError(f"a .npy header of {len(content)} bytes, not {self._room}")
         return content
 
 
@@ -191,13 +202,16 @@ def forget(*paths: Path) -> None:
     """Lets go of what this process holds in memory of mapped files; it is read again when asked.
 
     Who reads a large file once, from one end to the other, calls it now and then: the system would
-    do so only when memory is short. On systems other than Linux it does nothing.
+    do so only when memory is short. On systems other than Linux it does nothing, nor for a file of
+    less than FORGOTTEN bytes, which costs more time than it frees memory.
     """
     try:
+        names = {str(path.resolve()) for path in paths if path.stat().st_size >= FORGOTTEN}
+        if not names:
+            return
         maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return
-    names = {str(path.resolve()) for path in paths}
     for line in maps.splitlines():
         span, *_, name = line.split(maxsplit=5)
         if name in names:

@@ -68,10 +68,9 @@ IMPACTS = {
 }  # fmt: skip
 """by name. Of a weight, fp16 keeps 11 bits from 6e-5 on, log8 is off by 2.2 % at most from 0.0005
 to 32; what lies outside is stored as the nearest that there is."""
-BY_KIND = {each.kind: each for each in IMPACTS.values()} | {
-    "csc": FP32, "csc-fp16": IMPACTS["fp16"], "csc-log8": IMPACTS["log8"],
-}  # fmt: skip
-"""those of older indexes, too, whose files have a list for every number of the vocabulary"""
+OLDER = {each.kind.replace("lists", "csc"): each for each in IMPACTS.values()}
+"""by kind of the stores that have a list for every term of the vocabulary, empty or not"""
+BY_KIND = {**{each.kind: each for each in IMPACTS.values()}, **OLDER}
 
 
 def find_impacts(name: str) -> Impacts:

@@ -18,7 +18,7 @@ from m3search.stores.documents import DocumentStore, Record
 from m3search.stores.files import checksum, damaged, forget, naming
 from m3search.stores.floats import BY_KIND as FLOATS
 from m3search.stores.floats import find_floats
-from m3search.stores.impacts import BY_KIND, find_impacts
+from m3search.stores.impacts import BY_KIND, OLDER, find_impacts
 from m3search.stores.manifest import FileEntry, Layout, SegmentEntry
 from m3search.stores.multi import VectorStore
 from m3search.stores.multi_writer import VectorWriter
@@ -130,12 +130,12 @@ class Segment:
         _check_kinds(folder, entry)
         _check_sizes(folder, entry.files)
         rows, stores = entry.rows, entry.stores
-        impacts = BY_KIND[stores["sparse"].kind]
+        sparse = stores["sparse"].kind
         return cls(
             folder,
             entry,
             open_dense(folder, rows, model, stores["dense"]),
-            CscStore(folder, rows, model.vocabulary, impacts),
+            CscStore(folder, rows, model.vocabulary, BY_KIND[sparse], older=sparse in OLDER),
             open_multi(folder, rows, model, stores["multi"]),
             DocumentStore(folder, rows, stores["documents"].kind),
         )

@@ -1,6 +1,6 @@
 """Few segments, however many were written: the newest are merged into one, again and again.
 
-Each open segment costs seven to eleven file descriptors, and each query looks into every segment.
+Each open segment costs six to ten file descriptors, and each query looks into every segment.
 Where there are more than a number of them, the newest become one: the last two, and on towards
 older ones while the next is at most twice as large as all newer together. Only neighbours are
 merged, so the order of rows stays. Of segments that come one by one and alike, with at most 8 kept,

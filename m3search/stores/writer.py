@@ -35,6 +35,7 @@ from m3search.stores.pooling import check_pooling, pool_vectors
 from m3search.stores.sealing import write_deletes
 from m3search.stores.segment import SegmentWriter, merge_segments
 from m3search.stores.snapshot import Snapshot, open_snapshot
+from m3search.timings import stage
 
 
 def create(path: Path, model: ModelIdentity, layout: Layout, source: str) -> None:
@@ -81,7 +82,8 @@ class IndexWriter:
     raises, what was appended and deleted until then is committed, unless writing itself failed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, known: Snapshot | None = None) -> None:
+        """known: a commit of the same index, of which what is open already is not opened again."""
         manifest = read_manifest(path)  # says it best where there is no index
         with reporting(path, manifest.documents):
             self._lock = WriteLock(path)
@@ -89,7 +91,7 @@ class IndexWriter:
             self._path = path
             self.manifest = read_manifest(path)
             collect(path, self.manifest)
-            self.base: Snapshot = open_snapshot(path)
+            self.base: Snapshot = open_snapshot(path, known)
         except BaseException:
             self._lock.release()
             raise
@@ -189,12 +191,14 @@ class IndexWriter:
             for segment, live in zip(self.base.segments, self.base.live, strict=True)
             if live.any()
         ]
-        layout, model = self.manifest.layout, self.manifest.model
+        layout, model, folder = self.manifest.layout, self.manifest.model, self._next_folder()
         with self._writing():
             if parts:
-                self._flushed = [
-                    merge_segments(self._next_folder(), parts, model, layout, progress)
-                ]
+                try:
+                    self._flushed = [merge_segments(folder, parts, model, layout, progress)]
+                except BaseException:  # a disk that is full has no room for half a segment
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
             for segment in self.base.segments:
                 self._dead[segment.entry.name] = np.ones(segment.entry.rows, dtype=bool)
                 self._removed = True
@@ -233,13 +237,14 @@ class IndexWriter:
     def _merge_runs(self, first: int, most: int) -> None:
         """Merges runs of segments, from segment `first` on, until `most` are left."""
         while run := tiers.choose_run(self.manifest.segments[first:], most):
-            manifest = self._merge_run(slice(first + run.start, first + run.stop))
-            if manifest is None:
-                return
-            with self._writing():
-                write_manifest(self._path, manifest)
-                self.manifest = manifest
-            collect(self._path, manifest)
+            with stage("merge"):
+                manifest = self._merge_run(slice(first + run.start, first + run.stop))
+                if manifest is None:
+                    return
+                with self._writing():
+                    write_manifest(self._path, manifest)
+                    self.manifest = manifest
+                collect(self._path, manifest)
 
     def _merge_run(self, run: slice) -> Manifest | None:
         """The next manifest; None where there is no room to merge: the next writer will try."""
