@@ -45,6 +45,7 @@ HOMES = {
         "stores/clusters.py",
         "stores/dense.py",
         "stores/floats.py",
+        "stores/gpu.py",
         "stores/threads.py",
         "stores/token_lists.py",
     },
