@@ -13,10 +13,12 @@ from scipy import sparse as sp
 from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ArtifactError, ConfigError
+from m3search.model.backend import Backend
 from m3search.model.checkpoint import CheckpointInfo, check_folder, load_checkpoint
-from m3search.model.device import best_device, best_dtype, parse_dtype
+from m3search.model.device import best_dtype, choose_device, parse_dtype
 from m3search.model.fingerprints import remembered_fingerprint
 from m3search.model.modeling import M3Model
+from m3search.model.openvino import OpenVinoStates
 from m3search.model.passages import cut_passages
 from m3search.model.resolve import resolve
 from m3search.model.terms import lexical_matrix
@@ -54,13 +56,16 @@ class Encoder:
         device: torch.device,
         dtype: torch.dtype,
         modes: Sequence[Mode] = MODES,
+        states: OpenVinoStates | None = None,
     ) -> None:
+        """states: computes the backbone's states of documents in place of the model."""
         self.identity = identity
         self.modes = tuple(modes)
         """what it encodes for; the others stay empty: no terms, no token vectors"""
         self.device = device
         self.dtype = dtype
         self.model = model.eval().to(device)
+        self._states = states
         self._tokenization = Tokenization(tokenizer)
         self._lock = threading.Lock()
 
@@ -75,6 +80,7 @@ class Encoder:
         mcls: bool = False,
         modes: Sequence[Mode] = MODES,
         pooling: str | None = None,
+        backend: Backend = "torch",
     ) -> Encoder:
         """The encoder of a checkpoint.
 
@@ -90,6 +96,8 @@ class Encoder:
         an evaluation. Others may be missing, and are left out of what it encodes for. An index
         needs all. pooling: "cls" or "mean" in place of what the checkpoint says, and needed where
         it says nothing.
+        backend: what computes documents; "openvino" does so on the CPU, with the extra of that
+        name, and leaves queries to torch.
         Raises ArtifactError for a bad checkpoint, ConfigError for a bad setting.
         """
         canonical, folder = resolve(name)
@@ -97,7 +105,7 @@ class Encoder:
         heads = check_folder(folder, modes)
         length = info.max_length if max_length is None else max_length
         _check_settings(canonical, info, length, mcls)
-        place = torch.device(device) if device is not None else best_device()
+        place = choose_device(device, backend)
         identity = ModelIdentity(
             name=canonical,
             fingerprint=remembered_fingerprint(folder),
@@ -111,7 +119,10 @@ class Encoder:
         )
         precision = best_dtype(place) if dtype is None else parse_dtype(dtype)
         there = [mode for mode in MODES if mode == "dense" or mode in heads]
-        return cls(model, tokenizer, identity, device=place, dtype=precision, modes=there)
+        states = OpenVinoStates(model.backbone, precision) if backend == "openvino" else None
+        return cls(
+            model, tokenizer, identity, device=place, dtype=precision, modes=there, states=states
+        )
 
     def require(self, modes: Iterable[str]) -> None:
         """ArtifactError unless it encodes for all of these modes."""
@@ -253,13 +264,16 @@ class Encoder:
         input_ids, mask = pad(ids, self._tokenization.pad_id)
         cls = self._tokenization.cls_mask(input_ids, self.identity.mcls)
         cls_mask = torch.from_numpy(cls).to(self.device) if self.identity.mcls else None
-        half = kind == "document" and self.dtype != torch.float32
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=half):
-            outputs = self.model(
-                torch.from_numpy(input_ids).to(self.device),
-                torch.from_numpy(mask.astype(np.int64)).to(self.device),
-                cls_mask,
-            )
+        tensors = (
+            torch.from_numpy(input_ids).to(self.device),
+            torch.from_numpy(mask.astype(np.int64)).to(self.device),
+        )
+        if kind == "document" and self._states is not None:
+            outputs = self.model.represent(self._states(*tensors), tensors[1], cls_mask)
+        else:
+            half = kind == "document" and self.dtype != torch.float32
+            with torch.autocast(self.device.type, dtype=self.dtype, enabled=half):
+                outputs = self.model(*tensors, cls_mask)
         dense, weights, vectors = (tensor.cpu().numpy() for tensor in outputs)
         kept = (mask & ~cls)[:, 1:] & ("multi" in self.modes)
         multi = np.split(vectors[kept], np.cumsum(kept.sum(axis=1))[:-1])
