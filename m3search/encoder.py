@@ -13,13 +13,15 @@ from scipy import sparse as sp
 from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ArtifactError, ConfigError
+from m3search.model.backend import Backend
 from m3search.model.checkpoint import CheckpointInfo, check_folder, load_checkpoint
-from m3search.model.device import best_device, best_dtype, parse_dtype
+from m3search.model.device import best_dtype, choose_device, parse_dtype
 from m3search.model.fingerprints import remembered_fingerprint
 from m3search.model.modeling import M3Model
+from m3search.model.openvino import OpenVinoStates
 from m3search.model.passages import cut_passages
 from m3search.model.resolve import resolve
-from m3search.model.terms import lexical_matrix
+from m3search.model.terms import lexical_matrix, named_weights
 from m3search.model.tokenization import Tokenization, pad
 from m3search.model.windows import count_characters, cut, windows
 from m3search.model.words import WordTable, sparse_columns
@@ -55,15 +57,19 @@ class Encoder:
         device: torch.device,
         dtype: torch.dtype,
         modes: Sequence[Mode] = MODES,
+        states: OpenVinoStates | None = None,
     ) -> None:
+        """states: computes the backbone's states of documents in place of the model."""
         self.identity = identity
         self.modes = tuple(modes)
         """what it encodes for; the others stay empty: no terms, no token vectors"""
         self.device = device
         self.dtype = dtype
-        self.precision = f"{device.type} {str(dtype).removeprefix('torch.')}"
+        backend = "" if states is None else " openvino"
+        self.precision = f"{device.type} {str(dtype).removeprefix('torch.')}{backend}"
         """what documents are computed on and in, as "cpu float32": it may change their vectors"""
         self.model = model.eval().to(device)
+        self._states = states
         words = WordTable(tokenizer, model.vocabulary) if identity.word_terms else None
         self._tokenization = Tokenization(tokenizer, words)
         self._lock = threading.Lock()
@@ -79,6 +85,7 @@ class Encoder:
         mcls: bool = False,
         modes: Sequence[Mode] = MODES,
         pooling: str | None = None,
+        backend: Backend = "torch",
     ) -> Encoder:
         """The encoder of a checkpoint.
 
@@ -94,6 +101,8 @@ class Encoder:
         an evaluation. Others may be missing, and are left out of what it encodes for. An index
         needs all. pooling: "cls" or "mean" in place of what the checkpoint says, and needed where
         it says nothing.
+        backend: what computes documents; "openvino" does so on the CPU, with the extra of that
+        name, and leaves queries to torch.
         Raises ArtifactError for a bad checkpoint, ConfigError for a bad setting.
         """
         canonical, folder = resolve(name)
@@ -101,7 +110,7 @@ class Encoder:
         heads = check_folder(folder, modes)
         length = info.max_length if max_length is None else max_length
         _check_settings(canonical, info, length, mcls)
-        place = torch.device(device) if device is not None else best_device()
+        place = choose_device(device, backend)
         identity = ModelIdentity(
             name=canonical,
             fingerprint=remembered_fingerprint(folder),
@@ -116,7 +125,10 @@ class Encoder:
         )
         precision = best_dtype(place) if dtype is None else parse_dtype(dtype)
         there = [mode for mode in MODES if mode == "dense" or mode in heads]
-        return cls(model, tokenizer, identity, device=place, dtype=precision, modes=there)
+        states = OpenVinoStates(model.backbone, precision) if backend == "openvino" else None
+        return cls(
+            model, tokenizer, identity, device=place, dtype=precision, modes=there, states=states
+        )
 
     def require(self, modes: Iterable[str]) -> None:
         """ArtifactError unless it encodes for all of these modes."""
@@ -193,17 +205,11 @@ class Encoder:
         texts: what was encoded, where words of several pieces are to have names, too, and not only
         their columns, as "#1234567".
         """
-        found = []
-        for row in range(len(encoded)):
-            names = {} if texts is None else self.terms(texts[row])
-            start, stop = encoded.sparse.indptr[row : row + 2]
-            order = np.argsort(-encoded.sparse.data[start:stop], kind="stable")
-            ids = encoded.sparse.indices[start:stop][order].tolist()
-            weights = encoded.sparse.data[start:stop][order].tolist()
-            pieces = zip(ids, self._tokenization.pieces(ids), strict=True)
-            terms = [names.get(column, piece) for column, piece in pieces]
-            found.append(dict(zip(terms, weights, strict=True)))
-        return found
+        names = [{}] * len(encoded) if texts is None else [self.terms(text) for text in texts]
+        pieces = self._tokenization.pieces
+        return [
+            named_weights(encoded.sparse[[row]], known, pieces) for row, known in enumerate(names)
+        ]
 
     def compute_score(
         self,
@@ -273,13 +279,16 @@ class Encoder:
         input_ids, mask = pad(ids, self._tokenization.pad_id)
         cls = self._tokenization.cls_mask(input_ids, self.identity.mcls)
         cls_mask = torch.from_numpy(cls).to(self.device) if self.identity.mcls else None
-        half = kind == "document" and self.dtype != torch.float32
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=half):
-            outputs = self.model(
-                torch.from_numpy(input_ids).to(self.device),
-                torch.from_numpy(mask.astype(np.int64)).to(self.device),
-                cls_mask,
-            )
+        tensors = (
+            torch.from_numpy(input_ids).to(self.device),
+            torch.from_numpy(mask.astype(np.int64)).to(self.device),
+        )
+        if kind == "document" and self._states is not None:
+            outputs = self.model.represent(self._states(*tensors), tensors[1], cls_mask)
+        else:
+            half = kind == "document" and self.dtype != torch.float32
+            with torch.autocast(self.device.type, dtype=self.dtype, enabled=half):
+                outputs = self.model(*tensors, cls_mask)
         dense, weights, vectors = (tensor.cpu().numpy() for tensor in outputs)
         kept = (mask & ~cls)[:, 1:] & ("multi" in self.modes)
         multi = np.split(vectors[kept], np.cumsum(kept.sum(axis=1))[:-1])

@@ -10,15 +10,20 @@ from m3search.records import ModelIdentity
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
+    from m3search.model.backend import Backend
 
 
-def load_encoder(made_by: ModelIdentity, name: str | Path | None = None) -> Encoder:
+def load_encoder(
+    made_by: ModelIdentity, name: str | Path | None = None, backend: Backend = "torch"
+) -> Encoder:
     """The encoder that made an index, from its old place or, if it has moved, from `name`."""
     from m3search.encoder import Encoder  # brings in torch, the slowest import there is
 
     place = made_by.name if name is None else name
     try:
-        encoder = Encoder.load(place, max_length=made_by.max_length, mcls=made_by.mcls)
+        encoder = Encoder.load(
+            place, max_length=made_by.max_length, mcls=made_by.mcls, backend=backend
+        )
     except M3Error as error:
         raise ArtifactError(
             f"model {place}",

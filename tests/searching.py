@@ -128,8 +128,9 @@ class LoadedEncoder(WordEncoder):
         mcls: bool = False,
         modes: Sequence[str] = MODES,
         pooling: str | None = None,
+        backend: str = "torch",
     ) -> LoadedEncoder:
-        cls.loads.append(str(name))
+        cls.loads.append(str(name) if backend == "torch" else f"{name} by {backend}")
         known = {None: IDENTITY, "word-hash": IDENTITY}
         identity = known.get(name, replace(IDENTITY, name=str(name), fingerprint="0" * 64))
         return cls(replace(identity, max_length=max_length or 512, mcls=mcls))

@@ -45,6 +45,7 @@ HOMES = {
         "stores/clusters.py",
         "stores/dense.py",
         "stores/floats.py",
+        "stores/gpu.py",
         "stores/threads.py",
         "stores/token_lists.py",
     },
@@ -54,6 +55,7 @@ HOMES = {
     "torch": {"model", "encoder.py", "training"},
     "transformers": {"model", "encoder.py", "training"},
     "safetensors": {"model", "training"},
+    "openvino": {"model/openvino.py"},
     "huggingface_hub": {"model", "evaluation/sources/hub.py"},
     "datasets": {"evaluation/sources/hub.py"},
     "ir_datasets": {"evaluation/sources/irds.py"},
@@ -180,7 +182,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
 
     declared = names(project["dependencies"])
     extras = project["optional-dependencies"]
-    extra = names(extras["train"]) | names(extras["bm25"]) | names(extras["eval"])
+    extra = set().union(*(names(extras[each]) for each in ("train", "bm25", "eval", "openvino")))
     imported = {
         DISTRIBUTIONS.get(name, name)
         for file in FILES

@@ -56,6 +56,21 @@ def test_an_index_is_not_built_over_but_added_to(indexed: Callable[..., Result])
     assert LoadedEncoder.loads == ["word-hash"]
 
 
+def test_documents_are_computed_by_the_backend_that_is_asked_for(
+    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3search.model.backend.find_spec", lambda name: object())
+    assert m3("index", "corpus.jsonl", "--backend", "openvino").code == 0
+    assert m3("index", "corpus.jsonl", "--backend", "openvino", "--add").code == 0
+    assert LoadedEncoder.loads == ["None by openvino", "word-hash by openvino"]
+    monkeypatch.setattr("m3search.model.backend.find_spec", lambda name: None)
+    missing = m3("index", "corpus.jsonl", "--backend", "openvino", "--add")
+    assert missing.code == 1
+    assert missing.err.startswith("error: backend: expected the package openvino")
+    assert "pip install 'm3search[openvino]'" in missing.err
+    assert "Did you mean 'torch'" in m3("index", "corpus.jsonl", "--backend", "torc").err
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

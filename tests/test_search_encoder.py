@@ -40,7 +40,8 @@ def test_the_encoder_of_the_manifest_is_loaded_once_and_checked(
     assert asked == []
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(searcher.search, TEXTS * 3))
-    assert asked == [("word-hash", {"max_length": 512, "mcls": False})]
+    given = {"max_length": 512, "mcls": False, "backend": "torch"}
+    assert asked == [("word-hash", given)]
     identity = replace(IDENTITY, fingerprint="0" * 64)
     with pytest.raises(ArtifactError, match="encoder word-hash"):
         Searcher(make_index(TEXTS)).search("late")

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from dense_stores import unit
 
 from m3search.errors import ArtifactError
 from m3search.stores import clusters
@@ -7,11 +8,6 @@ from m3search.stores.clusters import FILE, Clusters, write_clusters
 from m3search.stores.dense import FlatStore, FlatWriter
 
 ROWS, DIM = 3000, 24
-
-
-def unit(random, *shape):
-    vectors = random.normal(size=shape)
-    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ The documents are drawn from all corpora alike, so that lengths and languages ar
 is encoded in all three modes. The systems encode the same documents in each of the rounds, one
 after the other, so that what else the machine does meets all of them; the median of the rounds
 counts. FlagEmbedding runs with its defaults, but for the lengths, which are m3search's, and for
-the modes, of which it makes the dense one alone by default. The JSON on stdout has, for each
-system, documents and tokens a second and the ratio to the first one.
+the modes, of which it makes the dense one alone by default. With --openvino that backend encodes
+them, too, in the same precisions. The JSON on stdout has, for each system, documents and tokens a
+second and the ratio to the first one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from timing import table
 from m3search.cli.ending import run_script
 from m3search.corpus import document_text, read_corpus
 from m3search.encoder import Encoder
+from m3search.model.backend import Backend
 from m3search.model.resolve import resolve
 
 FIRST = 64
@@ -49,16 +51,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument(
+        "--openvino", action="store_true", help="needs the extra m3search[openvino]"
+    )
     parser.add_argument("--flagembedding", action="store_true", help="needs that package")
     parser.add_argument("--out", type=Path, help="a file for the JSON")
     asked = parser.parse_args()
     texts = draw(asked.corpus, asked.documents, asked.seed)
-    loaded = [
-        (name, Encoder.load(asked.model, dtype=name, max_length=asked.max_length))
-        for name in asked.precisions
-    ]
-    first = loaded[0][1]
-    systems: dict[str, Encode] = {f"m3search, {name}": one.encode for name, one in loaded}
+    loaded = load_encoders(asked)
+    first = next(iter(loaded.values()))
+    systems: dict[str, Encode] = {name: one.encode for name, one in loaded.items()}
     if asked.flagembedding:
         systems["FlagEmbedding"] = encode_with_flag(first)
     lengths = [len(vectors) + 1 for vectors in first.encode(texts).multi]
@@ -73,6 +75,18 @@ def main() -> None:
         "rows": rows,
     }
     publish(asked, result, table(rows))
+
+
+def load_encoders(asked: argparse.Namespace) -> dict[str, Encoder]:
+    """m3search by precision and, if asked, by backend."""
+    backends: list[Backend] = ["torch", "openvino"] if asked.openvino else ["torch"]
+    return {
+        f"m3search, {name}" + (" by OpenVINO" if backend == "openvino" else ""): Encoder.load(
+            asked.model, dtype=name, max_length=asked.max_length, backend=backend
+        )
+        for backend in backends
+        for name in asked.precisions
+    }
 
 
 def draw(corpora: list[Path], documents: int, seed: int) -> list[str]:

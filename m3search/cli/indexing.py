@@ -11,6 +11,7 @@ import typer
 
 from m3search.cli.options import (
     DEFAULT_INDEX,
+    BackendOption,
     IndexOption,
     JsonOption,
     MaxLengthOption,
@@ -30,6 +31,7 @@ from m3search.errors import DataError, M3Error
 if TYPE_CHECKING:
     from m3search.index import Index
     from m3search.lines import OnError
+    from m3search.model.backend import Backend
     from m3search.records import Document
 
 
@@ -108,12 +110,15 @@ def build_index(
             show_default=False,
         ),
     ] = None,
+    backend: BackendOption = "torch",
     json: JsonOption = False,
 ) -> None:
     """Build an index of a corpus, or add to one."""
     from m3search.corpus import read_corpus
+    from m3search.model.backend import check_backend
 
     started = time.perf_counter()
+    check_backend(backend)
     if resume and add:
         raise typer.BadParameter("does not go with --add", param_hint="--resume")
     skipped = Skipped()
@@ -128,7 +133,7 @@ def build_index(
         **parse_chunk(chunk),
     }
     given = {name: value for name, value in layout.items() if value is not None}
-    settings = Settings(model, max_length, mcls, given)
+    settings = Settings(model, max_length, mcls, given, cast("Backend", backend))
     if resume and (finished := _find_finished(index, corpus, settings)) is not None:
         print_note(f"the build of {index} is finished: nothing was done")
         _print_summary(finished, 0, time.perf_counter() - started, json)
@@ -159,7 +164,12 @@ def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Set
     from m3search.encoder import Encoder
     from m3search.index import Index
 
-    encoder = Encoder.load(settings.model, max_length=settings.max_length, mcls=settings.mcls)
+    encoder = Encoder.load(
+        settings.model,
+        max_length=settings.max_length,
+        mcls=settings.mcls,
+        backend=settings.backend,
+    )
     with progress_bar("documents", count_lines(corpus), what="indexing") as step:
         return Index.build(
             path,
@@ -209,7 +219,7 @@ def _add(path: Path, corpus: str, documents: Iterator[Document], settings: Setti
     check_settings(settings, index.manifest)
     from m3search.origin import load_encoder
 
-    encoder = load_encoder(made, settings.model)
+    encoder = load_encoder(made, settings.model, settings.backend)
     with progress_bar("documents", count_lines(corpus), what="adding") as step:
         index.add(documents, encoder, progress=step)
     return index

@@ -27,6 +27,14 @@ MaxLengthOption = Annotated[
         "--max-length", metavar="N", help="Tokens per text; by default all that the model reads."
     ),
 ]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        metavar="torch|openvino",
+        help="What computes documents; openvino, on the CPU, needs the extra m3search[openvino].",
+    ),
+]
 WeightsOption = Annotated[
     str | None,
     typer.Option(

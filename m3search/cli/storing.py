@@ -11,6 +11,7 @@ import typer
 from m3search.errors import ConfigError
 
 if TYPE_CHECKING:
+    from m3search.model.backend import Backend
     from m3search.stores.manifest import Manifest
 
 OPTIONS = {"chunk_overlap": "--chunk, the overlap"}
@@ -26,6 +27,7 @@ class Settings:
     mcls: bool
     layout: Mapping[str, Any]
     """what was given of the fields of the index's layout"""
+    backend: Backend = "torch"
 
 
 def check_settings(settings: Settings, manifest: Manifest) -> None:

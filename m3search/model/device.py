@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from m3search.errors import ConfigError
+from m3search.model.backend import check_backend
 
 _DTYPES = {
     "float32": torch.float32, "fp32": torch.float32,
@@ -39,3 +40,19 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_device(device: str | torch.device | None, backend: str) -> torch.device:
+    """The one asked for, else the best; ConfigError where the backend does not run there."""
+    check_backend(backend)
+    if backend == "torch":
+        return torch.device(device) if device is not None else best_device()
+    place = torch.device(device or "cpu")
+    if place.type != "cpu":
+        raise ConfigError(
+            "device",
+            expected="cpu, where OpenVINO computes",
+            found=str(place),
+            remedy="Leave the device out, or take the backend torch.",
+        )
+    return place

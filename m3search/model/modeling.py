@@ -76,6 +76,12 @@ class M3Model(nn.Module):
         """
         with ready_attention(input_ids.device):
             states = self.backbone(input_ids=input_ids, attention_mask=attention_mask)[0].float()
+        return self.represent(states, attention_mask, cls_mask)
+
+    def represent(
+        self, states: Tensor, attention_mask: Tensor, cls_mask: Tensor | None = None
+    ) -> Outputs:
+        """What `forward` makes of the states (B, L, hidden) of a backbone, in float32."""
         if cls_mask is None:
             pooled = pool(states, attention_mask, self.pooling)
         else:

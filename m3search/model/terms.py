@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 from scipy import sparse as sp
 
@@ -31,6 +33,19 @@ def lexical_matrix(
     rows, terms = np.divmod(keys[starts], columns)
     pointers = np.searchsorted(rows, np.arange(len(ids) + 1))
     return sp.csr_array((largest, terms, pointers), shape=(len(ids), columns))
+
+
+def named_weights(
+    vector: sp.csr_array, names: Mapping[int, str], pieces: Callable[[Sequence[int]], list[str]]
+) -> dict[str, float]:
+    """The weights of a vector (1, columns) by the names of its terms, the heaviest first.
+
+    pieces: names the terms that have none in `names`.
+    """
+    order = np.argsort(-vector.data, kind="stable")
+    terms = vector.indices[order].tolist()
+    found = [names.get(term, piece) for term, piece in zip(terms, pieces(terms), strict=True)]
+    return dict(zip(found, vector.data[order].tolist(), strict=True))
 
 
 def _word_entries(

@@ -16,6 +16,7 @@ from m3search.scoring import exact_scores
 from m3search.stores.clusters import SOURCE, Clusters
 from m3search.stores.files import begin_file, check_readable, damaged, naming
 from m3search.stores.floats import FP32, Floats
+from m3search.stores.gpu import on_gpu
 
 FILE = SOURCE
 SLACK = 32
@@ -94,6 +95,7 @@ class FlatStore:
             raise damaged(path, f"{rows} vectors of {dim} dimensions in {floats.index}", found)
         self._index = index
         self._vectors = _map(path, floats, rows, dim)
+        self._gpu = on_gpu(self._vectors)
         self._longest = longest
 
     def __len__(self) -> int:
@@ -127,7 +129,8 @@ class FlatStore:
         """The k best allowed rows of each query (n, dim), in the total order of hits.
 
         All that are returned have their exact score. Where the segment has clusters, a few of the
-        best may be missed, unless `exact`, or so few rows are allowed that all are looked at.
+        best may be missed, unless `exact`, or so few rows are allowed that all are looked at, or
+        a GPU looks at all: it does where it can and all rows are allowed.
         """
         if k < 1:
             return Hits.stack((((), ()) for _ in queries), 0)
@@ -136,6 +139,8 @@ class FlatStore:
         if count <= max(k + SLACK, FEW_ROWS):
             every = np.arange(len(self)) if rows is None else rows
             return Hits.stack((self._rank(query, every, k) for query in queries), k)
+        if allowed is None and self._gpu is not None and self._gpu.ready(k + SLACK):
+            return self._exact(queries, k, None)
         probes = self._clusters.probes(k, count / len(self)) if self._clusters else None
         if self._clusters is not None and probes is not None and not exact:
             return self._approximate(self._clusters, probes, queries, k, allowed)
@@ -166,10 +171,21 @@ class FlatStore:
         lines = []
         for start in range(0, len(queries), step):
             block = np.ascontiguousarray(queries[start : start + step], dtype=np.float32)
-            near, found = self._index.search(block, k + SLACK, params=options)
+            near, found = self._nearest(block, k + SLACK, options)
             for query, score, line in zip(block, near, found, strict=True):
                 lines.append(self._settle(query, score, line, k, options))
         return Hits.stack(lines, k)
+
+    def _nearest(
+        self, queries: FloatArray, count: int, options: Any
+    ) -> tuple[FloatArray, IntArray]:
+        """Scores and rows (n, count) of each query by sums in float32, by the GPU if it can."""
+        if options is None and self._gpu is not None:  # there FAISS knows no filters
+            found = self._gpu.search(queries, count)
+            if found is not None:
+                return found
+        scores, rows = self._index.search(queries, count, params=options)
+        return scores, rows
 
     def _rank(self, query: FloatArray, rows: IntArray, k: int) -> tuple[IntArray, FloatArray]:
         return top_k(rows, self.scores(query, rows), k)
