@@ -7,13 +7,17 @@ queries are theirs. Every system answers each query in turn, on one thread; the 
 the JSON on stdout have the median and the 99th percentile in milliseconds, and how many times as
 long as this index's a median is. A few queries are answered by a loop over dictionaries, too, and
 the ranking has to be the same.
+
+`recall` is the share of the k hits of this index that another one has, `recall_10` that of the ten
+best. With --seismic (pip install pyseismic-lsr) Seismic answers, too, from memory, approximately.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -40,6 +44,7 @@ def main() -> None:
     collection_options(parser, queries=200)
     parser.add_argument("-k", type=int, default=1000)
     parser.add_argument("--lucene", action="store_true", help="needs the extra m3search[bm25]")
+    parser.add_argument("--seismic", action="store_true", help="needs the package pyseismic-lsr")
     asked = parser.parse_args()
     real, chosen = encode_asked(asked)
     queries = [real.queries.sparse[[row]] for row in chosen]
@@ -47,24 +52,53 @@ def main() -> None:
         folder = Path(place)
         parts = collection(Synthetic(real, asked.seed, asked.tokens), asked.documents)
         stores = {name: write(folder / name, parts, each) for name, each in IMPACTS.items()}
-        answers: dict[str, Answer] = {
+        finders: dict[str, Answer] = {
             f"m3search, {name}": answer_with(store, asked.k) for name, store in stores.items()
         }
-        answers["scipy"] = answer_with_scipy(sp.csr_array(parts.T.tocsr()), asked.k)
+        finders["scipy"] = answer_with_scipy(sp.csr_array(parts.T.tocsr()), asked.k)
+        answers = dict(finders)
         if asked.lucene:
             from lucene_impacts import LuceneImpacts
 
             lucene = LuceneImpacts(folder / "lucene", parts, asked.k)
             answers["Lucene impacts"] = lucene.search
-            answers["Lucene impacts, read"] = lucene.answer
+            finders["Lucene impacts, read"] = answers["Lucene impacts, read"] = lucene.answer
+        if asked.seismic:
+            from seismic_search import SETTINGS, Seismic
+
+            seismic = Seismic(parts, asked.k)
+            for name in SETTINGS:
+                answers[f"Seismic, {name}"] = partial(seismic.search, setting=name)
+                finders[f"Seismic, {name}"] = partial(seismic.rows, setting=name)
         check(stores["fp32"], queries[:CHECKED], asked.k)
         rows = time_answers(answers, queries)
+        for name, shares in measure_recall(finders, queries).items():
+            rows[name] |= shares
         sizes = {name: folder_bytes(folder / name) for name in stores}
     result = {
         "rows": rows,
         "bytes_per_document": {n: s / asked.documents for n, s in sizes.items()},
     }
     publish(asked, {**result, **describe(parts, queries)}, table(rows))
+
+
+def measure_recall(
+    finders: Mapping[str, Answer], queries: Sequence[sp.csr_array]
+) -> dict[str, dict[str, float]]:
+    """System -> share of the hits of the first one, on the mean, of all and of the ten best."""
+    hits = {name: [find(query) for query in queries] for name, find in finders.items()}
+    exact = [rows[rows >= 0] for rows in next(iter(hits.values()))]
+    recall: dict[str, dict[str, float]] = {}
+    for name, lines in hits.items():
+        pairs = list(zip(exact, lines, strict=True))
+        of_all = float(np.mean([_share(best, rows) for best, rows in pairs]))
+        of_ten = float(np.mean([_share(best[:10], rows[:10]) for best, rows in pairs]))
+        recall[name] = {"recall": round(of_all, 4), "recall_10": round(of_ten, 4)}
+    return recall
+
+
+def _share(wanted: IntArray, found: IntArray) -> float:
+    return float(np.isin(wanted, found).mean()) if len(wanted) else 1.0
 
 
 def collection(source: Synthetic, count: int) -> sp.csr_array:
