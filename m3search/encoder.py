@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -111,18 +112,7 @@ class Encoder:
         length = info.max_length if max_length is None else max_length
         _check_settings(canonical, info, length, mcls)
         place = choose_device(device, backend)
-        identity = ModelIdentity(
-            name=canonical,
-            fingerprint=remembered_fingerprint(folder),
-            dim=model.dim,
-            vocabulary=sparse_columns(model.vocabulary, info.word_terms),
-            multi_dim=model.multi_dim,
-            max_length=length,
-            pooling=info.pooling,
-            mcls=mcls,
-            fusion_weights=info.fusion_weights or DEFAULT_WEIGHTS,
-            word_terms=info.word_terms,
-        )
+        identity = _identity(canonical, folder, model, replace(info, max_length=length), mcls)
         precision = best_dtype(place) if dtype is None else parse_dtype(dtype)
         there = [mode for mode in MODES if mode == "dense" or mode in heads]
         states = OpenVinoStates(model.backbone, precision) if backend == "openvino" else None
@@ -297,6 +287,24 @@ class Encoder:
         columns, words = self.identity.vocabulary, self._tokenization.words
         sparse = lexical_matrix(input_ids, weights, terms, columns, words)
         return Encoded(dense, sparse, multi)
+
+
+def _identity(
+    name: str, folder: Path, model: M3Model, info: CheckpointInfo, mcls: bool
+) -> ModelIdentity:
+    """That of a model as it is used: `info` with the maximum length that was asked for."""
+    return ModelIdentity(
+        name=name,
+        fingerprint=remembered_fingerprint(folder),
+        dim=model.dim,
+        vocabulary=sparse_columns(model.vocabulary, info.word_terms),
+        multi_dim=model.multi_dim,
+        max_length=info.max_length,
+        pooling=info.pooling,
+        mcls=mcls,
+        fusion_weights=info.fusion_weights or DEFAULT_WEIGHTS,
+        word_terms=info.word_terms,
+    )
 
 
 def _check_settings(name: str, info: CheckpointInfo, length: int, mcls: bool) -> None:
