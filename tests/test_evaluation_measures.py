@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3search.errors import ConfigError
-from m3search.evaluation.measures import evaluate, largest_cutoff, parse_measures
+from m3search.evaluation.measures import evaluate, largest_cutoff, least_depth, parse_measures
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0, "d": 1}, "q2": {"a": 1}}
 
@@ -108,6 +108,14 @@ def test_cutoffs() -> None:
     assert largest_cutoff(["nDCG@10", "R@1000", "AP"]) == 1000
     assert largest_cutoff(["AP"]) == 0
     assert list(parse_measures(["R@100", "Recall@100"])) == ["R@100"]
+
+
+def test_how_many_documents_decide_a_measure() -> None:
+    for name, depth in (
+        ("nDCG@10", 10), ("P@500", 100), ("AP", 100), ("RR", 100), ("Success@1", 1),
+        ("nDCG(judged_only=True)@10", 100), ("AnswerRecall@20", 20),
+    ):  # fmt: skip
+        assert least_depth(name, 100) == depth, name
 
 
 def test_forms() -> None:

@@ -112,6 +112,14 @@ def largest_cutoff(names: Iterable[str]) -> int:
     return max(int(measure.params.get("cutoff", 0)) for measure in parsed)
 
 
+def least_depth(name: str, k: int) -> int:
+    """How many of k documents, best first, decide the value of a measure."""
+    measure = next(iter(parse_measures([name]).values()))
+    if measure.params.get("judged_only"):  # its cut-off does not count the others
+        return k
+    return min(k, int(measure.params.get("cutoff", k)))
+
+
 def _parse_measure(name: str) -> tuple[str, ir_measures.Measure]:
     """A measure with its name, that of ir_measures where it is one of those."""
     if match := re.fullmatch(rf"\s*({ANSWER_RECALL}@([1-9]\d*))\s*", name):
@@ -151,9 +159,13 @@ def _values(
     names: dict[str, list[str]] = {}
     for name, measure in measures.items():
         names.setdefault(str(measure), []).append(name)
+    known: dict[int, tuple[ir_measures.Measure, list[str]]] = {}
     if filled:
         for metric in ir_measures.iter_calc(list(measures.values()), qrels, filled):
-            for name in names[str(metric.measure)]:  # two names may be one measure
+            measure = metric.measure
+            if id(measure) not in known:  # to name it takes longer than all else
+                known[id(measure)] = (measure, names[str(measure)])
+            for name in known[id(measure)][1]:  # two names may be one measure
                 values[name][metric.query_id] = float(metric.value)
     return values
 
@@ -166,8 +178,8 @@ def _in_order(scored: Mapping[str, float]) -> dict[str, float]:
     """
     with np.errstate(over="ignore"):
         scores = np.array([*scored.values()], np.float64).astype(np.float32).tolist()
-    ordered = sorted(zip(scores, scored, strict=True))
-    return {document: float(place) for place, (_, document) in enumerate(ordered, start=1)}
+    ordered = [document for _, document in sorted(zip(scores, scored, strict=True))]
+    return dict(zip(ordered, np.arange(1.0, len(ordered) + 1).tolist(), strict=True))
 
 
 def _complete(values: Mapping[str, float], qrels: Qrels) -> dict[str, float]:
