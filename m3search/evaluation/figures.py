@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from m3search.evaluation.components import ComponentScores
-from m3search.evaluation.measures import ANSWER_RECALL, evaluate, least_depth
+from m3search.evaluation.measures import ANSWER_RECALL, evaluate, least_depth, recall_curve
 from m3search.evaluation.results import SetResult
 from m3search.fusion import top_k, weighted_sum
 from m3search.plan import Plan
@@ -62,9 +62,8 @@ def make_figures(
     result: SetResult, runs: Mapping[str, Run], qrels: Qrels, scores: ComponentScores | None
 ) -> SetFigures:
     """The figures of a set; scores: those that its rows of modes were made from."""
-    recall = evaluate(runs, qrels, [f"R@{depth}" for depth in DEPTHS])
-    curves = {row: tuple(by_depth.values()) for row, by_depth in recall.means.items()}
-    return SetFigures(curves, _landscape(result, qrels, scores))
+    recall = {row: recall_curve(run, qrels, DEPTHS) for row, run in runs.items()}
+    return SetFigures(recall, _landscape(result, qrels, scores))
 
 
 def _landscape(result: SetResult, qrels: Qrels, scores: ComponentScores | None) -> Landscape | None:
