@@ -140,6 +140,13 @@ def test_only_the_bm25_of_the_same_words_and_queries_is_used_again(
         assert again.details[name] == first.details[name]
 
 
+def test_a_run_of_bm25_costs_no_large_index_its_place(wanted: EvaluationSet, cache: Cache) -> None:
+    least = replace(cache, limit=1)
+    evaluate(wanted, least)
+    second, log = evaluate(wanted, least)
+    assert second.details["search_reused"] and not log.built
+
+
 def test_all_that_decides_a_search_is_in_its_key(tmp_path: Path) -> None:
     queries, model = [Query("q", "fox")], {"name": "a", "fingerprint": "f"}
 

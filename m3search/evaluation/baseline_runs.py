@@ -60,7 +60,7 @@ class BaselineSearch:
         if not keep:
             return self._make()
         key = bm25_key(self.collection.corpus, self.wanted.bm25, self.language)
-        with cache.entry(key, f"{self.wanted.name}.bm25") as folder:
+        with cache.entry(key, f"{self.wanted.name}.bm25", small=True) as folder:
             place = queries_key(self.collection.queries, self.k)
             file = folder / FOLDER / place[:KEY_DIGITS]
             kept = read_run(file)

@@ -25,15 +25,16 @@ SOURCES = ("corpus", "encoder.py", "index.py", "lines.py", "model", "records.py"
 """of the package: what reads a corpus, encodes it and writes the index"""
 LIBRARIES = ("numpy", "tokenizers", "torch", "transformers")
 SEARCH_SOURCES = (
-    "candidates.py", "evaluation/components.py", "evaluation/latency.py",
-    "evaluation/score_files.py", "fusion.py", "plan.py", "scoring.py", "search.py",
+    "candidates.py", "evaluation/checked.py", "evaluation/components.py", "evaluation/latency.py",
+    "evaluation/score_files.py", "evaluation/searches.py", "fusion.py", "plan.py", "scoring.py",
+    "search.py",
 )  # fmt: skip
-"""what finds and scores candidates in an index, and times that"""
+"""what finds and scores candidates in an index, times that and keeps it"""
 SEARCH_LIBRARIES = ("faiss-cpu", "lmdb", "numba", "scipy")
 BM25_SOURCES = (
-    "corpus", "evaluation/baselines.py", "evaluation/bm25.py", "evaluation/java.py",
-    "evaluation/languages.py", "evaluation/lucene.py", "evaluation/words.py", "fusion.py",
-    "lines.py",
+    "corpus", "evaluation/baseline_runs.py", "evaluation/baselines.py", "evaluation/bm25.py",
+    "evaluation/checked.py", "evaluation/java.py", "evaluation/languages.py",
+    "evaluation/latency.py", "evaluation/lucene.py", "evaluation/words.py", "fusion.py", "lines.py",
 )  # fmt: skip
 BM25_LIBRARIES = ("bm25s", "numpy", "pyserini", "pystemmer")
 
