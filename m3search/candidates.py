@@ -54,21 +54,26 @@ class Scored:
         Its modes and first stages are among those here, its depth is no larger than theirs, and
         its candidates are within the reach of its modes.
         """
-        stages = plan.first_stages
-        found = {mode: Reach((mode,), plan.depth).within(self.ranks) for mode in stages}
-        known = np.logical_or.reduce(list(found.values()))
-        scores: dict[Mode, FloatArray] = {}
-        for mode in plan.modes:
-            exact = self.scores[mode]
-            if plan.missing != "exact" and mode in found:
-                exact = _fill(exact, found[mode], least=plan.missing == "min")
-            scores[mode] = exact[known]
-        rows, fused = self.rows[known], weighted_sum(scores, plan.weights)
+        places, scores = self.columns(plan)
+        rows, fused = self.rows[places], weighted_sum(scores, plan.weights)
         if self.heads is None:
             return top_k(rows, fused, plan.k)
         rows, fused = top_k(rows, fused, len(rows))
         kept = _first_of_each(self.heads[np.searchsorted(self.rows, rows)])[: plan.k]
         return rows[kept], fused[kept]
+
+    def columns(self, plan: Plan) -> tuple[IntArray, dict[Mode, FloatArray]]:
+        """What the plan fuses: the places (m,) of the candidates that its first stages return, and
+        by mode their scores (m,), with what it takes for missing ones."""
+        found = {mode: Reach((mode,), plan.depth).within(self.ranks) for mode in plan.first_stages}
+        places = np.flatnonzero(np.logical_or.reduce(list(found.values())))
+        scores: dict[Mode, FloatArray] = {}
+        for mode in plan.modes:
+            exact = self.scores[mode]
+            if plan.missing != "exact" and mode in found:
+                exact = _fill(exact, found[mode], least=plan.missing == "min")
+            scores[mode] = exact[places]
+        return places, scores
 
 
 class QueryScores(NamedTuple):

@@ -27,10 +27,14 @@ def top_k(rows: npt.ArrayLike, scores: npt.ArrayLike, k: int) -> tuple[IntArray,
     return all_rows[order], all_scores[order]
 
 
-def weighted_sum(scores: Mapping[Mode, npt.ArrayLike], weights: Mapping[Mode, float]) -> FloatArray:
+def weighted_sum(
+    scores: Mapping[Mode, npt.ArrayLike],
+    weights: Mapping[Mode, float] | Mapping[Mode, npt.NDArray[np.float64]],
+) -> FloatArray:
     """w1*dense + w2*sparse + w3*multi of raw scores, with no normalisation before or after.
 
-    The arrays share one shape; a mode of weight 0, or without scores, adds nothing.
+    The arrays share one shape; a mode of weight 0, or without scores, adds nothing. Many weights at
+    once, (weights, 1) by mode, give (weights, documents).
     """
     total: npt.NDArray[np.float64] | None = None
     for mode in MODES:

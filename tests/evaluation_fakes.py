@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,6 +51,12 @@ def make_set(
         "\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n"
     )
     return folder
+
+
+def forget_searches(cache: Path) -> None:
+    """Takes what was found out of the entries of a cache, so that they are searched anew."""
+    for folder in cache.glob("*/searches"):
+        shutil.rmtree(folder)
 
 
 @dataclass

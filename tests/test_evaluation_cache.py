@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_fakes import TEXTS, Log, WordEncoder, make_set
+from evaluation_fakes import TEXTS, Log, WordEncoder, forget_searches, make_set
 
 from m3search.errors import ArtifactError
 from m3search.evaluation import EvaluationSet, evaluate_sets, keys
@@ -168,13 +168,21 @@ def test_whatever_is_damaged_is_found_and_made_anew(wanted: EvaluationSet, cache
     first, _ = evaluate(wanted, cache)
     names = [path.relative_to(cache.folder) for path in files_of(cache)]
     assert {path.suffix for path in names} >= {".faiss", ".json", ".npy", ".npz", ".sqlite"}
+    assert {path.parent.name for path in names} >= {"index", "queries", "runs", "searches"}
     for name in names:
+        kind = name.parts[1]
         for spoil in (damage, shorten, Path.unlink):
+            if kind != "searches":  # what was found is there without what it was found in
+                forget_searches(cache.folder)
             spoil(cache.folder / name)
             found, encoded = evaluate(wanted, cache)
-            assert encoded, name
+            assert bool(encoded) is (kind in ("index", "queries")), name
+            assert found.details["search_reused"] is False, name
+            assert found.details["bm25_reused"] is (kind != "runs"), name
             assert found.report == first.report, name
-            assert evaluate(wanted, cache)[1] == []
+            again, encoded = evaluate(wanted, cache)
+            assert not encoded and again.details["search_reused"] and again.details["bm25_reused"]
+            assert again.report == first.report
 
 
 def test_an_evaluation_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:

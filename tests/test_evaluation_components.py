@@ -19,7 +19,8 @@ from m3search.corpus import read_corpus, read_queries
 from m3search.errors import ArtifactError, ConfigError, DataError
 from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets
 from m3search.evaluation.collection import load_collection
-from m3search.evaluation.components import Origin, collect, read_scores
+from m3search.evaluation.components import Origin, collect
+from m3search.evaluation.score_files import read_scores
 from m3search.index import Index
 from m3search.plan import Plan
 from m3search.records import MODES, Candidates, Missing, Query

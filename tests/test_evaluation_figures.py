@@ -48,12 +48,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def figures_of(
-    folder: Path, **changes: Any
+    folder: Path, searcher: type[FakeSearcher] = Disagreeing, **changes: Any
 ) -> tuple[SetFigures, SetResult, Mapping[str, Run], Any]:
     kept: list[Any] = []
     wanted = replace(EvaluationSet(folder, rows=("dense", "all", "bm25")), **changes)
     log = Log()
-    engine = replace(log.engine(), searcher=lambda index, _: Disagreeing(index, log))
+    engine = replace(log.engine(), searcher=lambda index, _: searcher(index, log))
     evaluate_sets([wanted], log.encoders, engine=engine, keep=lambda *given: kept.append(given))
     [(result, runs, qrels, scores)] = kept
     return make_figures(result, runs, qrels, scores), result, runs, qrels
@@ -95,6 +95,49 @@ def test_the_landscape_holds_what_the_report_says_of_its_weights(
     if used is not None:
         at = tuple(steps.index(weight) for steps, weight in zip(found.steps, used, strict=True))
         assert found.values[at] == pytest.approx(result.report.means["all"]["nDCG@10"])
+
+
+class Tied(Disagreeing):
+    """Of the scores of each mode there are three."""
+
+    def candidates(self, queries, **options):
+        for query, names, scored in super().candidates(queries, **options):
+            scores = {mode: np.round(2 * values) for mode, values in scored.scores.items()}
+            yield QueryScores(query, names, replace(scored, scores=scores))
+
+
+@pytest.mark.parametrize("measure", ["nDCG@10", "P@1", "P(judged_only=True)@3", "RR", "R@100"])
+@pytest.mark.parametrize("depth", [100, 120])
+def test_a_landscape_looks_no_deeper_than_its_measure_and_is_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, measure: str, depth: int
+) -> None:
+    """Also among equal scores, of which some are in the run and others are not."""
+    settings: dict[str, Any] = {"measures": (measure,), "rows": ("all",), "depth": depth}
+    found = figures_of(folder, Tied, **settings)[0].landscape
+    monkeypatch.setattr("m3search.evaluation.figures.least_depth", lambda _, k: k)
+    whole = figures_of(folder, Tied, **settings)[0].landscape
+    assert found is not None and whole is not None
+    assert np.array_equal(found.values, whole.values)
+    for at in ((0, 0), (4, 4), (6, 1)):
+        weights = (1.0, *(STEPS[step] for step in at))
+        _, other, *_ = figures_of(folder, Tied, weights=weights, **settings)
+        assert found.values[at] == pytest.approx(other.report.means["all"][measure])
+
+
+def test_a_query_without_candidates_counts_0_in_the_landscape(folder: Path) -> None:
+    class Empty(Disagreeing):
+        def candidates(self, queries, *, stages, modes, **options):
+            for number, each in enumerate(
+                super().candidates(queries, stages=stages, modes=modes, **options)
+            ):
+                none = np.zeros(0, np.int64)
+                scores = {mode: np.zeros(0, np.float32) for mode in modes}
+                empty = Scored(none, scores, dict.fromkeys(stages, none))
+                yield each if number else QueryScores(each.query, [], empty)
+
+    found, result, *_ = figures_of(folder, Empty)
+    assert found.landscape is not None
+    assert found.landscape.values[3, 4] == pytest.approx(result.report.means["all"]["nDCG@10"])
 
 
 @pytest.mark.parametrize("at", [(0, 0), (2, 5), (6, 1)])

@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from evaluation_fakes import TEXTS, Log, WordEncoder, make_set
+from evaluation_fakes import TEXTS, Log, WordEncoder, forget_searches, make_set
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.evaluation import EvaluationSet, evaluate_sets
@@ -26,6 +26,7 @@ def test_an_index_is_used_again_while_nothing_changed(tmp_path: Path) -> None:
     wanted = EvaluationSet(folder, rows=("dense",))
 
     def reused(log: Log, wanted: EvaluationSet = wanted) -> bool:
+        forget_searches(work)
         [result] = evaluate_sets(
             [wanted], log.encoders, cache=Cache(work), engine=log.engine()
         ).sets
@@ -63,6 +64,7 @@ def test_an_index_is_removed_only_where_it_is_damaged(
     evaluate_sets([wanted], Log().encoders, cache=Cache(work), engine=Log().engine())
     [held] = work.glob("*/index/ids")
     held.with_name("mark").write_text("")
+    forget_searches(work)
     log = Log(damaged=True, cause=cause)
     if removed:
         [result] = evaluate_sets(
@@ -132,6 +134,7 @@ def test_an_index_of_another_content_is_built_anew(tmp_path: Path) -> None:
     [held] = work.glob("*/index/ids")
     documents = json.loads(held.read_text())
     held.write_text(json.dumps([*documents, ["added", "red", ""]]))  # as by `index --add`
+    forget_searches(work)
     [result] = evaluate_sets(
         [wanted], Log().encoders, cache=Cache(work), engine=Log().engine()
     ).sets

@@ -138,6 +138,10 @@ def test_the_tables_of_time_and_space() -> None:
     [latency], [size] = latency_table(experiment), size_table(experiment)
     assert [line[0] for line in latency.lines] == ["set", "one", "some"]
     assert [line[1] for line in latency.lines] == ["encode queries", "8.0 / 16.0", ""]
+    assert "Timed from" not in latency.note
+    timed = [result("one", timed={"search": f"2026-0{n}-01", "bm25": "2026-05-01"}) for n in (7, 3)]
+    [latency] = latency_table(Experiment(tuple(timed), {}))
+    assert latency.note.endswith(" Timed from 2026-03-01 to 2026-07-01.")
     assert size.lines == [["set", "dense", "multi"], ["one", "128", "512"], ["some", "2", ""]]
     assert "\n| one | 128 | 512 |\n" in markdown(size) and markdown(size) in to_markdown(experiment)
     assert latency_table(Experiment((none,), {})) == size_table(Experiment((none,), {})) == []

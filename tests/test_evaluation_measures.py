@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3search.errors import ConfigError
-from m3search.evaluation.measures import evaluate, largest_cutoff, parse_measures
+from m3search.evaluation.measures import (
+    evaluate,
+    largest_cutoff,
+    least_depth,
+    parse_measures,
+    recall_curve,
+)
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0, "d": 1}, "q2": {"a": 1}}
 
@@ -110,6 +116,14 @@ def test_cutoffs() -> None:
     assert list(parse_measures(["R@100", "Recall@100"])) == ["R@100"]
 
 
+def test_how_many_documents_decide_a_measure() -> None:
+    for name, depth in (
+        ("nDCG@10", 10), ("P@500", 100), ("AP", 100), ("RR", 100), ("Success@1", 1),
+        ("nDCG(judged_only=True)@10", 100), ("AnswerRecall@20", 20),
+    ):  # fmt: skip
+        assert least_depth(name, 100) == depth, name
+
+
 def test_forms() -> None:
     report = evaluate({"dense": {"q1": {"a": 1.0}}, "bm25": {}}, {"q1": {"a": 1}}, ["nDCG@10"])
     assert report.to_json() == {
@@ -193,6 +207,17 @@ def test_measures_are_those_of_trec_eval_to_four_digits(seed: int) -> None:
         assert found.keys() == qrels.keys()
         mean = sum(expected.values()) / len(qrels)
         assert report.means["mine"][name] == pytest.approx(mean, abs=5e-5), name
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_curve_of_recall_is_the_measure_at_each_depth(seed: int) -> None:
+    draw = random.Random(seed)
+    names = [f"d{number}" for number in range(200)]
+    qrels, run = random_judgements(draw, names), random_run(draw, names)
+    depths = (1, 3, 20, 100, 500)
+    means = evaluate({"mine": run}, qrels, [f"R@{depth}" for depth in depths]).means["mine"]
+    found = recall_curve(run, qrels, depths)
+    assert found == tuple(means.values()) and found[0] < found[-1]
 
 
 @pytest.mark.parametrize("seed", range(10))

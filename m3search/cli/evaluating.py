@@ -72,12 +72,12 @@ def evaluate_runs(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Where indexes and encoded queries are kept for the next evaluation; by default "
-            "in the user's cache, which takes 10 GB at most.",
+            help="Where indexes, encoded queries and what they found are kept for the next "
+            "evaluation; by default in the user's cache, which takes 10 GB at most.",
         ),
     ] = None,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Encode all texts anew, and keep nothing.")
+        bool, typer.Option("--no-cache", help="Encode and search all anew, and keep nothing.")
     ] = False,
     from_scores: Annotated[
         Path | None,

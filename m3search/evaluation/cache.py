@@ -1,10 +1,13 @@
-"""What an evaluation keeps for the next one: a folder for each model and corpus.
+"""What an evaluation keeps for the next one: a folder for each model and corpus, and each BM25.
 
     <set>.<key>/          the first set that had it, and the first digits of the key
         write.lock        held while something is made here or removed; its time is the last use
         index/            the corpus, encoded
         built.json        the whole key, and what the building took
         queries/          queries, encoded (`encodings`)
+        searches/         component scores of queries (`searches`)
+    <set>.bm25.<key>/     the same for BM25 on a corpus
+        runs/             runs of it (`baseline_runs`)
 
 Everything in it can be made again, so it may be deleted at any time.
 """
@@ -42,12 +45,12 @@ class Cache:
     """told where another process is waited for"""
 
     @contextmanager
-    def entry(self, key: str, name: str) -> Iterator[Path]:
+    def entry(self, key: str, name: str, *, small: bool = False) -> Iterator[Path]:
         """The folder of a key, which no other process changes meanwhile; a new one has the name.
 
         Where another process is at work in it, that one is waited for. Afterwards the entries that
-        are too many are removed, but not this one. What this or another process has opened there
-        can be read to the end.
+        are too many are removed, but not this one, and none for a small one. What this or another
+        process has opened there can be read to the end.
         """
         place = f"{name}.{key[:KEY_DIGITS]}"
         make_folder(self.folder)
@@ -60,7 +63,8 @@ class Cache:
             yield folder
         finally:
             lock.release()
-        self._trim(folder)
+        if not small:
+            self._trim(folder)
 
     def _lock(self, folder: Path) -> WriteLock | None:
         """The lock of a folder that is there; None where it was removed in the meantime."""

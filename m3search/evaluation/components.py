@@ -1,43 +1,32 @@
-"""What each mode says of the candidates of a set's queries: every row of a report comes from it.
-
-A file of them is JSON lines. The first has the `format`, `depth`, `stages` and `modes`, the SHA-256
-of the `corpus`, the `title_template` and the `model`; each other one a `query`, its `documents` in
-the order that decides ties, the `scores` of each mode and the `ranks` of each first stage, 0 where
-that did not return a document. Where `multi` scores some of the candidates alone, the first line
-has a `reach`: by mode the `stages` and the `depth` within which they are; others have null.
-"""
+"""What each mode says of the candidates of a set's queries: every row of a report comes from it."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from m3search.candidates import QueryScores, Reach, Scored
-from m3search.errors import ArtifactError, ConfigError, DataError
+from m3search.candidates import QueryScores, Reach
+from m3search.errors import ConfigError
 from m3search.evaluation.collection import Collection
-from m3search.evaluation.lexical import lexical_weights_of
 from m3search.evaluation.suite import EvaluationSet
-from m3search.lines import display_name, parse_object, read_records
 from m3search.plan import Plan
 from m3search.records import MODES, Mode, Run
-from m3search.stores.files import checksum, write_whole
+from m3search.stores.files import checksum, replace_file
 
 if TYPE_CHECKING:
     from m3search.search import EncodedQueries, Searcher
 
 FORMAT = 1
 _DIGITS = ".9g"  # as many as tell float32 numbers apart
-
-
-def scores_file(folder: Path, name: str) -> Path:
-    """Where a folder of component scores has those of a set."""
-    return folder / f"{name}.jsonl.gz"
 
 
 @dataclass(frozen=True)
@@ -103,17 +92,24 @@ class ComponentScores:
                 "component scores.",
             )
 
-    def write(self, path: Path) -> None:
-        """A file of them: there whole, or not at all."""
+    @cached_property
+    def packed(self) -> bytes:
+        """The content of a file of them, gzip; `score_files` says what is in it."""
         header = {
             "format": FORMAT, "depth": self.depth, "stages": self.stages, "modes": self.modes,
             **vars(self.origin),
         }  # fmt: skip
         if self.reach:
             header["reach"] = {mode: reach._asdict() for mode, reach in self.reach.items()}
-        with write_whole(path) as file:
+        content = io.BytesIO()
+        with gzip.GzipFile("", "wb", 6, fileobj=content, mtime=0) as file:
             for fields in (header, *self._lines()):
                 file.write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
+        return content.getvalue()
+
+    def write(self, path: Path) -> None:
+        """A file of them: there whole, or not at all."""
+        replace_file(path, self.packed)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         for query, documents, scored in self.queries.values():
@@ -134,8 +130,8 @@ def collect(
     Token vectors, which cost the most, are compared within the depth that a plan with them has.
     """
     asked = list(plans)
-    stages = _modes(mode for plan in asked for mode in plan.first_stages)
-    modes = _modes(mode for plan in asked for mode in plan.modes)
+    stages = ordered_modes(mode for plan in asked for mode in plan.first_stages)
+    modes = ordered_modes(mode for plan in asked for mode in plan.modes)
     depth = max(plan.depth for plan in asked)
     reach = reach_of_multi(asked, depth)
     found: dict[str, QueryScores] = {}
@@ -151,108 +147,8 @@ def reach_of_multi(plans: Iterable[Plan], depth: int) -> dict[Mode, Reach]:
     deepest = max((plan.depth for plan in with_multi), default=depth)
     if deepest == depth:
         return {}
-    stages = _modes(mode for plan in with_multi for mode in plan.first_stages)
+    stages = ordered_modes(mode for plan in with_multi for mode in plan.first_stages)
     return {"multi": Reach(stages, deepest)}
-
-
-def read_scores(path: Path, wanted: EvaluationSet, collection: Collection) -> ComponentScores:
-    """Those of a set in a file.
-
-    DataError with the line of what is wrong, ArtifactError where they are of another corpus, of
-    other settings or lack a query.
-    """
-    lines = read_records(path, _parser(display_name(path)), inside="scores.jsonl.gz")
-    header = next(lines)
-    found = {each.query: each for each in lines}
-    if header["corpus"] != checksum(collection.corpus):
-        raise _foreign(path, "scores of this set's corpus", "those of another, or of an older one")
-    for name, asked, had in (
-        ("title_template", wanted.title_template, header["title_template"]),
-        ("max_length", wanted.max_length, header["model"]["max_length"]),
-        ("lexical_weights", wanted.lexical_weights, lexical_weights_of(header["model"])),
-    ):
-        if asked is not None and asked != had:
-            raise _foreign(path, f"scores with {name} = {asked!r}", f"with {had!r}")
-    lacking = next((query.id for query in collection.queries if query.id not in found), None)
-    if lacking is not None:
-        raise _foreign(path, "scores of all queries of the set", f"none of {lacking!r}")
-    origin = Origin(*(header[name] for name in ("corpus", "title_template", "model")))
-    stages, modes, depth = (header[name] for name in ("stages", "modes", "depth"))
-    return ComponentScores(found, stages, modes, depth, origin, header["reach"])
-
-
-def _foreign(path: Path, expected: str, found: str) -> ArtifactError:
-    remedy = "Take the scores of an evaluation like this one, or evaluate without them."
-    return ArtifactError(str(path), expected=expected, found=found, remedy=remedy)
-
-
-def _parser(name: str) -> Callable[[int, bytes], Any]:
-    """Reads the lines of a file: the first as the header, every other as a `QueryScores`."""
-    header: dict[str, Any] = {}
-    seen: set[str] = set()
-
-    def parse(number: int, line: bytes) -> Any:
-        fields = parse_object(name, number, line)
-        try:
-            if not header:
-                header.update(_header(fields))
-                return header
-            scores = _query_scores(fields, header)
-            if scores.query in seen:
-                raise ValueError(f"the query {scores.query!r} a second time")
-            seen.add(scores.query)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                name,
-                number,
-                expected="component scores, as m3search eval leaves them",
-                found=f"something else ({type(error).__name__}: {error})",
-                remedy="Evaluate anew.",
-            ) from error
-        return scores
-
-    return parse
-
-
-def _header(fields: Mapping[str, Any]) -> dict[str, Any]:
-    if fields["format"] != FORMAT:
-        raise ValueError(f"format {fields['format']!r} instead of {FORMAT}")
-    return {
-        "depth": int(fields["depth"]),
-        "stages": _modes(fields["stages"]),
-        "modes": _modes(fields["modes"]),
-        "reach": {
-            mode: Reach(_modes(own["stages"]), int(own["depth"]))
-            for mode, own in fields.get("reach", {}).items()
-        },
-        "corpus": str(fields["corpus"]),
-        "title_template": str(fields["title_template"]),
-        "model": {
-            **fields["model"],
-            "max_length": int(fields["model"]["max_length"]),
-            "fusion_weights": [float(weight) for weight in fields["model"]["fusion_weights"]],
-        },
-    }
-
-
-def _query_scores(fields: Mapping[str, Any], header: Mapping[str, Any]) -> QueryScores:
-    documents = list(map(str, fields["documents"]))
-    count = len(documents)
-    scores = {mode: _column(fields["scores"][mode], np.float32, count) for mode in header["modes"]}
-    ranks = {stage: _column(fields["ranks"][stage], np.int64, count) for stage in header["stages"]}
-    for mode, values in scores.items():
-        reach = header["reach"].get(mode)
-        unscored = ~reach.within(ranks) if reach else np.zeros(count, dtype=bool)
-        if (np.isnan(values) != unscored).any():
-            raise ValueError(f"no score of {mode}, or one too many")
-    return QueryScores(str(fields["query"]), documents, Scored(np.arange(count), scores, ranks))
-
-
-def _column(values: list[float], kind: npt.DTypeLike, count: int) -> Any:
-    column = np.array(values, kind)
-    if column.shape != (count,):
-        raise ValueError(f"{len(values)} numbers of {count} documents")
-    return column
 
 
 def _ranked(found: QueryScores, plan: Plan) -> dict[str, float]:
@@ -261,7 +157,7 @@ def _ranked(found: QueryScores, plan: Plan) -> dict[str, float]:
     return {names[row]: score for row, score in zip(rows.tolist(), scores.tolist(), strict=True)}
 
 
-def _modes(names: Iterable[str]) -> tuple[Mode, ...]:
+def ordered_modes(names: Iterable[str]) -> tuple[Mode, ...]:
     """The modes named, each once and in their order."""
     given = set(names)
     if not given <= {*MODES}:

@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3search.errors import ArtifactError
-from m3search.evaluation.cache import Cache
 from m3search.evaluation.collection import Collection
 from m3search.evaluation.encodings import KeptQueries, read_queries, write_queries
-from m3search.evaluation.keys import index_key
 from m3search.evaluation.latency import measure_encoding, sample_queries
-from m3search.evaluation.suite import EvaluationSet
 from m3search.records import Query
 
 if TYPE_CHECKING:
@@ -67,33 +64,32 @@ class Prepared:
 
 def prepare(
     engine: Engine,
-    cache: Cache,
-    wanted: EvaluationSet,
+    folder: Path,
+    key: str,
+    template: str,
     collection: Collection,
     encoder: Encoder,
     report: Progress,
     latencies: bool,
 ) -> Prepared:
-    """The corpus and the queries of a set encoded, unless the cache has them: of this set, or of
-    another one of the same corpus.
+    """The corpus and the queries of a set encoded, unless the entry in the folder has them: of this
+    set, or of another one of the same corpus.
 
-    latencies: some of the queries are also encoded alone, which tells how long that takes.
+    key: that of the index. latencies: some of the queries are also encoded alone, which tells how
+    long that takes.
     """
-    key = index_key(collection.corpus, wanted.title_template, encoder)
-    with cache.entry(key, wanted.name) as folder:
-        built = _open_or_build(
-            engine,
-            folder,
-            key,
-            wanted.title_template,
-            collection,
-            encoder,
-            lambda done: report("indexing", done, collection.documents),
-        )
-        searcher = engine.searcher(built.index, encoder)
-        return Prepared(
-            built, searcher, _encode(folder, searcher, collection.queries, report, latencies)
-        )
+    built = _open_or_build(
+        engine,
+        folder,
+        key,
+        template,
+        collection,
+        encoder,
+        lambda done: report("indexing", done, collection.documents),
+    )
+    searcher = engine.searcher(built.index, encoder)
+    queries = _encode(folder, searcher, collection.queries, report, latencies)
+    return Prepared(built, searcher, queries)
 
 
 def _open_or_build(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,27 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 from m3search.corpus import read_run
 from m3search.errors import DataError
-from m3search.evaluation.baselines import check_implementation, make_bm25
+from m3search.evaluation.baseline_runs import BaselineSearch
+from m3search.evaluation.baselines import check_implementation
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.cache import Cache
 from m3search.evaluation.collection import Collection, check_set, load_collection
-from m3search.evaluation.components import (
-    ComponentScores,
-    Origin,
-    collect,
-    read_scores,
-    scores_file,
-)
-from m3search.evaluation.engine import Engine, Prepared, Progress, prepare
-from m3search.evaluation.latency import BM25, Stages, measure_stages, sample_queries, summary
+from m3search.evaluation.components import ComponentScores
+from m3search.evaluation.engine import Engine, Progress
+from m3search.evaluation.latency import Stages
 from m3search.evaluation.lexical import ceil_weights
 from m3search.evaluation.measures import evaluate, largest_cutoff
 from m3search.evaluation.results import Experiment, SetResult
+from m3search.evaluation.score_files import read_scores, scores_file
+from m3search.evaluation.searches import SetSearch
 from m3search.evaluation.suite import EvaluationSet, modes_of
 from m3search.lines import check_file
 from m3search.records import Qrels, Run
-from m3search.search import EncodedQueries
-from m3search.timings import Timings, stage
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
@@ -67,12 +61,12 @@ def evaluate_sets(
     """Every row of every set, measured.
 
     `encoders` makes the encoder for a maximum length; it is not called where only BM25 is asked.
-    Indexes and encoded queries stay in `cache` and are used again while all that decides them is
-    the same; without it they go with the call. `scores` is a folder of component scores from which
-    rows are made in place of a search. `keep` gets each set's result, runs, judgements and
-    component scores as soon as they are made: those of many sets are too large to hold. With
-    `latencies` a sample of the queries is asked once more, one at a time, to tell how long each
-    stage takes.
+    Indexes, encoded queries, component scores and runs of BM25 stay in `cache` and are used again
+    while all that decides them is the same; without it they go with the call. `scores` is a folder
+    of component scores from which rows are made in place of a search. `keep` gets each set's
+    result, runs, judgements and component scores as soon as they are made: those of many sets are
+    too large to hold. With `latencies` a sample of the queries is asked once more, one at a time,
+    to tell how long each stage takes.
     """
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
         _check(each, None if scores is None else Path(scores))
@@ -81,7 +75,13 @@ def evaluate_sets(
     with _kept_or_temporary(cache) as place:
         for each in sets:
             bench = _Bench(
-                each, latest, place, engine, progress or (lambda *_: None), latencies=latencies
+                each,
+                latest,
+                place,
+                engine,
+                progress or (lambda *_: None),
+                latencies=latencies,
+                keeps=cache is not None,
             )
             result = bench.measure(None if scores is None else Path(scores))
             if keep is not None:
@@ -114,15 +114,17 @@ class _Bench:
         progress: Progress,
         *,
         latencies: bool,
+        keeps: bool,
     ) -> None:
         self.wanted = wanted
         self.runs: Runs = {}
         self.qrels: Qrels = {}
         self.scores: ComponentScores | None = None
         self._encoders, self._cache, self._engine = encoders, cache, engine
-        self._progress, self._latencies = progress, latencies
+        self._progress, self._latencies, self._keeps = progress, latencies, keeps
         self._seconds: dict[str, float] = {}
         self._stages: Stages = {}
+        self._timed: dict[str, str] = {}
         self._details: dict[str, Any] = {}
         self._plans = wanted.plans(_retrieved(wanted))
 
@@ -157,7 +159,7 @@ class _Bench:
             "seconds": {name: round(spent, 3) for name, spent in self._seconds.items()},
         }
         if self._stages:
-            details["stages_ms"] = self._stages
+            details |= {"stages_ms": self._stages, "timed": self._timed}
         self.qrels = collection.judge(self.runs.values())
         report = evaluate(self.runs, self.qrels, wanted.measures)
         return SetResult(wanted.name, report, details | self._details, wanted.group)
@@ -190,50 +192,27 @@ class _Bench:
         encoder = self._encoders(self.wanted.max_length)
         if self.wanted.lexical_weights == "ceil100":
             encoder = ceil_weights(encoder)
-        engine = self._engine or Engine.default()
-        found = prepare(
-            engine, self._cache, self.wanted, collection, encoder, self._report, self._latencies
+        search = SetSearch(
+            self.wanted,
+            collection,
+            encoder,
+            tuple(self._plans.values()),
+            self._report,
+            self._latencies,
         )
-        self._note(found, encoder)
-        ids = tuple(query.id for query in collection.queries)
-        queries = EncodedQueries(ids, found.queries.encoded)
-        with self._timed("candidates"):
-            origin = Origin.of(self.wanted, collection, asdict(encoder.identity))
-            scores = collect(
-                found.searcher,
-                queries,
-                self._plans.values(),
-                origin,
-                lambda done: self._report("scoring", done, len(ids)),
-            )
-        if self._latencies:
-            sample = [query.id for query in sample_queries(collection.queries)]
-            self._stages |= measure_stages(
-                found.searcher,
-                queries,
-                sample,
-                found.queries.alone,
-                self._plans.values(),
-                lambda done: self._report("timing", done, len(sample)),
-            )
-        return scores
-
-    def _note(self, found: Prepared, encoder: Encoder) -> None:
-        """What the report says of the index and the queries; kept ones with their first times."""
-        built, queries = found.built, found.queries
-        if built.seconds is not None:
-            self._seconds["index"] = built.seconds
-        self._seconds["encode queries"] = queries.seconds
+        found = search.run(self._engine or Engine.default(), self._cache, keep=self._keeps)
+        self._seconds |= found.seconds
+        self._stages |= found.stages
+        self._timed["search"] = found.timed
         self._details |= {
             "model": asdict(encoder.identity),
-            "index_reused": built.reused,
-            "queries_reused": queries.reused,
-            "bytes": built.index.bytes_by_store(),
-            "truncated": {
-                "documents": built.index.manifest.truncated,
-                "queries": int(queries.encoded.truncated.sum()),
-            },
+            "index_reused": found.index_reused,
+            "queries_reused": found.queries_reused,
+            "search_reused": found.reused,
+            "bytes": found.bytes,
+            "truncated": found.truncated,
         }
+        return found.scores
 
     def _read_run(self, path: Path, collection: Collection) -> Run:
         """Another system's run, as deep as those of this one."""
@@ -249,26 +228,18 @@ class _Bench:
 
     def _run_bm25(self, collection: Collection) -> None:
         language = Language.known_or_guessed(self.wanted.language, collection.guess)
-        with self._timed("bm25 index"):
-            bm25 = make_bm25(self.wanted.bm25, collection.read(), language)
-        run: Run = {}
-        with self._timed("bm25"), Timings() as timings:
-            for query in collection.queries:
-                with stage(BM25):
-                    run |= bm25.run([query], _retrieved(self.wanted))
-        self.runs["bm25"] = run
-        self._stages |= summary(timings)
-        self._details["bm25"] = bm25.settings()
+        found = BaselineSearch(self.wanted, collection, language, _retrieved(self.wanted)).run(
+            self._cache, keep=self._keeps
+        )
+        self.runs["bm25"] = found.run
+        self._seconds |= found.seconds
+        self._stages |= found.stages
+        self._timed["bm25"] = found.timed
+        self._details |= {"bm25": found.settings, "bm25_reused": found.reused}
         self._report("running bm25", len(collection.queries), len(collection.queries))
 
     def _report(self, what: str, done: int, total: int) -> None:
         self._progress(f"{self.wanted.name}: {what}", done, total)
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._seconds[name] = time.perf_counter() - started
 
 
 def _retrieved(wanted: EvaluationSet) -> int:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
 from m3search.evaluation.components import ComponentScores
-from m3search.evaluation.measures import ANSWER_RECALL, evaluate
+from m3search.evaluation.measures import ANSWER_RECALL, evaluate, least_depth, recall_curve
 from m3search.evaluation.results import SetResult
+from m3search.fusion import top_k, weighted_sum
 from m3search.plan import Plan
 from m3search.records import MODES, Qrels, Run
 
@@ -60,9 +62,8 @@ def make_figures(
     result: SetResult, runs: Mapping[str, Run], qrels: Qrels, scores: ComponentScores | None
 ) -> SetFigures:
     """The figures of a set; scores: those that its rows of modes were made from."""
-    recall = evaluate(runs, qrels, [f"R@{depth}" for depth in DEPTHS])
-    curves = {row: tuple(by_depth.values()) for row, by_depth in recall.means.items()}
-    return SetFigures(curves, _landscape(result, qrels, scores))
+    recall = {row: recall_curve(run, qrels, DEPTHS) for row, run in runs.items()}
+    return SetFigures(recall, _landscape(result, qrels, scores))
 
 
 def _landscape(result: SetResult, qrels: Qrels, scores: ComponentScores | None) -> Landscape | None:
@@ -75,12 +76,34 @@ def _landscape(result: SetResult, qrels: Qrels, scores: ComponentScores | None) 
     judged, measure = {query: qrels[query] for query in chosen}, result.report.measures[0]
     used = _used(plan)
     sparse, multi = (_steps(weight) for weight in used or (0.0, 0.0))
-    values = np.empty((len(sparse), len(multi)))
-    for at in np.ndindex(values.shape):
-        weights = dict(zip(MODES, (1.0, sparse[at[0]], multi[at[1]]), strict=True))
-        run = part.run(replace(plan, weights=weights))
-        values[at] = evaluate({"all": run}, judged, [measure]).means["all"][measure]
-    return Landscape((sparse, multi), values, used, len(chosen))
+    grid = [(1.0, *weights) for weights in product(sparse, multi)]
+    runs = _runs(part, plan, least_depth(measure, plan.k), grid)
+    means = evaluate({str(at): run for at, run in enumerate(runs)}, judged, [measure]).means
+    values = np.array([means[str(at)][measure] for at in range(len(grid))])
+    return Landscape((sparse, multi), values.reshape(len(sparse), len(multi)), used, len(chosen))
+
+
+def _runs(scores: ComponentScores, plan: Plan, depth: int, grid: Sequence[Weights]) -> list[Run]:
+    """What the plan finds with each of the weights of dense, sparse and multi in place of its own.
+
+    Of every query it is the `depth` best documents, and those as good as the last of them: a
+    measure that looks at no more has the value of the whole run.
+    """
+    weights = dict(zip(MODES, np.array(grid).T[:, :, np.newaxis], strict=True))
+    runs: list[Run] = [{} for _ in grid]
+    for query, documents, scored in scores.queries.values():
+        places, columns = scored.columns(plan)
+        names = [documents[place] for place in places.tolist()]
+        fused = weighted_sum(columns, weights)
+        last = max(0, len(names) - depth)
+        least = np.partition(fused, last, axis=1)[:, last] if names else np.zeros(len(grid))
+        for run, line, score in zip(runs, fused, least, strict=True):
+            kept = np.flatnonzero(line >= score)
+            if len(kept) > plan.k:  # the run itself ends among equal ones
+                kept, _ = top_k(kept, line[kept], plan.k)
+            found = zip(kept.tolist(), line[kept].tolist(), strict=True)
+            run[query] = {names[at]: value for at, value in found}
+    return runs
 
 
 def _used(plan: Plan) -> tuple[float, float] | None:

@@ -126,6 +126,12 @@ def row_milliseconds(result: SetResult) -> dict[str, float]:
     return found
 
 
+def when_timed(sets: Iterable[SetResult]) -> str:
+    """Between which times: what an earlier evaluation has searched is not timed again."""
+    times = [time for each in sets for time in each.details.get("timed", {}).values()]
+    return f" Timed from {min(times)} to {max(times)}." if times else ""
+
+
 def _stages_of(result: SetResult, row: str) -> list[str]:
     """Those that a row goes through; none of a row that another system made."""
     plan = result.plan(row)

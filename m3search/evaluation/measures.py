@@ -91,6 +91,18 @@ def evaluate(
     )
 
 
+def recall_curve(run: Run, qrels: Qrels, depths: Sequence[int]) -> tuple[float, ...]:
+    """R@depth at each of the depths, as `evaluate` has it, from one look at the run."""
+    found = np.zeros((len(qrels), len(depths)))
+    for values, (query, grades) in zip(found, qrels.items(), strict=True):
+        relevant = [document for document, grade in grades.items() if grade > 0]
+        if relevant and (scored := run.get(query)):
+            places = _in_order(scored)  # from the last one up
+            ranks = [len(places) + 1 - places[name] for name in relevant if name in places]
+            values[:] = [sum(rank <= depth for rank in ranks) / len(relevant) for depth in depths]
+    return tuple(sum(column) / len(qrels) for column in found.T.tolist())
+
+
 def parse_measures(names: Iterable[str]) -> dict[str, ir_measures.Measure]:
     """Measures by the names ir_measures gives them, in the order asked, none twice."""
     parsed = dict(_parse_measure(name) for name in names)
@@ -110,6 +122,14 @@ def largest_cutoff(names: Iterable[str]) -> int:
     """The most documents a query that any of the measures looks at; 0 where none says."""
     parsed = parse_measures(names).values()
     return max(int(measure.params.get("cutoff", 0)) for measure in parsed)
+
+
+def least_depth(name: str, k: int) -> int:
+    """How many of k documents, best first, decide the value of a measure."""
+    measure = next(iter(parse_measures([name]).values()))
+    if measure.params.get("judged_only"):  # its cut-off does not count the others
+        return k
+    return min(k, int(measure.params.get("cutoff", k)))
 
 
 def _parse_measure(name: str) -> tuple[str, ir_measures.Measure]:
@@ -151,9 +171,13 @@ def _values(
     names: dict[str, list[str]] = {}
     for name, measure in measures.items():
         names.setdefault(str(measure), []).append(name)
+    known: dict[int, tuple[ir_measures.Measure, list[str]]] = {}
     if filled:
         for metric in ir_measures.iter_calc(list(measures.values()), qrels, filled):
-            for name in names[str(metric.measure)]:  # two names may be one measure
+            measure = metric.measure
+            if id(measure) not in known:  # to name it takes longer than all else
+                known[id(measure)] = (measure, names[str(measure)])
+            for name in known[id(measure)][1]:  # two names may be one measure
                 values[name][metric.query_id] = float(metric.value)
     return values
 
@@ -166,8 +190,8 @@ def _in_order(scored: Mapping[str, float]) -> dict[str, float]:
     """
     with np.errstate(over="ignore"):
         scores = np.array([*scored.values()], np.float64).astype(np.float32).tolist()
-    ordered = sorted(zip(scores, scored, strict=True))
-    return {document: float(place) for place, (_, document) in enumerate(ordered, start=1)}
+    ordered = [document for _, document in sorted(zip(scores, scored, strict=True))]
+    return dict(zip(ordered, np.arange(1.0, len(ordered) + 1).tolist(), strict=True))
 
 
 def _complete(values: Mapping[str, float], qrels: Qrels) -> dict[str, float]:

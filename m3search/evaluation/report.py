@@ -21,10 +21,11 @@ from pathlib import Path
 
 from m3search.corpus import write_run
 from m3search.errors import ConfigError, DataError
-from m3search.evaluation.components import ComponentScores, scores_file
+from m3search.evaluation.components import ComponentScores
 from m3search.evaluation.figures import SetFigures, make_figures
 from m3search.evaluation.html import to_html
 from m3search.evaluation.results import Experiment, SetResult
+from m3search.evaluation.score_files import scores_file
 from m3search.evaluation.tables import to_markdown
 from m3search.records import Qrels, Run
 

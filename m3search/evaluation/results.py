@@ -19,8 +19,8 @@ class SetResult:
     name: str
     report: Report
     details: dict[str, Any]
-    """counts, settings, truncated, seconds, stages_ms, bytes, index_reused, queries_reused, bm25,
-    model, run_files, published; JSON-ready"""
+    """counts, settings, truncated, seconds, stages_ms, timed, bytes, index_reused, queries_reused,
+    search_reused, bm25, bm25_reused, model, run_files, published; JSON-ready"""
     group: str = ""
 
     @cached_property

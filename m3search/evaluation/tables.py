@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from m3search.evaluation.latency import when_timed
 from m3search.evaluation.measures import in_percent, markdown_table
 from m3search.evaluation.published import Comparison, compare_published
 from m3search.evaluation.results import Experiment
@@ -159,7 +160,7 @@ def latency_table(experiment: Experiment) -> list[Table]:
     note = (
         "Milliseconds of a query asked alone on a warm index: the median and the 95th percentile. "
         "The 99th, and how many queries were timed, are in report.json."
-    )
+    ) + when_timed(experiment.sets)
     return _by_store_or_stage("Latency", stages, cells, note)
 
 

@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from m3search.errors import ConfigError
 from m3search.evaluation.collection import load_collection
-from m3search.evaluation.components import ComponentScores, read_scores, scores_file
+from m3search.evaluation.components import ComponentScores
 from m3search.evaluation.experiment import RETRIEVED
 from m3search.evaluation.measures import evaluate, largest_cutoff
+from m3search.evaluation.score_files import read_scores, scores_file
 from m3search.evaluation.suite import EvaluationSet
 from m3search.plan import Plan
 from m3search.records import MODES, Mode, Qrels

@@ -1,0 +1,96 @@
+"""The run of BM25 on a set, made or taken from the cache.
+
+    runs/<key>            what a report says of the baseline and its times; then the run, as JSON
+
+An entry belongs to one corpus and one BM25 on it; the key is that of the queries.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from m3search.evaluation.baselines import make_bm25
+from m3search.evaluation.bm25 import Language
+from m3search.evaluation.cache import Cache
+from m3search.evaluation.checked import read_checked, write_checked
+from m3search.evaluation.collection import Collection
+from m3search.evaluation.keys import bm25_key, queries_key
+from m3search.evaluation.latency import BM25, Stages, summary
+from m3search.evaluation.suite import EvaluationSet
+from m3search.records import Run
+from m3search.timings import Timings, stage
+
+FOLDER = "runs"
+KEY_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class BaselineRun:
+    """What BM25 found, and what that took."""
+
+    run: Run
+    seconds: dict[str, float]
+    """of its index, and of all queries, when it was made"""
+    stages: Stages
+    """of single queries"""
+    timed: str
+    """when it was made; ISO 8601"""
+    settings: dict[str, Any]
+    reused: bool = False
+    """whether an earlier evaluation made it"""
+
+
+@dataclass(frozen=True)
+class BaselineSearch:
+    """A set that BM25 is to be run on."""
+
+    wanted: EvaluationSet
+    collection: Collection
+    language: Language
+    k: int
+    """documents a query"""
+
+    def run(self, cache: Cache, *, keep: bool) -> BaselineRun:
+        """The run, unless the cache has it; keep: it is put there."""
+        if not keep:
+            return self._make()
+        key = bm25_key(self.collection.corpus, self.wanted.bm25, self.language)
+        with cache.entry(key, f"{self.wanted.name}.bm25", small=True) as folder:
+            place = queries_key(self.collection.queries, self.k)
+            file = folder / FOLDER / place[:KEY_DIGITS]
+            kept = read_run(file)
+            if kept is not None:
+                return kept
+            made = self._make()
+            write_run(file, made)
+        return made
+
+    def _make(self) -> BaselineRun:
+        timed, started = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+        bm25 = make_bm25(self.wanted.bm25, self.collection.read(), self.language)
+        run: Run = {}
+        indexed = time.perf_counter()
+        with Timings() as timings:
+            for query in self.collection.queries:
+                with stage(BM25):
+                    run |= bm25.run([query], self.k)
+        seconds = {"bm25 index": indexed - started, BM25: time.perf_counter() - indexed}
+        return BaselineRun(run, seconds, summary(timings), timed, bm25.settings())
+
+
+def read_run(file: Path) -> BaselineRun | None:
+    """The one in a file; None where it is not there, or damaged."""
+    found = read_checked(file)
+    return None if found is None else BaselineRun(json.loads(found[1]), **found[0], reused=True)
+
+
+def write_run(file: Path, made: BaselineRun) -> None:
+    """Puts it into a file, which is there whole or not at all."""
+    names = ("seconds", "stages", "timed", "settings")
+    note = {name: getattr(made, name) for name in names}
+    write_checked(file, note, json.dumps(made.run).encode())
