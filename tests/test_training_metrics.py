@@ -109,10 +109,9 @@ def test_late_interaction_is_the_mean_over_a_query_s_own_vectors() -> None:
     counts = ([1, 4, 2], [3, 2])
     sides = [torch.randn(sum(each), 5) for each in counts]
     none, scalars = torch.zeros(0, 5), torch.zeros(0)
-    layouts = [
-        Layout(torch.zeros(0).long(), torch.zeros(len(each)).long(), torch.tensor(each))
-        for each in counts
-    ]
+    special = np.zeros(1, np.int64)
+    ids = [[np.zeros(1 + count, np.int64) for count in each] for each in counts]
+    layouts = [Layout.of(texts, special, torch.device("cpu")) for texts in ids]
     found = score_mode(
         "multi",
         Representations(none, scalars, sides[0]),
