@@ -188,14 +188,14 @@ class Encoder:
         return any(piece.id != self._tokenization.unknown_id for piece in pieces)
 
     def lexical_weights(
-        self, encoded: Encoded, texts: Sequence[str] | None = None
+        self, encoded: Encoded, texts: Sequence[str] | None = None, kind: Kind = "document"
     ) -> list[dict[str, float]]:
         """The sparse vector of each text by the names of its terms, the heaviest first.
 
-        texts: what was encoded, where words of several pieces are to have names, too, and not only
-        their columns, as "#1234567".
+        texts, kind: what was encoded and as what, where words of several pieces are to have names,
+        too, and not only their columns, as "#1234567".
         """
-        names = [{}] * len(encoded) if texts is None else [self.terms(text) for text in texts]
+        names = [self.terms(text, kind) for text in texts] if texts else [{}] * len(encoded)
         pieces = self._tokenization.pieces
         return [
             named_weights(encoded.sparse[[row]], known, pieces) for row, known in enumerate(names)

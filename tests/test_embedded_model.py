@@ -148,6 +148,22 @@ def test_flagembedding_reads_the_same_from_it(encoder: Encoder) -> None:
         assert mine == pytest.approx({int(k): float(v) for k, v in weights.items()}, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "word",
+    ["fahrradwerkstatt", "पुस्तकालयाध्यक्ष", "தமிழ்நாட்டில்", "библиотекаршами", "ዩኒቨርሲቲዎች", "2,500"],
+)
+def test_a_word_of_several_pieces_is_one_term(encoder: Encoder, word: str) -> None:
+    pieces = encoder.identity.vocabulary - WORD_COLUMNS
+    names = [name for column, name in encoder.terms(word).items() if column >= pieces]
+    assert names == ([] if "," in word else [f"▁{word}"])
+    assert encoder.encode([word]).sparse.nnz > len(names)
+
+
+def test_pieces_of_scripts_without_spaces_are_no_words(encoder: Encoder) -> None:
+    pieces = encoder.identity.vocabulary - WORD_COLUMNS
+    assert max(encoder.terms("東京都庁舎の展望台 กรุงเทพมหานคร ភ្នំពេញ")) < pieces
+
+
 def test_transformers_loads_its_encoder() -> None:
     from transformers import AutoModel, AutoTokenizer
 

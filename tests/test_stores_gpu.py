@@ -94,6 +94,13 @@ def test_answers_are_those_of_the_processor(machine, tmp_path, vectors, floats, 
     assert machine.searches == 1
 
 
+def test_a_query_alone_is_answered_by_the_gpu(machine, tmp_path, vectors):
+    store = write(tmp_path, vectors)
+    for number, query in enumerate(queries(), start=1):
+        assert_exact(store, vectors, query[np.newaxis], 10)
+        assert machine.searches == number
+
+
 def test_scores_too_near_for_float32_sums(machine, tmp_path):
     random = np.random.default_rng(2)
     near = (unit(random, 1, 96) + 3e-8 * random.normal(size=(2000, 96))).astype(np.float32)

@@ -163,6 +163,32 @@ def test_retromae_reads_every_text_and_the_others_pairs(
     assert texts["sha256"] == pairs["sha256"]
 
 
+def test_words_are_terms_in_training_and_behind_it(recipe: Recipe, tmp_path: Path) -> None:
+    """What a checkpoint says is kept, unless a recipe says otherwise."""
+    scores = []
+    for words in (True, False):
+        start = replace(recipe.start, word_terms=words)
+        run = Run(replace(recipe, start=start), tmp_path / f"run-{words}")
+        texts = run.finetuning.read(run.sampler.batch(0))
+        (word,) = run.tokenization.encode(["unforgettableharbourmasters"], 64).ids
+        assert len(word) > 3
+        texts.queries[:] = [word] * len(texts.queries)
+        texts.passages[:] = [word] * len(texts.passages)
+        scored = run.finetuning.score(0, texts)
+        scores.append(scored.scores["sparse"].detach())
+        with run.as_encoder(64) as encoder:
+            assert encoder.identity.word_terms is words
+            wide = encoder.identity.vocabulary > run.model.vocabulary
+            assert wide is words and encoder.encode(["tea"]).sparse.shape[1] > 0
+    assert bool((scores[0] > scores[1]).all())
+    first = train(replace(recipe, start=replace(recipe.start, word_terms=True)), tmp_path / "first")
+    assert read_info(first).word_terms
+    assert read_info(train(after(recipe, first), tmp_path / "second")).word_terms
+    third = after(recipe, first)
+    third = replace(third, start=replace(third.start, word_terms=False))
+    assert not read_info(train(third, tmp_path / "third")).word_terms
+
+
 def test_retromae_learns_from_plain_texts(recipe: Recipe, tmp_path: Path) -> None:
     lines = [{"text": f"the {word} is {word}"} for word in ("bread", "guitar", "glacier", "zero")]
     write_lines(tmp_path / "texts.jsonl", lines)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_training_masking import byte_level_tokenizer
 from tiny_models import sentencepiece_tokenizer
 
 from m3search.encoder import Encoder
@@ -39,8 +40,6 @@ def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def words_of(tokenization: Tokenization, text: str) -> list[str]:
-    size = tokenization.words.find(np.zeros(0, np.int64))  # nothing in nothing
-    assert not len(size.tokens) + len(size.sizes) + len(size.terms)
     terms = tokenization.terms(text, 512)
     pieces = set(tokenization.pieces(tokenization.encode([text], 512).ids[0].tolist()))
     return [name for name in terms.values() if name not in pieces]
@@ -50,20 +49,29 @@ def words_of(tokenization: Tokenization, text: str) -> list[str]:
     ("text", "expected"),
     [
         (TEXT, ["▁unforgettable", "▁lighthouses", "▁harbourmasters"]),
-        ("well-unforgettable.lighthouses", ["▁well", "unforgettable", "lighthouses"]),
+        ("harbourmasters-unforgettable.lighthouses", [
+            "▁harbourmasters", "unforgettable", "lighthouses",
+        ]),
         ("(unforgettable) ???? !!! ... ;;;", ["unforgettable"]),
         ("東京都庁舎 の 展望台", []),
         ("", []),
     ],
-)
+)  # fmt: skip
 def test_words_end_at_spaces_and_punctuation(
     tokenization: Tokenization, text: str, expected: list[str]
 ) -> None:
-    found = words_of(tokenization, text)
-    several = [word for word in expected if word in found]
-    assert found == several
-    long = [word for word in expected if len(word) > 9]
-    assert [word for word in found if len(word) > 9] == long
+    assert words_of(tokenization, text) == expected
+
+
+def test_nothing_has_no_words(tokenization: Tokenization) -> None:
+    found = tokenization.words.find(np.zeros(0, np.int64))
+    assert [len(part) for part in found] == [0, 0, 0]
+
+
+def test_pieces_of_bytes_are_no_words(sample_texts: list[str]) -> None:
+    tokenizer = byte_level_tokenizer(sample_texts)
+    with pytest.raises(ArtifactError, match="expected pieces of letters, to have words as terms"):
+        WordTable(tokenizer, len(tokenizer))
 
 
 def test_the_numbers_of_words_never_change(tokenization: Tokenization) -> None:
@@ -120,6 +128,7 @@ def test_the_matrix_has_pieces_and_words(tokenization: Tokenization) -> None:
         row[: len(own)] = own
     weights = np.random.default_rng(1).random(ids.shape).astype(np.float32)
     weights[:, ::5] = 0
+    weights[2, 3:] = 0  # words whose pieces all weigh nothing
     kept = ~np.isin(ids, tokenization.special_ids)
     expected: list[dict[int, float]] = []
     for row, own, keep in zip(ids, weights, kept, strict=True):
@@ -140,6 +149,7 @@ def test_the_matrix_has_pieces_and_words(tokenization: Tokenization) -> None:
         assert line.indices.tolist() == sorted(terms)
         np.testing.assert_allclose(line.data, [terms[i] for i in line.indices], rtol=1e-6)
     assert max(expected[0]) >= size and not expected[1]
+    assert len(tokenization.words.find(ids[2]).terms) and matrix.data.min() > 0
 
 
 def test_an_encoder_with_words_has_all_that_one_without_has(

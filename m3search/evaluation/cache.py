@@ -53,8 +53,8 @@ class Cache:
         process has opened there can be read to the end.
         """
         place = f"{name}.{key[:KEY_DIGITS]}"
-        make_folder(self.folder)
         while True:
+            make_folder(self.folder)
             found = sorted(self.folder.glob(f"[!.]*.{key[:KEY_DIGITS]}"))
             folder = found[0] if found else self.folder / place
             if (lock := self._lock(folder)) is not None:

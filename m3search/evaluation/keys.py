@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from m3search.encoder import Encoder
     from m3search.evaluation.bm25 import Language
 
-SOURCES = ("corpus", "encoder.py", "index.py", "lines.py", "model", "records.py", "stores")
-"""of the package: what reads a corpus, encodes it and writes the index"""
-LIBRARIES = ("numpy", "tokenizers", "torch", "transformers")
+SOURCES = (
+    "corpus", "encoder.py", "evaluation/collection.py", "evaluation/encodings.py",
+    "evaluation/engine.py", "evaluation/lexical.py", "index.py", "lines.py", "model", "records.py",
+    "search.py", "stores",
+)  # fmt: skip
+"""of the package: what reads a corpus and queries, encodes them and writes the index"""
+LIBRARIES = ("numpy", "openvino", "tokenizers", "torch", "transformers")
 SEARCH_SOURCES = (
     "candidates.py", "evaluation/checked.py", "evaluation/components.py", "evaluation/latency.py",
     "evaluation/score_files.py", "evaluation/searches.py", "fusion.py", "plan.py", "scoring.py",
-    "search.py",
 )  # fmt: skip
 """what finds and scores candidates in an index, times that and keeps it"""
-SEARCH_LIBRARIES = ("faiss-cpu", "lmdb", "numba", "scipy")
+SEARCH_LIBRARIES = ("faiss-cpu", "faiss-gpu-cu12", "lmdb", "numba", "scipy")
 BM25_SOURCES = (
     "corpus", "evaluation/baseline_runs.py", "evaluation/baselines.py", "evaluation/bm25.py",
     "evaluation/checked.py", "evaluation/java.py", "evaluation/languages.py",

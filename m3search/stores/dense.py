@@ -171,16 +171,19 @@ class FlatStore:
         lines = []
         for start in range(0, len(queries), step):
             block = np.ascontiguousarray(queries[start : start + step], dtype=np.float32)
-            near, found = self._nearest(block, k + SLACK, options)
+            near, found = self._nearest(block, k + SLACK, options, allowed is None)
             for query, score, line in zip(block, near, found, strict=True):
                 lines.append(self._settle(query, score, line, k, options))
         return Hits.stack(lines, k)
 
     def _nearest(
-        self, queries: FloatArray, count: int, options: Any
+        self, queries: FloatArray, count: int, options: Any, every: bool
     ) -> tuple[FloatArray, IntArray]:
-        """Scores and rows (n, count) of each query by sums in float32, by the GPU if it can."""
-        if options is None and self._gpu is not None:  # there FAISS knows no filters
+        """Scores and rows (n, count) of each query by sums in float32, by the GPU if it can.
+
+        every: whether all rows are allowed; on a GPU FAISS knows no filters.
+        """
+        if every and self._gpu is not None:
             found = self._gpu.search(queries, count)
             if found is not None:
                 return found

@@ -25,9 +25,8 @@ from m3search.errors import ArtifactError
 SEGMENT_FILES = 24
 """descriptors to allow for a segment: up to ten, of two commits that a process may have open"""
 OTHER_FILES = 256
-
-
 FORGOTTEN = 1 << 20
+"""bytes of a file from which on it pays to let go of it"""
 
 _madvise: Any = getattr(ctypes.CDLL(None), "madvise", None)
 
