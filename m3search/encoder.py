@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.model.backend import Backend
-from m3search.model.checkpoint import CheckpointInfo, check_folder, load_checkpoint
+from m3search.model.checkpoint import check_folder, load_checkpoint
 from m3search.model.device import best_dtype, choose_device, parse_dtype
-from m3search.model.fingerprints import remembered_fingerprint
+from m3search.model.identity import check_settings, identify
 from m3search.model.modeling import M3Model
 from m3search.model.openvino import OpenVinoStates
 from m3search.model.passages import cut_passages
@@ -25,9 +25,8 @@ from m3search.model.resolve import resolve
 from m3search.model.terms import lexical_matrix, named_weights
 from m3search.model.tokenization import Tokenization, pad
 from m3search.model.windows import count_characters, cut, windows
-from m3search.model.words import WordTable, sparse_columns
+from m3search.model.words import WordTable
 from m3search.records import (
-    DEFAULT_WEIGHTS,
     MODES,
     Encoded,
     FloatArray,
@@ -110,9 +109,9 @@ class Encoder:
         model, tokenizer, info = load_checkpoint(folder, modes, pooling)
         heads = check_folder(folder, modes)
         length = info.max_length if max_length is None else max_length
-        _check_settings(canonical, info, length, mcls)
+        check_settings(canonical, info, length, mcls)
         place = choose_device(device, backend)
-        identity = _identity(canonical, folder, model, replace(info, max_length=length), mcls)
+        identity = identify(canonical, folder, model, replace(info, max_length=length), mcls)
         precision = best_dtype(place) if dtype is None else parse_dtype(dtype)
         there = [mode for mode in MODES if mode == "dense" or mode in heads]
         states = OpenVinoStates(model.backbone, precision) if backend == "openvino" else None
@@ -287,41 +286,6 @@ class Encoder:
         columns, words = self.identity.vocabulary, self._tokenization.words
         sparse = lexical_matrix(input_ids, weights, terms, columns, words)
         return Encoded(dense, sparse, multi)
-
-
-def _identity(
-    name: str, folder: Path, model: M3Model, info: CheckpointInfo, mcls: bool
-) -> ModelIdentity:
-    """That of a model as it is used: `info` with the maximum length that was asked for."""
-    return ModelIdentity(
-        name=name,
-        fingerprint=remembered_fingerprint(folder),
-        dim=model.dim,
-        vocabulary=sparse_columns(model.vocabulary, info.word_terms),
-        multi_dim=model.multi_dim,
-        max_length=info.max_length,
-        pooling=info.pooling,
-        mcls=mcls,
-        fusion_weights=info.fusion_weights or DEFAULT_WEIGHTS,
-        word_terms=info.word_terms,
-    )
-
-
-def _check_settings(name: str, info: CheckpointInfo, length: int, mcls: bool) -> None:
-    if not 3 <= length <= info.max_length:
-        raise ConfigError(
-            "max_length",
-            expected=f"3 to {info.max_length} tokens for {name}",
-            found=str(length),
-            remedy="Choose a length in this range, or a model trained for longer texts.",
-        )
-    if mcls and info.pooling != "cls":
-        raise ConfigError(
-            "mcls",
-            expected="a model that pools by its CLS token",
-            found=f"{name}, which pools by {info.pooling}",
-            remedy="Leave mcls off; mean pooling reads the whole text already.",
-        )
 
 
 def _check_modes(encoder: Encoder, wanted: Sequence[str]) -> None:
