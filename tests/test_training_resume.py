@@ -218,6 +218,12 @@ def test_resume_notices_other_data_and_not_another_folder(recipe: Recipe, tmp_pa
         train(elsewhere, tmp_path / "out", resume=True)
 
 
+def with_source(recipe: Recipe, **changes: Any) -> Recipe:
+    first, *others = recipe.data.sources
+    sources = (replace(first, **changes), *others)
+    return replace(recipe, data=replace(recipe.data, sources=sources))
+
+
 def test_resume_with_another_recipe_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     two = lengthened(recipe, 2)
     train(two, tmp_path / "out")
@@ -226,6 +232,8 @@ def test_resume_with_another_recipe_is_refused(recipe: Recipe, tmp_path: Path) -
         (replace(two, batches=replace(two.batches, tokens=99)), r"batches\.tokens = None"),
         (replace(two, start=replace(two.start, fix_encoder=True)), r"start\.fix_encoder = False"),
         (replace(two, stage="contrastive", objective=None), r"objective\.modes = "),
+        (with_source(two, weight=0.5), r"data\.sources\[0\]\.weight = 1\.0"),
+        (with_source(two, titles=False), r"data\.sources\[0\]\.titles = None"),
     ):
         with pytest.raises(ConfigError, match=setting):
             train(other, tmp_path / "out", resume=True)

@@ -217,6 +217,9 @@ def _identity(recipe: Recipe) -> dict[str, Any]:
     for name in ("output", "development"):  # what is logged, saved and measured changes no weight
         table.pop(name)
     table["data"].pop("folder")  # the fingerprints say what was read
+    for source in table["data"]["sources"]:
+        if source["titles"]:  # as in recipes of before there was a choice
+            del source["titles"]
     return table
 
 
@@ -228,4 +231,8 @@ def _difference(old: Any, new: Any, where: str = "") -> tuple[str, str, str] | N
             if found:
                 return found
         return None
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = zip(old, new, strict=True)
+        differences = (_difference(*pair, f"{where}[{i}]") for i, pair in enumerate(pairs))
+        return next(filter(None, differences), None)
     return None if old == new else (where, f"{where} = {old!r}", f"{where} = {new!r}")
