@@ -349,3 +349,13 @@ def test_the_cache_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert default_cache() is None
     monkeypatch.setattr("m3search.evaluation.cache.user_cache", lambda: None)
     assert default_cache() is None
+
+
+def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with (
+            pytest.raises(ArtifactError, match=r"file.*: expected a folder to keep encodings in"),
+            Cache(place).entry("0" * 64, "set"),
+        ):
+            pass

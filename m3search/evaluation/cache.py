@@ -54,10 +54,12 @@ class Cache:
         """
         place = f"{name}.{key[:KEY_DIGITS]}"
         while True:
-            make_folder(self.folder)
-            found = sorted(self.folder.glob(f"[!.]*.{key[:KEY_DIGITS]}"))
-            folder = found[0] if found else self.folder / place
-            if (lock := self._lock(folder)) is not None:
+            with self._writing():
+                make_folder(self.folder)
+                found = sorted(self.folder.glob(f"[!.]*.{key[:KEY_DIGITS]}"))
+                folder = found[0] if found else self.folder / place
+                lock = self._lock(folder)
+            if lock is not None:
                 break
         try:
             yield folder
@@ -65,6 +67,19 @@ class Cache:
             lock.release()
         if not small:
             self._trim(folder)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """ArtifactError where the folder is none, or not to be written to."""
+        try:
+            yield
+        except OSError as error:
+            raise ArtifactError(
+                str(error.filename or self.folder),
+                expected="a folder to keep encodings in, which can be written to",
+                found=error.strerror or str(error),
+                remedy="Give another with --cache, or keep nothing with --no-cache.",
+            ) from error
 
     def _lock(self, folder: Path) -> WriteLock | None:
         """The lock of a folder that is there; None where it was removed in the meantime."""
