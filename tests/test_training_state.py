@@ -205,7 +205,7 @@ def test_another_setting_is_named_with_both_values(tmp_path: Path) -> None:
     for other, old, new in (
         (replace(recipe, optimiser=Optimiser(9, seed=8)), "optimiser.seed = 42", " = 8"),
         (replace(recipe, start=Start("x", lora=Lora())), "start.lora = None", "'rank': 16"),
-        (replace(recipe, data=Data((Source("*", 2.0),))), "data.sources = ", "'weight': 2.0"),
+        (replace(recipe, data=Data((Source("*", 2.0),))), "sources[0].weight = 1.0", " = 2.0"),
     ):
         with pytest.raises(ConfigError, match=r"Set .* back, or start without") as caught:
             load_state(tmp_path, model, optimiser, other, [])
