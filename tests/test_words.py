@@ -11,6 +11,8 @@ import pytest
 import torch
 from test_training_masking import byte_level_tokenizer
 from tiny_models import sentencepiece_tokenizer
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError
@@ -72,6 +74,18 @@ def test_pieces_of_bytes_are_no_words(sample_texts: list[str]) -> None:
     tokenizer = byte_level_tokenizer(sample_texts)
     with pytest.raises(ArtifactError, match="expected pieces of letters, to have words as terms"):
         WordTable(tokenizer, len(tokenizer))
+
+
+def test_words_of_a_wordpiece_vocabulary() -> None:
+    """Whose pieces may begin with letters that stand for bytes in others."""
+    names = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "če", "##sky", "##ch", "čaj", ",", "a"]
+    model = models.WordPiece({name: i for i, name in enumerate(names)}, unk_token="[UNK]")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(model), unk_token="[UNK]", cls_token="[CLS]",
+        sep_token="[SEP]", pad_token="[PAD]",
+    )  # fmt: skip
+    found = WordTable(tokenizer, len(names)).find(np.array([1, 4, 5, 6, 8, 7, 9, 4, 6, 2]))
+    assert found.tokens.tolist() == [1, 2, 3, 7, 8] and found.sizes.tolist() == [3, 2]
 
 
 def test_the_numbers_of_words_never_change(tokenization: Tokenization) -> None:

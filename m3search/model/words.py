@@ -56,7 +56,8 @@ class WordTable:
 
         ArtifactError for byte-level BPE, whose pieces are no letters.
         """
-        if _spelling(pieces_of(tokenizer, size)) == BYTE_SPACES:
+        pieces = pieces_of(tokenizer, size)
+        if not _continuing_prefix(tokenizer) and _spelling(pieces) == BYTE_SPACES:
             raise ArtifactError(
                 "the tokenizer",
                 expected="pieces of letters, to have words as terms (word_terms)",
@@ -67,10 +68,7 @@ class WordTable:
         self._starts = word_starts(tokenizer, size)
         special = set(tokenizer.all_special_ids)
         self._joins = np.array(
-            [
-                number not in special and _joins(piece or "")
-                for number, piece in enumerate(pieces_of(tokenizer, size))
-            ],
+            [number not in special and _joins(piece or "") for number, piece in enumerate(pieces)],
             dtype=bool,
         )
 
@@ -118,8 +116,7 @@ def word_starts(tokenizer: PreTrainedTokenizerFast, size: int) -> BoolArray:
     A vocabulary that marks nothing, as one of characters: every piece.
     """
     pieces = [piece or "" for piece in pieces_of(tokenizer, size)]
-    prefix = getattr(tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None)
-    if prefix:
+    if prefix := _continuing_prefix(tokenizer):
         return np.array([not piece.startswith(prefix) for piece in pieces], dtype=bool)
     marks = _spelling(pieces)
     if not marks:
@@ -127,6 +124,11 @@ def word_starts(tokenizer: PreTrainedTokenizerFast, size: int) -> BoolArray:
     if marks == BYTE_SPACES:
         return np.array([piece.startswith(BYTE_SPACES) for piece in pieces], dtype=bool)
     return np.array([piece[:1] == SPACE or _is_spaceless(piece) for piece in pieces], dtype=bool)
+
+
+def _continuing_prefix(tokenizer: PreTrainedTokenizerFast) -> str:
+    """What marks pieces that go on with a word in WordPiece and alike; "" where nothing does."""
+    return getattr(tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None) or ""
 
 
 def _spelling(pieces: Sequence[str | None]) -> tuple[str, ...]:
