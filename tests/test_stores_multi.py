@@ -45,7 +45,8 @@ def assert_exact(store, texts, codec, queries, k, allowed=None):
         exact = np.array([maxsim(query, text) for text in stored])
         alone = [store.scores(query, np.array([i]))[0] for i in range(len(texts))]
         scores = np.array(alone, np.float32)
-        assert np.abs(scores - exact).max(initial=0) <= 1e-6
+        # where vectors are stored in levels, queries are rounded to 16 bits
+        assert np.abs(scores - exact).max(initial=0) <= (1e-6 if codec == "fp16" else 2e-5)
         rows = slow_rank(scores.tolist(), k, allowed)
         found = hits.rows[line] >= 0
         assert hits.rows[line][found].tolist() == rows
@@ -55,8 +56,8 @@ def assert_exact(store, texts, codec, queries, k, allowed=None):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("dim", [1, 3, 20])
-def test_dimensions_that_fill_no_byte(tmp_path, codec, dim):
+@pytest.mark.parametrize("dim", [1, 3, 20, 140])
+def test_dimensions_that_fill_no_bytes(tmp_path, codec, dim):
     random = np.random.default_rng(15)
     texts = draw(random, 20, dim=dim)
     store = write(tmp_path, texts, codec, dim=dim)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from m3search.errors import ConfigError
 from m3search.records import FloatArray, IntArray
 from m3search.stores.compiling import compiled_sums
-from m3search.stores.late_interaction import Stored, decode_levels
+from m3search.stores.late_interaction import MEANINGS, Stored, unpack_levels
 from m3search.stores.rotation import rotate, rotate_back
 
 HEADER = struct.Struct("<BBHI")
@@ -50,7 +50,8 @@ class Codec:
 
     def stored(self, dim: int) -> Stored:
         """How vectors of that many dimensions are stored, for `score_texts`."""
-        return Stored(self.code, self.bits, dim, self.size(dim), self.width(dim))
+        factor = MEANINGS[self.bits].factor if self.bits in MEANINGS else 0
+        return Stored(self.code, self.bits, dim, self.size(dim), self.width(dim), factor)
 
     def prepare(self, query: FloatArray) -> FloatArray:
         """The query (m, dim) as stored vectors are compared with it, float32.
@@ -202,11 +203,14 @@ def decode_vectors(content: bytes) -> FloatArray:
 
 def _stored(blob: Blob) -> FloatArray:
     """The vectors (n, dim) float32 of a blob as they are compared with a prepared query."""
-    width, planes = blob.codec.width(blob.dim), max(1, 8 // blob.codec.bits)
-    values = np.empty((planes, blob.vectors, width // planes), dtype=np.float32)
-    decode_levels(blob.codec.bits, blob.levels, values)
-    vectors = values.transpose(1, 0, 2).reshape(blob.vectors, width)
-    return vectors if blob.codec.bits == 16 else vectors * blob.scales[:, np.newaxis]
+    width, bits = blob.codec.width(blob.dim), blob.codec.bits
+    if bits == 16:
+        return blob.levels.view("<f2").astype(np.float32).reshape(blob.vectors, width)
+    levels = np.empty((blob.vectors, width), dtype=np.uint8)
+    unpack_levels(bits, blob.levels.reshape(blob.vectors, blob.codec.size(blob.dim)), levels)
+    factor, less, unit = MEANINGS[bits]
+    values = (levels.astype(np.float32) * factor - less) * np.float32(unit)
+    return values * blob.scales[:, np.newaxis]
 
 
 def decode_together(contents: Sequence[bytes]) -> tuple[FloatArray, IntArray]:

@@ -1,4 +1,4 @@
-"""MaxSim of queries with documents as they are stored, a few vectors decoded at a time."""
+"""MaxSim of queries with documents as they are stored, a few vectors unpacked at a time."""
 
 from __future__ import annotations
 
@@ -8,37 +8,31 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from m3search.records import FloatArray, IntArray
+from m3search.records import FloatArray
 from m3search.stores.compiling import compiled
+from m3search.stores.level_tiles import CHUNK, PLANES, TOGETHER, raise_levels, spread_bytes
 from m3search.stores.tiles import LANES, TILE, half_at, raise_one, raise_two
 
 Array = npt.NDArray[Any]
 
 VECTORS = 64
-"""decoded at a time: 32 kB of float32 at 128 dimensions, which stays in a core's nearest cache"""
+"""unpacked at a time: 32 kB of float32 at 128 dimensions, which stays in a core's nearest cache"""
 HEADER = 8
 """bytes of a blob before its scales"""
+HIGHEST = 127 * 256 + 127
+"""of the whole numbers of a query: two bytes of -128 to 127"""
 
 
-class Arranged(NamedTuple):
-    """Queries as `score_texts` takes them: their vectors side by side in groups of LANES."""
+class Meaning(NamedTuple):
+    """What a level stands for: (level * factor - less) * unit, times the scale of its vector."""
 
-    lanes: FloatArray
-    """(groups, dim, LANES), zeros where a group is not full"""
-    starts: IntArray
-    """(queries + 1,) query i has groups [starts[i], starts[i + 1])"""
-    sizes: IntArray
-    """(queries,) vectors of each"""
+    factor: int
+    less: int
+    unit: float
 
-    @classmethod
-    def of(cls, queries: Sequence[FloatArray], dim: int) -> Arranged:
-        """Of queries (m_i, dim)."""
-        sizes = np.array([len(query) for query in queries], dtype=np.int64)
-        starts = np.concatenate([[0], np.cumsum(-(-sizes // LANES))]).astype(np.int64)
-        padded = np.zeros((int(starts[-1]), LANES, dim), dtype=np.float32)
-        for query, start in zip(queries, starts.tolist(), strict=False):
-            padded[start:].reshape(-1, dim)[: len(query)] = query
-        return cls(np.ascontiguousarray(padded.transpose(0, 2, 1)), starts, sizes)
+
+MEANINGS = {8: Meaning(1, 128, 1.0), 4: Meaning(2, 15, 0.5), 1: Meaning(2, 1, 1.0)}
+"""by bits of a dimension, where these are no float16"""
 
 
 class Stored(NamedTuple):
@@ -52,57 +46,106 @@ class Stored(NamedTuple):
     size: int
     """bytes of a vector, without its scale"""
     width: int
-    """dimensions of a vector as decoded: all bits of its bytes"""
+    """dimensions of a vector as unpacked: all bits of its bytes"""
+    factor: int
+    """of the meaning of a level; of float16 nothing"""
 
 
-@compiled
-def decode_levels(bits: int, levels: Array, values: Array) -> None:
-    """Writes vectors of `bits` bits a dimension, 16, 8, 4 or 1, without their scales, to values.
+class Arranged(NamedTuple):
+    """Queries as `score_texts` takes them: their vectors side by side in groups of LANES.
 
-    levels: (n * size,) uint8. values: (planes, n, part) float32 for n vectors or more, whose
-    dimension d is d % part of plane d // part: a byte holds one dimension of each plane, in 4 bits
-    a level that stands for itself less 7.5, in one bit 1 for 1 and 0 for -1. float16 and int8 have
-    one plane.
+    Where texts are float16 they are float32. Else each is a scale times whole numbers of 16 bits,
+    which changes a product of unit vectors by a few millionths. Lanes without a vector are 0.
     """
-    planes, count = len(values), len(levels)
-    for number in range(planes):
-        plane = values[number].reshape(-1)
-        if bits == 16:
-            for i in range(count // 2):
-                plane[i] = half_at(levels, i)
-        elif bits == 8:
-            for i in range(count):
-                plane[i] = np.float32(np.int8(levels[i]))
-        elif bits == 4:
-            for i in range(count):
-                plane[i] = np.float32((levels[i] >> (4 * number)) & 15) - np.float32(7.5)
-        else:
-            for i in range(count):
-                plane[i] = np.float32(2 * ((levels[i] >> number) & 1) - 1)
+
+    starts: Array
+    """(queries + 1,) int64, query i has groups [starts[i], starts[i + 1])"""
+    sizes: Array
+    """(queries,) int64, vectors of each"""
+    lanes: Array
+    """(groups, dim, LANES) float32; no group where `numbers` has them"""
+    numbers: Array
+    """(groups, PLANES, quads, LANES * TOGETHER) int8, the high bytes and the low ones; or no
+    group"""
+    offsets: Array
+    """(groups, PLANES, LANES) int32, what to take off products with levels, or no group"""
+    scales: FloatArray
+    """(groups, LANES) what products are multiplied by in the end"""
+
+    @classmethod
+    def of(cls, queries: Sequence[FloatArray], stored: Stored) -> Arranged:
+        """Of queries (m_i, width)."""
+        sizes = np.array([len(query) for query in queries], dtype=np.int64)
+        starts = np.concatenate([[0], np.cumsum(-(-sizes // LANES))]).astype(np.int64)
+        padded = np.zeros((int(starts[-1]), LANES, stride_of(stored.width)), dtype=np.float32)
+        for query, start in zip(queries, starts.tolist(), strict=False):
+            lines = padded[start:].reshape(-1, padded.shape[2])
+            lines[: len(query), : stored.width] = query
+        none = np.zeros((0, 1, 1))
+        if stored.bits == 16:
+            lanes = np.ascontiguousarray(padded[:, :, : stored.width].transpose(0, 2, 1))
+            numbers, offsets = none[np.newaxis].astype(np.int8), none.astype(np.int32)
+            return cls(starts, sizes, lanes, numbers, offsets, np.ones(padded.shape[:2], "f4"))
+        numbers, offsets, scales = _rounded(padded, MEANINGS[stored.bits])
+        return cls(starts, sizes, none.astype(np.float32), numbers, offsets, scales)
+
+
+def stride_of(width: int) -> int:
+    """The dimensions of a vector in whole quads; what is behind its width is 0."""
+    return -(-width // TOGETHER) * TOGETHER
+
+
+def _rounded(padded: FloatArray, meaning: Meaning) -> tuple[Array, Array, FloatArray]:
+    """Numbers, offsets and scales of vectors (groups, LANES, stride)."""
+    groups, _, stride = padded.shape
+    quads = stride // TOGETHER
+    scales = (np.abs(padded).max(axis=2) / HIGHEST).astype(np.float32)
+    scales[scales == 0] = 1
+    whole = np.clip(np.rint(padded / scales[:, :, np.newaxis]), -HIGHEST, HIGHEST).astype(np.int32)
+    high = (whole + 128) >> 8
+    planes = np.stack([high, whole - (high << 8)], axis=1)
+    parts = planes.reshape(groups, PLANES, LANES, quads, TOGETHER).transpose(0, 1, 3, 2, 4)
+    numbers = parts.astype(np.int8, order="C").reshape(groups, PLANES, quads, LANES * TOGETHER)
+    offsets = (planes.sum(axis=3) * meaning.less).astype(np.int32)
+    return numbers, offsets, scales * np.float32(meaning.unit)
 
 
 @compiled
-def mean(values: Array) -> float:
-    """The mean of values (n,), added in float64 from the first to the last."""
+def unpack_levels(bits: int, content: Array, levels: Array) -> None:
+    """Writes vectors of `bits` bits a dimension, 8, 4 or 1, to levels, one in a byte.
+
+    content: (n, size) uint8; a byte holds the dimensions d, d + size, d + 2 * size and so on, the
+    lowest bits first, and in 8 bits a signed number. levels: (n or more, stride) uint8.
+    """
+    count, size = content.shape
+    stride = levels.shape[1]
+    mask, flip = np.uint8((1 << bits) - 1), np.uint8(128 if bits == 8 else 0)
+    whole = size // CHUNK * CHUNK
+    packed, unpacked = content.reshape(-1), levels.reshape(-1)
+    for i in range(count):
+        for part in range(8 // bits):
+            shift, place = np.uint8(part * bits), i * stride + part * size
+            for d in range(0, whole, CHUNK):
+                spread_bytes(packed, i * size + d, unpacked, place + d, shift, mask, flip)
+            for d in range(whole, size):
+                unpacked[place + d] = ((packed[i * size + d] >> shift) & mask) ^ flip
+
+
+@compiled
+def unpack_halves(content: Array, values: Array) -> None:
+    """Writes vectors of float16, content (n, 2 * dim) uint8, to values (n or more, dim) float32."""
+    for i in range(len(content)):
+        for d in range(values.shape[1]):
+            values[i, d] = half_at(content[i], d)
+
+
+@compiled
+def mean(values: Array, scales: Array) -> float:
+    """The mean of values (n,) times scales (n,), added in float64 from the first to the last."""
     total = 0.0
     for i in range(len(values)):
-        total += values[i]
+        total += values[i] * scales[i]
     return total / len(values)
-
-
-@compiled
-def raise_best(best: Array, lanes: Array, values: Array, scales: Array, count: int) -> None:
-    """Raises best (groups, LANES) to the products of lanes (groups, dim, LANES) with vectors.
-
-    These are the first `count`, a multiple of TILE, of values (planes, n, part) as `decode_levels`
-    writes them, times scales (n,).
-    """
-    groups = len(lanes)
-    for first in range(0, count, TILE):
-        for group in range(0, groups - 1, 2):
-            raise_two(best[group], lanes[group], values, first, scales[first:])
-        if groups % 2:
-            raise_one(best[groups - 1], lanes[groups - 1], values, first, scales[first:])
 
 
 @compiled
@@ -125,6 +168,45 @@ def vectors_of(blob: Array, stored: Stored) -> int:
 
 
 @compiled
+def raise_by_halves(best: Array, lanes: Array, content: Array, values: Array) -> None:
+    """Raises best (groups, LANES) to the products of lanes with vectors of float16.
+
+    content: (n, 2 * dim) uint8. values: room for them.
+    """
+    count, groups = len(content), len(lanes)
+    unpack_halves(content, values)
+    tiled = -(-count // TILE) * TILE
+    values[count:tiled] = values[count - 1]  # once more changes no maximum
+    for first in range(0, tiled, TILE):
+        for group in range(0, groups - 1, 2):
+            raise_two(best[group:], lanes[group:], values, first)
+        if groups % 2:
+            raise_one(best[groups - 1 :], lanes[groups - 1 :], values, first)
+
+
+@compiled
+def raise_by_levels(
+    best: Array, queries: Arranged, stored: Stored, content: Array, held: Array, levels: Array,
+    scales: Array,
+) -> None:  # fmt: skip
+    """Raises best (groups, LANES) to the products of queries with vectors of levels.
+
+    content: (n, size) uint8. held: (4 * n,) uint8, their scales. levels, scales: room for them.
+    """
+    count, groups = len(content), len(queries.numbers)
+    unpack_levels(stored.bits, content, levels)
+    scales.view(np.uint8)[: len(held)] = held
+    tiled = -(-count // TILE) * TILE
+    levels[count:tiled] = levels[count - 1]  # once more changes no maximum
+    scales[count:tiled] = scales[count - 1]
+    for first in range(0, tiled, TILE):
+        for group in range(groups):
+            numbers, offsets = queries.numbers[group], queries.offsets[group]
+            own = scales[first:]
+            raise_levels(best[group], numbers, offsets, levels, first, own, stored.factor)
+
+
+@compiled
 def score_texts(
     content: Array, ends: Array, first: int, last: int, stored: Stored, queries: Arranged,
     scores: Array,
@@ -134,35 +216,34 @@ def score_texts(
     content: (bytes,) uint8, the blobs of all texts; text i has [ends[i], ends[i + 1]). Where a side
     has no vectors the score is 0. Returns the first text whose blob contradicts itself, else -1.
 
-    Products are summed in float32, dimension by dimension: the last bits may differ from those of
-    `m3search.scoring.maxsim` of the decoded vectors, and depend on nothing but the two texts.
+    A score may differ by a few millionths from `m3search.scoring.maxsim` of the unpacked vectors:
+    products of float16 are summed in float32, dimension by dimension, and levels are multiplied
+    with rounded queries. It depends on nothing but the two texts.
     """
-    lanes, starts, sizes = queries
-    planes = max(1, 8 // stored.bits)
-    values = np.empty((planes, VECTORS, stored.width // planes), np.float32)
+    halves = stored.bits == 16
+    values = np.empty((VECTORS if halves else 0, stored.width), np.float32)
+    levels = np.zeros((0 if halves else VECTORS, -(-stored.width // TOGETHER) * TOGETHER), np.uint8)
     scales = np.ones(VECTORS, np.float32)
-    best = np.empty((len(lanes), LANES), np.float32)
+    best = np.empty(queries.scales.shape, np.float32)
     for text in range(first, last):
         blob = content[ends[text] : ends[text + 1]]
         count = vectors_of(blob, stored)
         if count < 0:
             return text
-        levels = HEADER if stored.bits == 16 else HEADER + 4 * count
+        held = blob[HEADER : HEADER if halves else HEADER + 4 * count]
+        vectors = blob[HEADER + len(held) :].reshape(count, stored.size)
         best[:] = -np.inf
         for start in range(0, count, VECTORS):
-            some = min(VECTORS, count - start)
-            if stored.bits < 16:
-                place = HEADER + 4 * start
-                scales.view(np.uint8)[: 4 * some] = blob[place : place + 4 * some]
-            place = levels + start * stored.size
-            part = blob[place : place + some * stored.size]
-            decode_levels(stored.bits, part, values)
-            tiled = -(-some // TILE) * TILE
-            for i in range(some, tiled):  # the last once more changes no maximum
-                values[:, i] = values[:, some - 1]
-                scales[i] = scales[some - 1]
-            raise_best(best, lanes, values, scales, tiled)
-        for query in range(len(sizes)):
-            held = best[starts[query] : starts[query + 1]].reshape(-1)[: sizes[query]]
-            scores[query, text] = mean(held) if count and len(held) else 0.0
+            some = vectors[start : start + VECTORS]
+            if halves:
+                raise_by_halves(best, queries.lanes, some, values)
+            else:
+                own = held[4 * start : 4 * (start + len(some))]
+                raise_by_levels(best, queries, stored, some, own, levels, scales)
+        for query in range(len(queries.sizes)):
+            groups = slice(queries.starts[query], queries.starts[query + 1])
+            size = queries.sizes[query]
+            highest = best[groups].reshape(-1)[:size]
+            unit = queries.scales[groups].reshape(-1)[:size]
+            scores[query, text] = mean(highest, unit) if count and size else 0.0
     return -1

@@ -206,7 +206,7 @@ class VectorStore:
     def _score(self, queries: Sequence[FloatArray], rows: IntArray) -> FloatArray:
         """MaxSim (queries, rows) in float32; 0 where a side has no vectors."""
         prepared = [self._codec.prepare(query) for query in queries]
-        arranged = Arranged.of(prepared, self._codec.width(self._dim))
+        arranged = Arranged.of(prepared, self._codec.stored(self._dim))
         scores = np.empty((len(queries), len(rows)), dtype=np.float32)
         done = 0
         for blobs in self._portions(rows):
