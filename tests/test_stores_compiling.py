@@ -16,7 +16,7 @@ from m3search.stores import compiling
 
 SCRIPT = """
 import numpy as np
-from m3search.stores.postings import below_kth
+from m3search.stores.selection import below_kth
 print(below_kth(np.array([3.0, 1.0, 2.0]), 2) <= 2.0, below_kth._cache.__class__.__name__)
 """
 

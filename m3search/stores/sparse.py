@@ -12,10 +12,10 @@ from scipy import sparse as sp
 
 from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
-from m3search.stores import postings
 from m3search.stores.files import ArrayWriter, damaged, forget, map_array
 from m3search.stores.impacts import FP32, Impacts
-from m3search.stores.postings import Lists
+from m3search.stores.max_score import best_rows
+from m3search.stores.postings import Lists, score_rows
 from m3search.stores.term_table import FILE as TERMS
 from m3search.stores.term_table import TermTable
 
@@ -98,7 +98,7 @@ class CscStore:
         """
         wanted, back = np.unique(rows, return_inverse=True)
         ((terms, weights),) = self._terms(query)
-        scores: FloatArray = postings.score_rows(wanted, self._lists(terms, weights))
+        scores: FloatArray = score_rows(wanted, self._lists(terms, weights))
         return scores.astype(np.float32)[back]
 
     def verify(self) -> list[str]:
@@ -137,7 +137,7 @@ class CscStore:
             return top_k((), (), 0)
         mask = NO_MASK if allowed is None else allowed
         lists = self._lists(terms, weights)
-        rows, scores, whole = postings.best_rows(k, len(self), *WINDOWS, mask, lists)
+        rows, scores, whole = best_rows(k, len(self), *WINDOWS, mask, lists)
         if not whole:
             for start, stop in zip(lists.starts.tolist(), lists.stops.tolist(), strict=True):
                 self.check_rows(self.rows[start:stop])

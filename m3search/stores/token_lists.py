@@ -22,7 +22,7 @@ import numpy.typing as npt
 from m3search.records import BoolArray, FloatArray, IntArray
 from m3search.stores.compiling import compiled
 from m3search.stores.files import ArrayWriter, damaged, forget, map_array
-from m3search.stores.postings import below_kth, grown, keep_reaching, reaching, take
+from m3search.stores.selection import below_kth, grown, keep_reaching, reaching, take
 
 Array = npt.NDArray[Any]
 CENTROIDS, INDPTR, ROWS = "multi.centroids.npy", "multi.indptr.npy", "multi.rows.npy"

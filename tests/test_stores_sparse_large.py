@@ -1,0 +1,102 @@
+"""Segments of so many rows that the k-th highest score is guessed before they are gone through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse as sp
+from test_stores_sparse import write
+
+from m3search.stores.max_score import SAMPLE, SAMPLE_SHARE, SAMPLES, guess_kth
+
+ROWS = SAMPLES * SAMPLE_SHARE * SAMPLE + 1000
+TERMS = 24
+QUERY = np.geomspace(2, 0.1, TERMS)
+APART = ROWS // SAMPLES
+SAMPLED = (np.arange(ROWS) % APART < SAMPLE) & (np.arange(ROWS) < SAMPLES * APART)
+
+
+def draw(random: np.random.Generator, strength: Any = 1.0) -> sp.csr_array:
+    """Rows of about six terms; the common ones weigh little in `QUERY`."""
+    frequencies = np.geomspace(0.02, 0.7, TERMS)
+    columns = []
+    for share in frequencies:
+        held = random.random(ROWS) < share
+        columns.append(np.where(held, random.gamma(2, 0.3, ROWS) * strength, 0))
+    return sp.csr_array(np.stack(columns, axis=1).astype(np.float32))
+
+
+def expected(vectors: sp.csr_array, k: int, allowed: np.ndarray | None = None) -> list[int]:
+    scores = np.zeros(ROWS)
+    for term, weight in enumerate(QUERY.astype(np.float32)):
+        scores += float(weight) * vectors[:, [term]].toarray()[:, 0].astype(np.float64)
+    single = scores.astype(np.float32)
+    if allowed is not None:
+        single[~allowed] = 0
+    best = np.lexsort((np.arange(ROWS), -single))[:k]
+    return best[single[best] > 0].tolist()
+
+
+def found(folder: Path, vectors: sp.csr_array, k: int, allowed: Any = None) -> list[int]:
+    query = sp.csr_array(QUERY[np.newaxis].astype(np.float32))
+    rows = write(folder, vectors).retrieve(query, k, allowed).rows[0]
+    return rows[rows >= 0].tolist()
+
+
+def guess(folder: Path, vectors: sp.csr_array, k: int) -> float:
+    store = write(folder, vectors)
+    ((terms, weights),) = store._terms(sp.csr_array(QUERY[np.newaxis].astype(np.float32)))
+    none = np.zeros(0, dtype=bool)
+    return float(guess_kth(k, ROWS, none, store._lists(terms, weights)))
+
+
+@pytest.mark.parametrize("k", [1, 10, 1000, 20_000])
+def test_the_best_are_those_of_all_scores(tmp_path: Path, k: int) -> None:
+    random = np.random.default_rng(k)
+    vectors = draw(random)
+    assert found(tmp_path / "all", vectors, k) == expected(vectors, k)
+    allowed = random.random(ROWS) < 0.3
+    assert found(tmp_path / "some", vectors, k, allowed) == expected(vectors, k, allowed)
+    few = np.zeros(ROWS, dtype=bool)
+    few[random.integers(0, ROWS, 50)] = True
+    assert found(tmp_path / "few", vectors, k, few) == expected(vectors, k, few)
+
+
+@pytest.mark.parametrize("order", [np.sort, lambda scores: -np.sort(-scores)])
+def test_rows_in_the_order_of_their_scores(
+    tmp_path: Path, order: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    random = np.random.default_rng(7)
+    vectors = draw(random, order(random.gamma(1, 1, ROWS)))
+    assert found(tmp_path, vectors, 500) == expected(vectors, 500)
+
+
+def test_a_guess_is_near_and_below_what_it_stands_for(tmp_path: Path) -> None:
+    vectors = draw(np.random.default_rng(8))
+    scores = np.sort(vectors.toarray().astype(np.float64) @ QUERY)[::-1]
+    for k in (100, 1000):
+        assert scores[2 * k] < guess(tmp_path / str(k), vectors, k) < scores[k - 1]
+
+
+def test_a_guess_that_is_too_high_costs_no_row(tmp_path: Path) -> None:
+    """The sample is of better rows than the rest, and has fewer of them than are asked for."""
+    k = 1000
+    best = np.zeros(ROWS, dtype=bool)
+    best[np.random.default_rng(1).choice(np.flatnonzero(SAMPLED), k // 2, replace=False)] = True
+    vectors = draw(np.random.default_rng(9), np.where(best, 10, 1))
+    scores = np.sort(vectors.toarray().astype(np.float64) @ QUERY)[::-1]
+    assert guess(tmp_path / "guess", vectors, k) > scores[k - 1]
+    assert found(tmp_path / "found", vectors, k) == expected(vectors, k)
+
+
+def test_fewer_rows_have_a_term_than_are_asked_for(tmp_path: Path) -> None:
+    vectors = sp.csr_array((ROWS, TERMS), dtype=np.float32).tolil()
+    places = [5, SAMPLE - 1, SAMPLE, ROWS // 2, ROWS - 1]
+    for number, row in enumerate(places):
+        vectors[row, number] = 1.0
+    held = sp.csr_array(vectors)
+    assert found(tmp_path, held, 10) == expected(held, 10) == places
