@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from m3search.index import Index
 
 MARKED_WEIGHT = 0.4
-"""of the heaviest term's weight: what a term must weigh in the query to be marked in a snippet"""
+"""of the heaviest term's weight in the query: what a word must weigh to be marked in a snippet"""
 BATCH = 256
 """queries retrieved together: the candidate lists of one batch are held at a time"""
 
@@ -234,15 +234,14 @@ class Searcher:
     def snippet(self, text: str, hit: Hit, width: int = 240) -> Snippet:
         """About `width` characters of the hit's text around the terms that matched `text`.
 
-        Terms that weigh little in the query, such as articles, are not marked.
+        Words that weigh little in the query, such as articles, are not marked.
         """
         terms = self.encode_query(text).sparse
-        least = MARKED_WEIGHT * float(terms.data.max(initial=0.0))
-        pairs = zip(terms.indices.tolist(), terms.data.tolist(), strict=True)
-        weights = {term: weight for term, weight in pairs if weight >= least}
+        weights = dict(zip(terms.indices.tolist(), terms.data.tolist(), strict=True))
+        least = MARKED_WEIGHT * max(weights.values(), default=0.0)
         body = hit.text
         tokens = self.encoder.tokens(body, "document")
-        return cut_snippet(body, term_spans(body, tokens, weights), width)
+        return cut_snippet(body, term_spans(body, tokens, weights, least), width)
 
 
 def rank(index: Index, queries: Encoded, plan: Plan, allowed: BoolArray | None = None) -> Hits:

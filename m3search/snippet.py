@@ -37,7 +37,7 @@ class Span(NamedTuple):
 
 
 class Snippet(NamedTuple):
-    """Pieces of text in order, each with whether it is a matched word."""
+    """Pieces of text in order, each with whether it is matched: a word, or words that touch."""
 
     pieces: list[tuple[str, bool]]
 
@@ -55,10 +55,13 @@ def printable(text: str) -> str:
     return _clean(text).strip()
 
 
-def term_spans(text: str, tokens: Sequence[Token], weights: Mapping[int, float]) -> list[Span]:
+def term_spans(
+    text: str, tokens: Sequence[Token], weights: Mapping[int, float], least: float = 0.0
+) -> list[Span]:
     """The words of the text that the terms match, in order, apart from each other.
 
-    tokens: of this text, in order. weights: by vocabulary id; a word weighs what its pieces do.
+    tokens: of this text, in order. weights: by vocabulary id; a word weighs what its pieces do
+    together, and at least `least`.
     """
     words: dict[tuple[int, int], list[Token]] = {}
     word = (0, 0)
@@ -73,20 +76,20 @@ def term_spans(text: str, tokens: Sequence[Token], weights: Mapping[int, float])
         elif end > word[1]:  # a piece that goes past the word it began in
             word = (word[0], _word_around(text, start, end)[1])
         words.setdefault(word, []).append(token)
-    return _apart(
-        [
-            Span(*word, sum(weights[token.id] for token in pieces))
-            for word, pieces in words.items()
-            if sum(p.end - p.start for p in pieces) >= COVERED_SHARE * (word[1] - word[0])
-        ]
-    )
+    spans = [
+        Span(*word, sum(weights[token.id] for token in pieces))
+        for word, pieces in words.items()
+        if sum(p.end - p.start for p in pieces) >= COVERED_SHARE * (word[1] - word[0])
+    ]
+    return _apart([span for span in spans if span.weight >= least])
 
 
 def cut_snippet(text: str, spans: Sequence[Span], width: int = 240) -> Snippet:
     """About `width` characters of the text around the densest group of matched words.
 
     Densest: the largest sum of weights, a word counted fully once and a tenth for each repeat;
-    of equal groups the first. No word is cut, except one longer than 60 characters.
+    of equal groups the first. No word is cut, except one longer than 60 characters; of a matched
+    one what is left is marked.
     """
     if len(text) <= width:
         start, end = 0, len(text)
@@ -96,9 +99,10 @@ def cut_snippet(text: str, spans: Sequence[Span], width: int = 240) -> Snippet:
     pieces: list[tuple[str, bool]] = []
     position = start
     for span in spans:
-        if span.start >= start and span.end <= end:
-            pieces += [(text[position : span.start], False), (text[span.start : span.end], True)]
-            position = span.end
+        first, last = max(span.start, start), min(span.end, end)
+        if first < last:
+            pieces += [(text[position:first], False), (text[first:last], True)]
+            position = last
     pieces.append((text[position:end], False))
     tidy = _tidy(pieces)
     before = [("…", False)] if start > 0 else []
@@ -240,13 +244,18 @@ def _clean(text: str) -> str:
 
 
 def _tidy(pieces: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
-    """Printable pieces with no two spaces in a row, none empty, no space at either end."""
+    """Printable pieces with no two spaces in a row, none empty, no space at either end.
+
+    Matched words with nothing between them, as in scripts without spaces, become one piece.
+    """
     tidy: list[tuple[str, bool]] = []
     for raw, hit in pieces:
         text = _clean(raw)
         if not tidy or tidy[-1][0].endswith(" "):
             text = text.lstrip(" ")
-        if text:
+        if text and hit and tidy and tidy[-1][1]:
+            tidy[-1] = (tidy[-1][0] + text, True)
+        elif text:
             tidy.append((text, hit))
     while tidy and not (last := tidy[-1])[0].rstrip(" "):
         tidy.pop()

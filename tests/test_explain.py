@@ -161,6 +161,25 @@ def test_pieces_of_words_mark_the_whole_word_or_nothing() -> None:
     assert term_spans(text, tokens, {1: 0.5, 3: 0.25})[1] == Span(14, 24, 0.75)
 
 
+def test_a_word_of_many_light_pieces_weighs_what_they_do_together() -> None:
+    text = "unbelievably so"
+    tokens = [
+        Token(1, "un", 0, 2, 0), Token(2, "##believ", 2, 8, 1), Token(3, "##ably", 8, 12, 2),
+        Token(4, "so", 13, 15, 3),
+    ]  # fmt: skip
+    weights = {1: 0.25, 2: 0.25, 3: 0.25, 4: 0.5}
+    assert term_spans(text, tokens, weights, 0.75) == [Span(0, 12, 0.75)]
+    assert term_spans(text, tokens, weights, 0.5) == [Span(0, 12, 0.75), Span(13, 15, 0.5)]
+    assert term_spans(text, tokens, weights, 0.8) == []
+
+
+def test_of_a_matched_word_that_is_cut_the_rest_is_marked() -> None:
+    text = "tea " + "x" * 200
+    shown = cut_snippet(text, [Span(0, 3, 2.0), Span(4, 204, 1.0)], 100).mark()
+    assert shown == f"**tea** **{'x' * 96}**…"
+    assert cut_snippet("x" * 100, [Span(0, 100, 1.0)], 30).mark() == f"**{'x' * 30}**…"
+
+
 def test_spaces_and_punctuation_inside_a_piece_are_not_marked() -> None:
     text = "green tea, rice"
     tokens = [Token(1, "▁tea", 5, 9, 0), Token(2, ",", 9, 10, 1), Token(3, "</s>", 0, 0, 2)]
@@ -171,6 +190,12 @@ def test_scripts_without_spaces_mark_the_piece_alone() -> None:
     text = "我们今天喝绿茶和咖啡"
     assert term_spans(text, [Token(1, "绿茶", 5, 7, 0)], {1: 1.0}) == [Span(5, 7, 1.0)]
     assert cut_snippet(text, [Span(5, 7, 1.0)]).mark() == "我们今天喝**绿茶**和咖啡"
+    beside = [Span(5, 6, 1.0), Span(6, 7, 1.0), Span(8, 10, 1.0)]
+    assert cut_snippet(text, beside).pieces == [
+        ("我们今天喝", False), ("绿茶", True), ("和", False), ("咖啡", True),
+    ]  # fmt: skip
+    assert cut_snippet("กินข้าว", [Span(0, 3, 1.0), Span(3, 7, 1.0)]).mark() == "**กินข้าว**"
+    assert cut_snippet("绿 茶", [Span(0, 1, 1.0), Span(2, 3, 1.0)]).mark() == "**绿** **茶**"
     mixed = "使用BGE模型"
     assert term_spans(mixed, [Token(1, "BG", 2, 4, 0)], {1: 1.0}) == [Span(2, 5, 1.0)]
 

@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from searching import TEXTS, ListIndex, WordEncoder, make_index, make_searcher
+from scipy import sparse as sp
+from searching import (
+    DIM,
+    TEXTS,
+    VOCABULARY,
+    ListIndex,
+    WordEncoder,
+    make_index,
+    make_searcher,
+)
 
-from m3search.records import MODES, Document, Encoded, Mode, Query
+from m3search.records import MODES, Document, Encoded, Hit, Kind, Mode, Query, Token
 from m3search.search import Searcher
 
 
@@ -169,3 +178,26 @@ def test_a_snippet_marks_what_weighs_in_the_query() -> None:
     searcher = Searcher(index, encoder)  # type: ignore[arg-type]
     (hit,) = searcher.search(text, k=1)
     assert searcher.snippet(text, hit).mark() == "a **late** hour, a **late** bus"
+
+
+def test_a_word_of_many_pieces_is_marked_though_each_weighs_little() -> None:
+    """The whole word is a term of its own, which has no place in the text and weighs far more."""
+    text = "the unbelievable rest"
+
+    class Pieces(WordEncoder):
+        def tokens(self, text: str, kind: Kind = "document") -> list[Token]:
+            pieces = ["the", "un", "believ", "able", "rest"]
+            starts = [text.index(piece) for piece in pieces]
+            return [
+                Token(row, piece, start, start + len(piece), row)
+                for row, (piece, start) in enumerate(zip(pieces, starts, strict=True))
+            ]
+
+    searcher = Searcher(make_index([text]), Pieces())
+    whole, weights = VOCABULARY - 1, [0.2, 0.3, 0.3, 0.3, 0.0]
+    terms = np.zeros((1, VOCABULARY), np.float32)
+    terms[0, :5], terms[0, whole] = weights, 1.0
+    query = Encoded(np.eye(1, DIM, dtype=np.float32), sp.csr_array(terms), [np.eye(1, DIM)])
+    searcher.encode_query = lambda _: query  # type: ignore[method-assign]
+    hit = Hit(1, 1.0, Document("d0", text), {})
+    assert searcher.snippet("q", hit).mark() == "the **unbelievable** rest"
