@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from m3search.snippet import Snippet
 
 INDENT = 4
+WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
+"""what unigram vocabularies put before a piece that begins a word"""
 
 
 def print_json(value: Any) -> None:
@@ -131,17 +133,23 @@ def _explained(explanation: Explanation) -> Iterator[Text]:
     )
     yield Text.assemble(("sparse  ", "magenta"), terms or "no term in common")
     tokens = " · ".join(
-        f"{_piece(m.query)}→{_piece(m.document) or '?'} {m.similarity:.2f}"
-        for m in explanation.tokens
+        f"{_piece(m.query)}→{_piece(m.document)} {m.similarity:.2f}" for m in explanation.tokens
     )
     yield Text.assemble(("multi   ", "magenta"), tokens or "no vectors")
 
 
 def _piece(piece: str) -> str:
-    """As people read it: unigram vocabularies mark where a word starts."""
+    """As people read it, without the mark of a word's start unless it is all that can be seen.
+
+    A piece of which nothing can be seen is quoted and escaped, and ? is one that is not known.
+    """
     from m3search.snippet import printable
 
-    return printable(piece).removeprefix("\N{LOWER ONE EIGHTH BLOCK}")
+    shown = printable(piece)
+    for name in (shown.removeprefix(WORD_START), shown):
+        if any(map(str.isprintable, name)):
+            return name
+    return repr(piece) if piece else "?"
 
 
 def _print_line(text: Text, indent: int = 0) -> None:
