@@ -23,6 +23,13 @@ def write(name: str, rows: list[dict[str, object]]) -> None:
     Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def write_set() -> None:
+    write("set/corpus.jsonl", [{"_id": "a", "text": "tea"}])
+    write("set/queries.jsonl", [{"_id": "1", "text": "tea"}])
+    Path("set/qrels").mkdir()
+    Path("set/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n1\ta\t1\n")
+
+
 def test_adding_with_a_model_that_has_moved_says_where_to_name_it(
     m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,3 +185,40 @@ def test_a_full_disk_behind_standard_output_is_no_bug(
 def test_a_place_without_a_set_or_suite_is_named(m3: Callable[..., Result]) -> None:
     result = m3("eval", "nope")
     assert (result.code, "expected the folder of a set, a suite in TOML" in result.err) == (1, 1)
+
+
+@pytest.mark.parametrize("command", ["eval", "tune"])
+@pytest.mark.parametrize(
+    ("given", "found"), [("corpus.jsonl", "a file"), ("gone", "nothing at this path")]
+)
+def test_scores_come_from_the_folder_of_a_report(
+    m3: Callable[..., Result], command: str, given: str, found: str
+) -> None:
+    write_set()
+    result = m3(command, "set", "--from-scores", given)
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        f"error: {given}: expected the folder of a report, found {found}. "
+        "Give the folder with report.json in it, as m3search eval --out leaves one.\n"
+    )
+
+
+@pytest.mark.parametrize("wanted", ["corpus.jsonl", "corpus.jsonl/x", "corpus.jsonl/x/y"])
+def test_an_index_at_or_below_a_file_is_told_before_a_model_is_loaded(
+    m3: Callable[..., Result], wanted: str
+) -> None:
+    result = m3("index", "corpus.jsonl", "--index", wanted)
+    assert (result.code, result.out, LoadedEncoder.loads) == (1, "", [])
+    assert result.err == (
+        f"error: corpus.jsonl: expected a folder, as {wanted} is to be an index, found a file. "
+        "Give another path.\n"
+    )
+
+
+def test_a_report_below_a_file_is_told_before_anything_is_encoded(
+    m3: Callable[..., Result],
+) -> None:
+    write_set()
+    result = m3("eval", "set", "--out", "corpus.jsonl/report")
+    assert (result.code, result.out, LoadedEncoder.loads) == (1, "", [])
+    assert "error: corpus.jsonl/report: expected a folder for the report" in result.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -166,6 +167,25 @@ def test_a_run_that_cannot_be_written_ends_the_evaluation(
 def test_a_file_in_the_place_of_the_report(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match="a folder for the report"):
+        ReportFolder(tmp_path / "out")
+
+
+def test_a_place_that_cannot_be_written_to_is_named_before_anything_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    place = str(tmp_path / "file" / "out")
+    expected = f"{place}: expected a folder for the report, which can be written to, found Not a"
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        ReportFolder(place)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "a folder inside")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(
+        ConfigError, match=r"out: .*, found Permission denied\. Give another folder"
+    ):
         ReportFolder(tmp_path / "out")
 
 

@@ -92,7 +92,6 @@ def evaluate_runs(
 ) -> None:
     """Measure each mode on judged sets. BM25 stands beside them."""
     from m3search.evaluation import ReportFolder, evaluate_sets, load_sets
-    from m3search.evaluation.report import SCORES
 
     changes = {
         "measures": tuple(split_names(measures)) if measures is not None else None,
@@ -111,9 +110,8 @@ def evaluate_runs(
     )
     sets = [_changed(each, given) for each in found]
     place = out or REPORTS / _report_name(paths[0])
-    if from_scores is not None:
-        given_too = {"--model": model, "--pooling": pooling, "--cache": cache}
-        _check_from_scores(from_scores, place, given_too)
+    given_too = {"--model": model, "--pooling": pooling, "--cache": cache}
+    scores = None if from_scores is None else _find_scores(from_scores, place, given_too)
     kept = _cache(cache, no_cache)
     report = ReportFolder(place)
     provenance = {"sets": ", ".join(map(str, paths))}
@@ -129,7 +127,7 @@ def evaluate_runs(
             sets,
             lambda length: _load_encoder(model, length, pooling, sets),
             cache=kept,
-            scores=None if from_scores is None else from_scores / SCORES,
+            scores=scores,
             keep=report.add,
             progress=progress,
             provenance=provenance,
@@ -159,13 +157,19 @@ def _report_name(path: Path) -> str:
     return path.resolve().stem if path.exists() else re.sub(r"[^\w.-]+", "-", str(path))
 
 
-def _check_from_scores(scores: Path, out: Path, others: Mapping[str, object]) -> None:
-    """ConfigError where a report would take the place of the one that it is made from, or where an
-    option of a search is given that is not made."""
-    if out.resolve() == scores.resolve():
+def _find_scores(given: Path, out: Path, others: Mapping[str, object]) -> Path:
+    """The component scores of a report.
+
+    ConfigError where that is none, where the new report would take its place, or where an option of
+    a search is given that is not made.
+    """
+    from m3search.evaluation.report import scores_of
+
+    scores = scores_of(given)
+    if out.resolve() == given.resolve():
         raise ConfigError(
             "--out",
-            expected=f"a folder other than {scores}, whose scores are read",
+            expected=f"a folder other than {given}, whose scores are read",
             found="the same",
             remedy="Give the new report a folder of its own.",
         )
@@ -177,6 +181,7 @@ def _check_from_scores(scores: Path, out: Path, others: Mapping[str, object]) ->
                 found=str(value),
                 remedy="Leave one of the two out.",
             )
+    return scores
 
 
 def _load_encoder(

@@ -149,12 +149,13 @@ def build_index(
 
 def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Settings) -> Index:
     """A new index, or an interrupted one gone on with."""
-    from m3search.stores.commit import WriteLock, check_unfinished, read_manifest
+    from m3search.stores.commit import WriteLock, check_folder, check_unfinished, read_manifest
     from m3search.stores.manifest import MANIFEST, Layout
 
     layout = Layout()
     source = _name_source(corpus)
-    if (path / MANIFEST).exists():  # what is wrong is said before a model is loaded for nothing
+    check_folder(path)  # what is wrong is said before a model is loaded for nothing
+    if (path / MANIFEST).exists():
         manifest = read_manifest(path)
         if not manifest.complete:  # interrupted, or still being built: then that is the matter
             WriteLock(path).release()

@@ -52,11 +52,12 @@ def tune_weights(
 ) -> None:
     """Choose the weights of the modes on judged sets. Nothing is searched again."""
     from m3search.evaluation import load_sets
-    from m3search.evaluation.report import SCORES
+    from m3search.evaluation.report import scores_of
     from m3search.evaluation.tuning import grid, judged_scores, tune
     from m3search.index import Index
     from m3search.records import MODES
 
+    scores = scores_of(from_scores)
     index = None if into is None else Index.open(into)  # told now where it is none
     sets = load_sets(
         paths,
@@ -65,7 +66,7 @@ def tune_weights(
         languages=split_names(languages) if languages is not None else None,
         report=print_note,
     )
-    judged = [judged_scores(each, from_scores / SCORES, row, measure) for each in sets]
+    judged = [judged_scores(each, scores, row, measure) for each in sets]
     points = len(grid(judged[0].before.modes))
     with progress_bar("weights", points) as progress:
         tuned = tune(judged, measure, folds=folds, progress=progress)

@@ -35,6 +35,18 @@ PARTS = ("report.json", "report.html", "report.md", "runs", SCORES, "queries")
 UNFINISHED, OLDER = ".unfinished", ".older"
 
 
+def scores_of(report: Path) -> Path:
+    """The folder of component scores in that of a report; ConfigError where that is none."""
+    if not report.is_dir():
+        raise ConfigError(
+            str(report),
+            expected="the folder of a report",
+            found="a file" if report.exists() else "nothing at this path",
+            remedy="Give the folder with report.json in it, as m3search eval --out leaves one.",
+        )
+    return report / SCORES
+
+
 class ReportFolder:
     """Takes the sets one by one (`add`), then makes the whole report appear (`finish`)."""
 
@@ -44,9 +56,21 @@ class ReportFolder:
         self._staged, self._older = self.folder / UNFINISHED, self.folder / OLDER
         self._notes: list[str] = []
         self._figures: dict[str, SetFigures] = {}
-        if self.folder.exists() and not self.folder.is_dir():
+        try:
+            self._begin()
+        except OSError as error:  # no permission, a full disk, a file above it
             raise ConfigError(
                 str(folder),
+                expected="a folder for the report, which can be written to",
+                found=error.strerror or str(error),
+                remedy="Give another folder, or make this one writable.",
+            ) from error
+
+    def _begin(self) -> None:
+        """Ends what a killed run has left, and makes the folders of a new report."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(
+                str(self.folder),
                 expected="a folder for the report",
                 found="a file",
                 remedy="Give another name.",

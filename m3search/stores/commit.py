@@ -71,10 +71,11 @@ class WriteLock:
 
 def check_folder(path: Path) -> None:
     """ArtifactError unless an index is, or can be made, at the path."""
-    if path.exists() and not path.is_dir():
+    nearest = next(place for place in (path, *path.parents) if place.exists())
+    if not nearest.is_dir():
         raise ArtifactError(
-            str(path),
-            expected="a folder for the index",
+            str(nearest),
+            expected=f"a folder, as {path} is to be an index",
             found="a file",
             remedy="Give another path.",
         )
