@@ -19,6 +19,7 @@ from running_commands import (  # noqa: F401
 from searching import LoadedEncoder
 
 from m3search.corpus import read_run
+from m3search.evaluation.tuning import Tuned
 
 
 def test_eval_of_a_beir_folder(m3: Callable[..., Result], judged: Path) -> None:
@@ -183,3 +184,24 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
     ):
         wrong = m3("eval", "tiny", "--from-scores", "report", *given)
         assert wrong.code == 1 and said in wrong.err, given
+
+
+@pytest.mark.parametrize("gain", [-0.25, 0.0, 0.25])
+def test_weights_by_which_queries_without_a_say_lose_are_warned_of(
+    m3: Callable[..., Result], judged: Path, monkeypatch: pytest.MonkeyPatch, gain: float
+) -> None:
+    before, after, unseen = ({"tiny": value} for value in (0.5, 0.75, 0.5 + gain))
+    found = Tuned({"dense": 1.0, "sparse": 2.0, "multi": 3.0}, before, after, unseen, {})
+    monkeypatch.setattr("m3search.evaluation.tuning.tune", lambda *_, **__: found)
+    m3("eval", "tiny", "--out", "report", "--rows", "all")
+    m3("index", "tiny/corpus.jsonl", "--index", "own")
+    for options in ((), ("--json",)):
+        told = m3("tune", "tiny", "--from-scores", "report", "--into", "own", *options)
+        lines = told.err.splitlines()
+        assert told.code == 0 and lines[-1] == "searches of own use them by default"
+        warned = "warning: the weights of before are better than these, by 25 points on queries "
+        assert any(line.startswith(warned) for line in lines) is (gain < 0)
+    (json_found,) = lines_of(told.out)
+    assert json_found["gain"] == gain
+    (own,) = lines_of(m3("info", "own", "--json").out)
+    assert own["weights"] == [1.0, 2.0, 3.0]

@@ -14,7 +14,7 @@ from m3search.candidates import QueryScores, Scored
 from m3search.errors import ConfigError
 from m3search.evaluation.components import ComponentScores, Origin
 from m3search.evaluation.measures import evaluate
-from m3search.evaluation.tuning import STEPS, JudgedScores, grid, tune
+from m3search.evaluation.tuning import STEPS, JudgedScores, Tuned, grid, tune
 from m3search.plan import Plan
 from m3search.records import MODES
 
@@ -83,6 +83,13 @@ def test_the_best_of_the_grid_is_chosen() -> None:
     assert tuned.weights["sparse"] > tuned.weights["multi"] > tuned.weights["dense"]
     first, *_ = tuned.to_json()["landscape"]
     assert first["value"] == pytest.approx(max(by_point.values()))
+
+
+def test_the_gain_is_that_of_queries_without_a_say() -> None:
+    before, after = {"a": 0.5, "b": 0.25}, {"a": 1.0, "b": 1.0}
+    for unseen, gain in (({"a": 0.75, "b": 0.5}, 0.25), ({"a": 0.25, "b": 0.375}, -0.0625)):
+        tuned = Tuned({"multi": 1.0}, before, after, unseen, {})
+        assert tuned.gain == tuned.to_json()["gain"] == gain
 
 
 def test_of_equal_weights_those_of_before_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,11 @@ def tune_weights(
     settings: SettingsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Choose the weights of the modes on judged sets. Nothing is searched again."""
+    """Choose the weights of the modes on judged sets. Nothing is searched again.
+
+    "unseen" is what queries get by weights that they had no say in. Where it is below "before", a
+    note says that the weights of before are better.
+    """
     from m3search.evaluation import load_sets
     from m3search.evaluation.report import scores_of
     from m3search.evaluation.tuning import grid, judged_scores, tune
@@ -75,10 +79,15 @@ def tune_weights(
         index.set_weights(weights)
     if json:
         print_json({"measure": measure, **tuned.to_json()})
-        return
-    _print_values(tuned, measure)
-    shown = ",".join(f"{weight:g}" for weight in weights.values())
-    print_note(f"with these weights: --weights {shown}")
+    else:
+        _print_values(tuned, measure)
+        shown = ",".join(f"{weight:g}" for weight in weights.values())
+        print_note(f"with these weights: --weights {shown}")
+    if tuned.gain < 0:
+        print_note(
+            "warning: the weights of before are better than these, by "
+            f"{-100 * tuned.gain:.2g} points on queries that had no say in them"
+        )
     if into is not None:
         print_note(f"searches of {into} use them by default")
 

@@ -60,11 +60,20 @@ class Tuned:
     landscape: Mapping[tuple[float, ...], float]
     """weights of the modes -> mean over the sets"""
 
+    @property
+    def gain(self) -> float:
+        """What queries that had no say gain over the weights of before, the mean over the sets.
+
+        Below 0 the weights of before are the better ones.
+        """
+        return sum(self.unseen[name] - self.before[name] for name in self.before) / len(self.before)
+
     def to_json(self) -> dict[str, Any]:
-        """Weights, values by set, and all points of the grid, the best first."""
+        """Weights, the gain, values by set, and all points of the grid, the best first."""
         points = sorted(self.landscape.items(), key=lambda point: -point[1])
         return {
             "weights": dict(self.weights),
+            "gain": self.gain,
             "sets": {
                 name: {
                     "before": self.before[name],
