@@ -61,8 +61,9 @@ def test_a_second_evaluation_encodes_nothing_and_finds_the_same(
         second.details["stages_ms"]["encode queries"]
         == (first.details["stages_ms"]["encode queries"])
     )
-    for each, reused in ((first, False), (second, True)):
+    for each, reused in ((first, False), (second, None)):  # the second looks at neither
         assert each.details["index_reused"] is each.details["queries_reused"] is reused
+        assert each.details["search_reused"] is (reused is None)
 
 
 def test_other_rows_weights_depths_and_measures_encode_nothing(
@@ -164,10 +165,14 @@ def files_of(cache: Cache) -> list[Path]:
     return sorted(path for path in files if path.suffix != ".lock" and path.name != "built.json")
 
 
-def test_whatever_is_damaged_is_found_and_made_anew(wanted: EvaluationSet, cache: Cache) -> None:
+def test_whatever_is_damaged_is_found_told_and_made_anew(
+    wanted: EvaluationSet, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    cache = Cache(tmp_path / "cache", report=told.append)
     first, _ = evaluate(wanted, cache)
     names = [path.relative_to(cache.folder) for path in files_of(cache)]
-    assert {path.suffix for path in names} >= {".faiss", ".json", ".npy", ".npz", ".sqlite"}
+    assert {path.suffix for path in names} >= {".faiss", ".json", ".npy", ".sqlite"}
     assert {path.parent.name for path in names} >= {"index", "queries", "runs", "searches"}
     for name in names:
         kind = name.parts[1]
@@ -176,12 +181,18 @@ def test_whatever_is_damaged_is_found_and_made_anew(wanted: EvaluationSet, cache
                 forget_searches(cache.folder)
             spoil(cache.folder / name)
             found, encoded = evaluate(wanted, cache)
+            lost = kind != "index" or name.name == "manifest.json"  # nothing is there without it
+            assert len(told) == (0 if spoil is Path.unlink and lost else 1), (name, told)
+            expected = f"damaged in the cache, so it is made again: {cache.folder / name}: "
+            assert all(line.startswith(expected) for line in told), (name, told)
+            told.clear()
             assert bool(encoded) is (kind in ("index", "queries")), name
             assert found.details["search_reused"] is False, name
             assert found.details["bm25_reused"] is (kind != "runs"), name
             assert found.report == first.report, name
             again, encoded = evaluate(wanted, cache)
             assert not encoded and again.details["search_reused"] and again.details["bm25_reused"]
+            assert not told
             assert again.report == first.report
 
 
@@ -314,7 +325,8 @@ def test_queries_come_back_as_they_were(tmp_path: Path) -> None:
     encoded = replace(encoded, truncated=np.array([True, False, False]))
     kept = KeptQueries(encoded, 1.5, (0.25, 0.5))
     write_queries(tmp_path, texts, kept)
-    found = read_queries(tmp_path, texts)
+    told: list[str] = []
+    found = read_queries(tmp_path, texts, told.append)
     assert found is not None and (found.seconds, found.alone) == (1.5, (0.25, 0.5))
     assert np.array_equal(found.encoded.dense, encoded.dense)
     assert found.encoded.sparse.shape == encoded.sparse.shape
@@ -323,10 +335,10 @@ def test_queries_come_back_as_they_were(tmp_path: Path) -> None:
     for one, other in zip(found.encoded.multi, encoded.multi, strict=True):
         assert np.array_equal(one, other) and one.dtype == other.dtype
     for others in (texts[:2], texts[::-1], ["red", "fox", "whale"]):
-        assert read_queries(tmp_path, others) is None
+        assert read_queries(tmp_path, others, told.append) is None
     write_queries(tmp_path, [], KeptQueries(encoded[:0], 0.0))
-    none = read_queries(tmp_path, [])
-    assert none is not None and len(none.encoded) == 0
+    none = read_queries(tmp_path, [], told.append)
+    assert none is not None and len(none.encoded) == 0 and not told
 
 
 def test_times_of_queries_alone_are_added_where_they_are_asked_for_later(

@@ -59,7 +59,8 @@ def test_an_index_is_used_again_while_nothing_changed(tmp_path: Path) -> None:
 def test_an_index_is_removed_only_where_it_is_damaged(
     tmp_path: Path, cause: BaseException | None, removed: bool
 ) -> None:
-    work = tmp_path / "work"
+    work, told = tmp_path / "work", list[str]()
+    cache = Cache(work, report=told.append)
     wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense",))
     evaluate_sets([wanted], Log().encoders, cache=Cache(work), engine=Log().engine())
     [held] = work.glob("*/index/ids")
@@ -67,13 +68,13 @@ def test_an_index_is_removed_only_where_it_is_damaged(
     forget_searches(work)
     log = Log(damaged=True, cause=cause)
     if removed:
-        [result] = evaluate_sets(
-            [wanted], log.encoders, cache=Cache(work), engine=log.engine()
-        ).sets
+        [result] = evaluate_sets([wanted], log.encoders, cache=cache, engine=log.engine()).sets
         assert result.details["index_reused"] is False
     else:
         with pytest.raises(ArtifactError):
-            evaluate_sets([wanted], log.encoders, cache=Cache(work), engine=log.engine())
+            evaluate_sets([wanted], log.encoders, cache=cache, engine=log.engine())
+    damage = f"made again: {held.parent}: expected sound, found damage"
+    assert [line.partition(", so it is ")[2] for line in told] == [damage] * (cause is None)
     assert held.with_name("mark").exists() is not removed
 
 
@@ -122,7 +123,7 @@ def test_of_two_evaluations_at_once_the_second_waits_and_encodes_nothing(tmp_pat
     beside.join()
     assert not second.texts
     [other] = found[0].sets
-    assert (first.details["index_reused"], other.details["index_reused"]) == (False, True)
+    assert (first.details["search_reused"], other.details["search_reused"]) == (False, True)
     assert first.report == other.report
     assert other.report.means["dense"]["R@100"] == 1.0
 
@@ -135,10 +136,11 @@ def test_an_index_of_another_content_is_built_anew(tmp_path: Path) -> None:
     documents = json.loads(held.read_text())
     held.write_text(json.dumps([*documents, ["added", "red", ""]]))  # as by `index --add`
     forget_searches(work)
-    [result] = evaluate_sets(
-        [wanted], Log().encoders, cache=Cache(work), engine=Log().engine()
-    ).sets
+    told: list[str] = []
+    cache = Cache(work, report=told.append)
+    [result] = evaluate_sets([wanted], Log().encoders, cache=cache, engine=Log().engine()).sets
     assert result.details["index_reused"] is False
+    assert [line.endswith("/index: expected 4 documents, found 5") for line in told] == [True]
     assert json.loads(held.read_text()) == documents
 
 
@@ -147,6 +149,7 @@ def test_another_template_makes_another_index(tmp_path: Path) -> None:
     for template, reused in (("{title}\n{text}", False), ("{text}", False), ("{text}", True)):
         each = replace(wanted, title_template=template)
         log = Log()
+        forget_searches(tmp_path / "work")
         [result] = evaluate_sets(
             [each], log.encoders, cache=Cache(tmp_path / "work"), engine=log.engine()
         ).sets
@@ -160,6 +163,7 @@ def test_an_index_of_m3search_itself(tmp_path: Path) -> None:
         return WordEncoder(sorted({word for text in TEXTS.values() for word in text.split()}))
 
     for reused in (False, True):
+        forget_searches(tmp_path / "work")
         [result] = evaluate_sets([wanted], encoders, cache=Cache(tmp_path / "work")).sets
         assert result.details["index_reused"] is reused
         assert result.details["bytes"]

@@ -52,8 +52,10 @@ def test_a_second_evaluation_opens_no_index_and_tells_when_it_was_searched(
     assert (log.built, log.opened, log.encoded, log.searches) == ([], [], [], [])
     assert second.report == first.report and second.differences == first.differences
     reused = {"index_reused", "queries_reused", "search_reused", "bm25_reused"}
-    for result, expected in ((first, False), (second, True)):
-        assert {name: result.details[name] for name in reused} == dict.fromkeys(reused, expected)
+    assert {name: first.details[name] for name in reused} == dict.fromkeys(reused, False)
+    assert {name: second.details[name] for name in reused} == {
+        "index_reused": None, "queries_reused": None, "search_reused": True, "bm25_reused": True,
+    }  # fmt: skip
     rest = [name for name in first.details if name not in reused]
     assert {"seconds", "stages_ms", "timed", "bytes", "truncated", "bm25"} <= {*rest}
     assert [second.details[name] for name in rest] == [first.details[name] for name in rest]
@@ -204,14 +206,26 @@ def test_another_code_searches_anew(
 
 def test_of_a_checked_file_every_byte_counts(tmp_path: Path) -> None:
     path, note, content = tmp_path / "folder" / "file", {"seconds": 1.5, "é": [1]}, b"a\nb\0"
-    assert read_checked(path) is None
+    told: list[str] = []
+    assert read_checked(path, told.append) is None  # no damage
     write_checked(path, note, content)
-    assert read_checked(path) == (note, content)
+    assert read_checked(path, told.append) == (note, content) and not told
     whole = path.read_bytes()
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert read_checked(path) is None
-        path.write_bytes(whole[:place])
-        assert read_checked(path) is None
-    path.write_bytes(whole + b"x")
-    assert read_checked(path) is None
+    spoiled = [
+        whole[:place] + rest
+        for place in range(len(whole))
+        for rest in (b"", bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    ]
+    for found in [*spoiled, whole + b"x"]:
+        path.write_bytes(found)
+        assert read_checked(path, told.append) is None
+        assert told.pop() == f"damaged in the cache, so it is made again: {path}: " + (
+            "its checksum differs"
+        )
+    assert not told
+
+
+def test_a_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert read_checked(tmp_path, told.append) is None
+    assert told == [f"damaged in the cache, so it is made again: {tmp_path}: Is a directory"]

@@ -17,7 +17,7 @@ from typing import Any
 from m3search.evaluation.baselines import make_bm25
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.cache import Cache
-from m3search.evaluation.checked import read_checked, write_checked
+from m3search.evaluation.checked import Tell, read_checked, write_checked
 from m3search.evaluation.collection import Collection
 from m3search.evaluation.keys import bm25_key, queries_key
 from m3search.evaluation.latency import BM25, Stages, summary
@@ -63,7 +63,7 @@ class BaselineSearch:
         with cache.entry(key, f"{self.wanted.name}.bm25", small=True) as folder:
             place = queries_key(self.collection.queries, self.k)
             file = folder / FOLDER / place[:KEY_DIGITS]
-            kept = read_run(file)
+            kept = read_run(file, cache.report)
             if kept is not None:
                 return kept
             made = self._make()
@@ -83,9 +83,9 @@ class BaselineSearch:
         return BaselineRun(run, seconds, summary(timings), timed, bm25.settings())
 
 
-def read_run(file: Path) -> BaselineRun | None:
+def read_run(file: Path, tell: Tell) -> BaselineRun | None:
     """The one in a file; None where it is not there, or damaged."""
-    found = read_checked(file)
+    found = read_checked(file, tell)
     return None if found is None else BaselineRun(json.loads(found[1]), **found[0], reused=True)
 
 

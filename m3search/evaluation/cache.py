@@ -42,7 +42,7 @@ class Cache:
     limit: int | None = None
     """bytes of all entries, from which on those used longest ago are removed; None keeps all"""
     report: Callable[[str], None] = lambda _: None
-    """told where another process is waited for"""
+    """told where another process is waited for, and what is damaged and made again"""
 
     @contextmanager
     def entry(self, key: str, name: str, *, small: bool = False) -> Iterator[Path]:

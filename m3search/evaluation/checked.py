@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from m3search.stores.files import make_folder, replace_file
 
 Note = dict[str, Any]
+Tell = Callable[[str], None]
+"""called with a line for people"""
 
 
 def write_checked(path: Path, note: Note, content: bytes) -> None:
@@ -19,13 +22,22 @@ def write_checked(path: Path, note: Note, content: bytes) -> None:
     replace_file(path, sha256(body).hexdigest().encode() + b"\n" + body)
 
 
-def read_checked(path: Path) -> tuple[Note, bytes] | None:
-    """The note and the content; None where they are not there, or damaged."""
+def read_checked(path: Path, tell: Tell) -> tuple[Note, bytes] | None:
+    """The note and the content; None where they are not there, or damaged, which `tell` hears."""
     try:
         checksum, _, body = path.read_bytes().partition(b"\n")
-    except OSError:
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        tell(damage(f"{path}: {error.strerror or error}"))
         return None
     if sha256(body).hexdigest().encode() != checksum:
+        tell(damage(f"{path}: its checksum differs"))
         return None
     note, _, content = body.partition(b"\n")
     return json.loads(note), content
+
+
+def damage(what: str) -> str:
+    """The line that says so; what: the file, and what is wrong with it."""
+    return f"damaged in the cache, so it is made again: {what}"

@@ -1,10 +1,9 @@
 """The encoded queries of a set, kept for the next evaluation.
 
-    queries/<key>.npz     the arrays of an `Encoded`
-    queries/<key>.json    its SHA-256, the seconds that encoding took, and those of queries alone
+    queries/<key>         the seconds that encoding took, and those of queries alone; then the
+                          arrays of an `Encoded`, as an .npz file
 
-The key is that of the texts, in their order. Without a note that names its checksum an array file
-does not count.
+The key is that of the texts, in their order.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse as sp
 
+from m3search.evaluation.checked import Tell, read_checked, write_checked
 from m3search.records import Encoded
-from m3search.stores.files import make_folder, write_whole
 
 FOLDER = "queries"
 KEY_DIGITS = 16
@@ -38,36 +37,24 @@ class KeptQueries:
     reused: bool = False
 
 
-def read_queries(folder: Path, texts: Sequence[str]) -> KeptQueries | None:
+def read_queries(folder: Path, texts: Sequence[str], tell: Tell) -> KeptQueries | None:
     """Those of the texts in an entry's folder; None where they are not there, or damaged."""
-    arrays, note = _files(folder, texts)
-    try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-        content = arrays.read_bytes()
-        if found["sha256"] != sha256(content).hexdigest():
-            return None
-        seconds, alone = float(found["seconds"]), tuple(map(float, found["alone"]))
-    except (OSError, ValueError, TypeError, KeyError):
+    found = read_checked(_file(folder, texts), tell)
+    if found is None:
         return None
-    return KeptQueries(_unpack(content), seconds, alone, reused=True)
+    note, content = found
+    return KeptQueries(_unpack(content), note["seconds"], tuple(note["alone"]), reused=True)
 
 
 def write_queries(folder: Path, texts: Sequence[str], queries: KeptQueries) -> None:
-    """Puts them into an entry's folder: each file is there whole or not at all, the note last."""
-    arrays, note = _files(folder, texts)
-    make_folder(arrays.parent)
-    content = _pack(queries.encoded)
-    fields = {
-        "sha256": sha256(content).hexdigest(), "seconds": queries.seconds, "alone": queries.alone,
-    }  # fmt: skip
-    for path, written in ((arrays, content), (note, json.dumps(fields).encode())):
-        with write_whole(path) as file:
-            file.write(written)
+    """Puts them into an entry's folder, whole or not at all."""
+    note = {"seconds": queries.seconds, "alone": queries.alone}
+    write_checked(_file(folder, texts), note, _pack(queries.encoded))
 
 
-def _files(folder: Path, texts: Sequence[str]) -> tuple[Path, Path]:
-    key = sha256(json.dumps(list(texts)).encode()).hexdigest()[:KEY_DIGITS]
-    return folder / FOLDER / f"{key}.npz", folder / FOLDER / f"{key}.json"
+def _file(folder: Path, texts: Sequence[str]) -> Path:
+    key = sha256(json.dumps(list(texts)).encode()).hexdigest()
+    return folder / FOLDER / key[:KEY_DIGITS]
 
 
 def _pack(encoded: Encoded) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3search.errors import ArtifactError
+from m3search.evaluation.checked import Tell, damage
 from m3search.evaluation.collection import Collection
 from m3search.evaluation.encodings import KeptQueries, read_queries, write_queries
 from m3search.evaluation.latency import measure_encoding, sample_queries
@@ -70,13 +71,14 @@ def prepare(
     collection: Collection,
     encoder: Encoder,
     report: Progress,
+    tell: Tell,
     latencies: bool,
 ) -> Prepared:
     """The corpus and the queries of a set encoded, unless the entry in the folder has them: of this
     set, or of another one of the same corpus.
 
-    key: that of the index. latencies: some of the queries are also encoded alone, which tells how
-    long that takes.
+    key: that of the index. tell: hears what is damaged there, and made again. latencies: some of
+    the queries are also encoded alone, which tells how long that takes.
     """
     built = _open_or_build(
         engine,
@@ -86,9 +88,10 @@ def prepare(
         collection,
         encoder,
         lambda done: report("indexing", done, collection.documents),
+        tell,
     )
     searcher = engine.searcher(built.index, encoder)
-    queries = _encode(folder, searcher, collection.queries, report, latencies)
+    queries = _encode(folder, searcher, collection.queries, report, tell, latencies)
     return Prepared(built, searcher, queries)
 
 
@@ -100,6 +103,7 @@ def _open_or_build(
     collection: Collection,
     encoder: Encoder,
     progress: Callable[[int], None],
+    tell: Tell,
 ) -> Built:
     """The index of a set in the folder of its key, built unless it is there.
 
@@ -107,7 +111,7 @@ def _open_or_build(
     it was read and found damaged or of another content; every other error passes.
     """
     place, note = folder / "index", folder / "built.json"
-    held = _open_usable(engine, place, collection)
+    held = _open_usable(engine, place, collection, tell)
     recorded = _read_seconds(note, key)
     if held is not None and held.manifest.complete:
         return Built(held, recorded, reused=True)
@@ -122,11 +126,16 @@ def _open_or_build(
 
 
 def _encode(
-    folder: Path, searcher: Searcher, queries: Sequence[Query], report: Progress, latencies: bool
+    folder: Path,
+    searcher: Searcher,
+    queries: Sequence[Query],
+    report: Progress,
+    tell: Tell,
+    latencies: bool,
 ) -> KeptQueries:
     """The queries encoded, unless an earlier evaluation has kept them in the folder."""
     texts = [query.text for query in queries]
-    kept = read_queries(folder, texts)
+    kept = read_queries(folder, texts, tell)
     if kept is not None and (kept.alone or not latencies):
         return kept
     if kept is None:
@@ -143,7 +152,7 @@ def _encode(
     return kept
 
 
-def _open_usable(engine: Engine, place: Path, collection: Collection) -> Index | None:
+def _open_usable(engine: Engine, place: Path, collection: Collection, tell: Tell) -> Index | None:
     """The index at the place, sound, and unfinished or of this corpus; any other one is removed."""
     if not place.exists():
         return None
@@ -152,19 +161,32 @@ def _open_usable(engine: Engine, place: Path, collection: Collection) -> Index |
     except ArtifactError as error:
         if _is_of_the_system(error):
             raise
+        if not (_is_of_absence(error) and error.where == str(place)):  # else it was never begun
+            tell(damage(f"{error.where}: expected {error.expected}, found {error.found}"))
     else:
-        manifest = index.manifest
-        whole = not manifest.complete or manifest.documents == collection.documents
-        if whole and not index.verify():
+        found = _damages(index, place, collection)
+        if not found:
             return index
+        tell(damage(found[0]))
     shutil.rmtree(place)
     return None
 
 
+def _damages(index: Index, place: Path, collection: Collection) -> list[str]:
+    """Every damage of the index, as 'file: what'; another number of documents is one."""
+    held, wanted = index.manifest, collection.documents
+    if held.complete and held.documents != wanted:
+        return [f"{place}: expected {wanted} documents, found {held.documents}"]
+    return index.verify()
+
+
 def _is_of_the_system(error: ArtifactError) -> bool:
     """Whether a lock, a permission or a disk is in the way: the index may be sound."""
-    absent = (FileNotFoundError, NotADirectoryError)
-    return isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, absent)
+    return isinstance(error.__cause__, OSError) and not _is_of_absence(error)
+
+
+def _is_of_absence(error: ArtifactError) -> bool:
+    return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
 
 
 def _read_seconds(note: Path, key: str) -> float | None:

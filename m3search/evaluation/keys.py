@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from m3search.evaluation.bm25 import Language
 
 SOURCES = (
-    "corpus", "encoder.py", "evaluation/collection.py", "evaluation/encodings.py",
-    "evaluation/engine.py", "evaluation/lexical.py", "index.py", "lines.py", "model", "records.py",
-    "search.py", "stores",
+    "corpus", "encoder.py", "evaluation/checked.py", "evaluation/collection.py",
+    "evaluation/encodings.py", "evaluation/engine.py", "evaluation/lexical.py", "index.py",
+    "lines.py", "model", "records.py", "search.py", "stores",
 )  # fmt: skip
 """of the package: what reads a corpus and queries, encodes them and writes the index"""
 LIBRARIES = ("numpy", "openvino", "tokenizers", "torch", "transformers")
 SEARCH_SOURCES = (
-    "candidates.py", "evaluation/checked.py", "evaluation/components.py", "evaluation/latency.py",
+    "candidates.py", "evaluation/components.py", "evaluation/latency.py",
     "evaluation/score_files.py", "evaluation/searches.py", "fusion.py", "plan.py", "scoring.py",
 )  # fmt: skip
 """what finds and scores candidates in an index, times that and keeps it"""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3search.evaluation.cache import Cache
-from m3search.evaluation.checked import read_checked, write_checked
+from m3search.evaluation.checked import Tell, read_checked, write_checked
 from m3search.evaluation.collection import Collection
 from m3search.evaluation.components import ComponentScores, Origin, collect
 from m3search.evaluation.engine import Engine, Prepared, Progress, prepare
@@ -50,10 +50,12 @@ class Search:
     """of the index, by store"""
     truncated: dict[str, int]
     """how many documents and queries are longer than what the model reads"""
-    index_reused: bool = False
-    queries_reused: bool = False
+    index_reused: bool | None = None
+    """whether an earlier evaluation made the index; None where it made the whole search"""
+    queries_reused: bool | None = None
+    """whether it encoded the queries; None as above"""
     reused: bool = False
-    """whether an earlier evaluation made all of it"""
+    """whether it made the whole search: neither index nor encoded queries are looked at then"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class SetSearch:
         key = search_key(index, model, self.collection.queries, self.plans)
         with cache.entry(index, self.wanted.name) as folder:
             file = folder / FOLDER / key[:KEY_DIGITS]
-            kept = read_search(file)
+            kept = read_search(file, cache.report)
             if kept is not None and (kept.stages or not self.latencies):
                 return kept
             made = self._make(
@@ -88,6 +90,7 @@ class SetSearch:
                     self.collection,
                     self.encoder,
                     self.report,
+                    cache.report,
                     self.latencies,
                 )
             )
@@ -135,14 +138,14 @@ class SetSearch:
         )
 
 
-def read_search(file: Path) -> Search | None:
+def read_search(file: Path, tell: Tell) -> Search | None:
     """The one in a file; None where it is not there, or damaged."""
-    found = read_checked(file)
+    found = read_checked(file, tell)
     if found is None:
         return None
     note, content = found
     scores = unpack_scores(content, str(file))
-    return Search(scores, **note, index_reused=True, queries_reused=True, reused=True)
+    return Search(scores, **note, reused=True)
 
 
 def write_search(file: Path, search: Search) -> None:
