@@ -68,6 +68,7 @@ def test_a_second_eval_encodes_nothing_unless_it_is_told_to(
     again = evaluate("--depth", "100", "--weights", "1,0.3,1")
     assert not encoded and again["rows"] == first["rows"]
     assert (again["index_reused"], again["queries_reused"]) == (True, True)
+    assert again["search_reused"] is False
     for options in (("--no-cache",), ("--cache", "own"), ("--max-length", "64"), ("--model", "x")):
         other = evaluate(*options)
         assert "late token" in encoded and other["rows"] == first["rows"], options
@@ -78,6 +79,24 @@ def test_a_second_eval_encodes_nothing_unless_it_is_told_to(
     assert not encoded
     both = m3("eval", "tiny", "--cache", "own", "--no-cache")
     assert both.code == 2 and "only one of them goes" in both.err
+
+
+def test_what_was_taken_from_the_cache_is_said(m3: Callable[..., Result], judged: Path) -> None:
+    def said(*options: str) -> list[str]:
+        return m3(
+            "eval", "tiny", "--rows", "all,bm25", "--out", "report", *options
+        ).err.splitlines()
+
+    assert said() == ["report in report/report.md"]
+    note, report = said("--json")
+    cache = f"from the cache in {judged.parent}/cache/m3search/evaluation: "
+    assert note == f"{cache}searches of 1, BM25 of 1 (of 1 sets); --no-cache makes all anew"
+    assert report == "report in report/report.md"
+    for name in ("report.md", "report.html"):
+        page = Path("report", name).read_text(encoding="utf-8")
+        assert "Not made anew: searches of 1, BM25 of 1 (of 1 sets)." in page
+    assert said("--no-cache") == ["report in report/report.md"]
+    assert "Not made anew" not in Path("report/report.md").read_text(encoding="utf-8")
 
 
 def test_eval_prints_a_table_in_percent(m3: Callable[..., Result], judged: Path) -> None:

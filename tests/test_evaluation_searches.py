@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_fakes import QUERIES, Log, make_set
+from evaluation_fakes import QUERIES, Log, forget_searches, make_set
 
 from m3search.evaluation import EvaluationSet, ReportFolder, SetResult, evaluate_sets, keys
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.cache import Cache
 from m3search.evaluation.checked import read_checked, write_checked
 from m3search.evaluation.keys import bm25_key, queries_key, search_key
+from m3search.evaluation.latency import when_timed
+from m3search.evaluation.results import describe_reuse
 from m3search.records import Query
 
 ROWS = ("dense", "all", "bm25")
@@ -229,3 +231,20 @@ def test_a_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
     told: list[str] = []
     assert read_checked(tmp_path, told.append) is None
     assert told == [f"damaged in the cache, so it is made again: {tmp_path}: Is a directory"]
+
+
+def test_a_report_says_what_was_not_made_anew(wanted: EvaluationSet, cache: Cache) -> None:
+    first, _ = evaluate(wanted, cache)
+    second, _ = evaluate(wanted, cache)
+    forget_searches(cache.folder)
+    third, _ = evaluate(wanted, cache)
+    bm25 = replace(second, details={"bm25_reused": True})
+    assert describe_reuse([first]) == ""
+    assert describe_reuse([first, second]) == "searches of 1, BM25 of 1 (of 2 sets)"
+    assert describe_reuse([first, second, third, bm25]) == (
+        "searches of 1, indexes of 1, encoded queries of 1, BM25 of 3 (of 4 sets)"
+    )
+    assert when_timed([first]).endswith(f" to {max(first.details['timed'].values())}.")
+    assert when_timed([first, second]).endswith(
+        ". Not made anew: " + describe_reuse([first, second]) + "."
+    )

@@ -138,6 +138,7 @@ def evaluate_runs(
         print_json(experiment.to_json())
     else:
         _print_tables(experiment)
+    _note_reuse(experiment, kept)
     print_note(f"report in {written}")
 
 
@@ -234,6 +235,15 @@ def _progress_bars() -> Iterator[Progress]:
             step(done)
 
         yield progress
+
+
+def _note_reuse(experiment: Experiment, cache: Cache | None) -> None:
+    """Says what was taken from the cache, if anything, and how to do without."""
+    from m3search.evaluation.results import describe_reuse
+
+    reused = describe_reuse(experiment.sets)
+    if cache is not None and reused:
+        print_note(f"from the cache in {cache.folder}: {reused}; --no-cache makes all anew")
 
 
 def _print_tables(experiment: Experiment) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from m3search.evaluation.components import reach_of_multi
-from m3search.evaluation.results import SetResult
+from m3search.evaluation.results import SetResult, describe_reuse
 from m3search.plan import Plan
 from m3search.records import MODES, Mode, Query
 from m3search.timings import Timings
@@ -126,10 +126,12 @@ def row_milliseconds(result: SetResult) -> dict[str, float]:
     return found
 
 
-def when_timed(sets: Iterable[SetResult]) -> str:
-    """Between which times: what an earlier evaluation has searched is not timed again."""
+def when_timed(sets: Sequence[SetResult]) -> str:
+    """Between which times, and what was there already, so that its times are older ones."""
     times = [time for each in sets for time in each.details.get("timed", {}).values()]
-    return f" Timed from {min(times)} to {max(times)}." if times else ""
+    when = f" Timed from {min(times)} to {max(times)}." if times else ""
+    reused = describe_reuse(sets)
+    return f"{when} Not made anew: {reused}." if reused else when
 
 
 def _stages_of(result: SetResult, row: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,6 +11,14 @@ from m3search.evaluation.measures import Report
 from m3search.evaluation.published import compare_published, comparisons_to_json
 from m3search.evaluation.significance import Difference, compare_rows
 from m3search.plan import Plan
+
+REUSED = {
+    "search_reused": "searches",
+    "index_reused": "indexes",
+    "queries_reused": "encoded queries",
+    "bm25_reused": "BM25",
+}
+"""what may have been taken from the cache, by the detail that says so"""
 
 
 @dataclass(frozen=True)
@@ -100,3 +109,12 @@ class Experiment:
         if beside := compare_published(self.sets):
             content["published"] = comparisons_to_json(beside)
         return content | {"provenance": self.provenance}
+
+
+def describe_reuse(sets: Sequence[SetResult]) -> str:
+    """What was taken from the cache, and for how many of the sets; "" where nothing was."""
+    counts = {
+        what: sum(each.details.get(name) is True for each in sets) for name, what in REUSED.items()
+    }
+    parts = [f"{what} of {count}" for what, count in counts.items() if count]
+    return f"{', '.join(parts)} (of {len(sets)} sets)" if parts else ""
