@@ -110,6 +110,20 @@ def test_eval_prints_a_table_in_percent(m3: Callable[..., Result], judged: Path)
     assert LoadedEncoder.loads == ["None"]
 
 
+def test_documents_of_a_set_are_computed_by_the_backend_that_is_asked_for(
+    m3: Callable[..., Result], judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3search.model.backend.find_spec", lambda name: object())
+    result = m3("eval", "tiny", "--backend", "openvino", "--out", "report", "--json")
+    (found,) = lines_of(result.out)
+    assert found["provenance"]["changed"] == "backend openvino"
+    assert LoadedEncoder.loads == ["None by openvino"]
+    beside = m3("eval", "tiny", "--backend", "openvino", "--from-scores", "report")
+    assert beside.code == 1
+    assert "error: --backend: expected nothing beside --from-scores" in beside.err
+    assert "Did you mean 'torch'" in m3("eval", "tiny", "--backend", "torc").err
+
+
 def test_weights_of_dense_and_sparse_alone_suit_every_default_row(
     m3: Callable[..., Result], judged: Path
 ) -> None:

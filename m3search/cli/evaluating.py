@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from m3search.cli.options import (
+    BackendOption,
     DataOption,
     JsonOption,
     LanguagesOption,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from m3search.evaluation import EvaluationSet, Experiment
     from m3search.evaluation.cache import Cache
     from m3search.evaluation.engine import Progress
+    from m3search.model.backend import Backend
 
 REPORTS = Path("eval/reports")
 
@@ -68,6 +70,7 @@ def evaluate_runs(
         typer.Option(metavar="N", help="Candidates that dense and sparse give each; else 200."),
     ] = None,
     max_length: MaxLengthOption = None,
+    backend: BackendOption = "torch",
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -92,7 +95,9 @@ def evaluate_runs(
 ) -> None:
     """Measure each mode on judged sets. BM25 stands beside them."""
     from m3search.evaluation import ReportFolder, evaluate_sets, load_sets
+    from m3search.model.backend import check_backend
 
+    check_backend(backend)
     changes = {
         "measures": tuple(split_names(measures)) if measures is not None else None,
         "rows": tuple(split_names(rows)) if rows is not None else None,
@@ -110,7 +115,8 @@ def evaluate_runs(
     )
     sets = [_changed(each, given) for each in found]
     place = out or REPORTS / _report_name(paths[0])
-    given_too = {"--model": model, "--pooling": pooling, "--cache": cache}
+    asked = None if backend == "torch" else backend
+    given_too = {"--model": model, "--pooling": pooling, "--cache": cache, "--backend": asked}
     scores = None if from_scores is None else _find_scores(from_scores, place, given_too)
     kept = _cache(cache, no_cache)
     report = ReportFolder(place)
@@ -120,12 +126,14 @@ def evaluate_runs(
         changed.append(f"from the scores in {from_scores}")
     if pooling is not None:
         changed.append(f"pooling {pooling}")
+    if asked is not None:
+        changed.append(f"backend {asked}")
     if changed:
         provenance["changed"] = ", ".join(changed)
     with _progress_bars() as progress:
         experiment = evaluate_sets(
             sets,
-            lambda length: _load_encoder(model, length, pooling, sets),
+            lambda length: _load_encoder(model, length, pooling, backend, sets),
             cache=kept,
             scores=scores,
             keep=report.add,
@@ -186,14 +194,24 @@ def _find_scores(given: Path, out: Path, others: Mapping[str, object]) -> Path:
 
 
 def _load_encoder(
-    model: str | None, max_length: int | None, pooling: str | None, sets: Sequence[EvaluationSet]
+    model: str | None,
+    max_length: int | None,
+    pooling: str | None,
+    backend: str,
+    sets: Sequence[EvaluationSet],
 ) -> Encoder:
     """The encoder, with the modes of all rows of all sets at least."""
     from m3search.encoder import Encoder
     from m3search.evaluation.suite import modes_of
 
     asked = {mode for each in sets for row in each.rows for mode in modes_of(row) or ()}
-    return Encoder.load(model, max_length=max_length, modes=sorted(asked), pooling=pooling)
+    return Encoder.load(
+        model,
+        max_length=max_length,
+        modes=sorted(asked),
+        pooling=pooling,
+        backend=cast("Backend", backend),
+    )
 
 
 def _changed(wanted: EvaluationSet, given: dict[str, Any]) -> EvaluationSet:
