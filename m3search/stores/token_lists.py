@@ -22,6 +22,7 @@ import numpy.typing as npt
 from m3search.records import BoolArray, FloatArray, IntArray
 from m3search.stores.compiling import compiled
 from m3search.stores.files import ArrayWriter, damaged, forget, map_array
+from m3search.stores.postings import ONE, UNSIGNED
 from m3search.stores.selection import below_kth, grown, keep_reaching, reaching, take
 
 Array = npt.NDArray[Any]
@@ -230,17 +231,19 @@ def add_gains(
 ) -> None:  # fmt: skip
     """Adds the gains of rows [first, first + len(sums)) to their sums, and moves `places` on."""
     vectors, probes = groups.shape
+    length = UNSIGNED(len(sums))
     for i in range(vectors):
         for j in range(probes):
-            place, stop = places[i, j], indptr[groups[i, j] + 1]
+            place, stop = UNSIGNED(places[i, j]), UNSIGNED(indptr[groups[i, j] + 1])
+            gain = gains[i, j]
             while place < stop:
-                row = rows[place] - first
-                if row < 0 or row >= len(sums):  # below 0 only where the list is damaged
+                row = UNSIGNED(np.int64(rows[place]) - first)  # very large where the list is damaged
+                if row >= length:
                     break
                 if stamps[row] != i:
                     stamps[row] = i
-                    sums[row] += gains[i, j]
-                place += 1
+                    sums[row] += gain
+                place += ONE
             places[i, j] = place
 
 
@@ -257,7 +260,7 @@ def estimate_rows(
     places = indptr[groups.reshape(-1)].reshape(groups.shape)
     sums = np.zeros(min(WINDOW, length), np.float64)
     stamps = np.empty(len(sums), np.int64)
-    near = np.empty(len(sums) + 1, np.int64)
+    near = np.empty(len(sums), np.int64)
     room = 2 * count + len(sums)
     found, scores = np.empty(room, np.int64), np.empty(room, np.float64)
     held, least = 0, 0.0
