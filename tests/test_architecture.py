@@ -42,16 +42,16 @@ ALSO = {("training", "search"), ("training", "evaluation"), ("evaluation", "sear
 
 HOMES = {
     "faiss": {
+        "stores/centroids.py",
         "stores/clusters.py",
         "stores/dense.py",
         "stores/floats.py",
         "stores/gpu.py",
         "stores/threads.py",
-        "stores/token_lists.py",
     },
     "lmdb": {"stores/multi.py", "stores/multi_writer.py"},
     "numba": {"stores"},
-    "llvmlite": {"stores/tiles.py"},
+    "llvmlite": {"stores/level_tiles.py", "stores/masks.py", "stores/tiles.py"},
     "torch": {"model", "encoder.py", "training"},
     "transformers": {"model", "encoder.py", "training"},
     "safetensors": {"model", "training"},

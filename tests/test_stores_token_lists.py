@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from m3search.errors import ArtifactError
-from m3search.stores import multi, token_lists
+from m3search.stores import centroids, multi, token_lists
+from m3search.stores.centroids import Tokens
 from m3search.stores.codecs import FP16, find_codec
 from m3search.stores.multi import VectorStore
 from m3search.stores.multi_writer import VectorWriter
@@ -169,7 +170,7 @@ def test_lists_written_in_many_passes_are_the_same(store, tmp_path, monkeypatch)
 
 
 def test_centroids_of_a_bounded_sample(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(token_lists, "SAMPLE_BYTES", 4 * DIM * 400)
+    monkeypatch.setattr(centroids, "SAMPLE_BYTES", 4 * DIM * 400)
     write_token_lists(tmp_path, store.tokens, store.count(), ROWS)
     assert 30 < len(np.load(tmp_path / CENTROIDS)) // DIM <= 60
     lists = TokenLists(tmp_path, ROWS, store._codec.width(DIM))
@@ -219,3 +220,17 @@ def test_lists_that_begin_before_the_first_row_are_damage(store, tmp_path):
     np.save(tmp_path / INDPTR, ends)
     with pytest.raises(ArtifactError, match=r"indptr\.npy: expected values from 0"):
         TokenLists(tmp_path, ROWS, store._codec.width(DIM))
+
+
+def test_nearly_every_vector_is_in_the_group_of_the_centroid_nearest_to_it(monkeypatch):
+    vectors = np.concatenate(texts())
+    blocks = [Tokens(np.arange(len(part)), part) for part in np.array_split(vectors, 7)]
+    groups = centroids.Groups.train(iter(blocks), len(vectors))
+    assert len(groups.ends) > 5
+    nearest = (vectors @ groups.centroids.T).argmax(axis=1)
+    assert (groups.nearest(vectors) == nearest).mean() > 0.97
+    monkeypatch.setattr(centroids, "CELLS", len(groups.ends))
+    assert (groups.nearest(vectors) == nearest).all()
+    monkeypatch.setattr(centroids, "CELLS", 1)
+    assert 0.5 < (groups.nearest(vectors) == nearest).mean() < 1
+    assert groups.nearest(vectors[:0]).shape == (0,)

@@ -16,11 +16,12 @@ import numpy as np
 from m3search.errors import ArtifactError
 from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
+from m3search.stores.centroids import Tokens
 from m3search.stores.codecs import Codec, decode_together, decode_vectors, read_blob
 from m3search.stores.files import check_readable, damaged, forget
 from m3search.stores.late_interaction import Arranged, score_texts
 from m3search.stores.threads import thread_count, workers
-from m3search.stores.token_lists import TokenLists, Tokens
+from m3search.stores.token_lists import TokenLists
 
 FILE = "multi.lmdb"
 KEY = struct.Struct(">Q")

@@ -10,16 +10,15 @@ then scored exactly.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
 from m3search.records import BoolArray, FloatArray, IntArray
+from m3search.stores.centroids import Groups, Tokens
 from m3search.stores.compiling import compiled
 from m3search.stores.files import ArrayWriter, damaged, forget, map_array
 from m3search.stores.postings import ONE, UNSIGNED
@@ -33,28 +32,9 @@ KEYS = "multi.keys.npy"
 KEYS_AT_ONCE = 1 << 23
 LEAST_ROWS = 20_000
 """a segment of fewer rows is scanned"""
-TRAINED_ON, TRAINED_ON_LEAST = 32, 8
-"""vectors for each centroid, where memory suffices, and in any case"""
-SAMPLE_BYTES = 1 << 29
-TRAINED_AT_MOST = 256
-"""vectors for each of the few centroids that part the sample"""
-ROUNDS = 6
-SEED = 1
 PROBES, PROBES_MORE = 32, 8
 """centroids that a query vector looks at, and how many times as many where these are too few"""
 WINDOW = 1 << 15
-LINKS, REACH = 16, 16
-"""of the graph that finds the centroid of a vector: neighbours, and how many are looked at; it
-finds the nearest for 99 % of vectors"""
-
-
-class Tokens(NamedTuple):
-    """Token vectors of neighbouring rows."""
-
-    rows: IntArray
-    """(n,) the row of each vector, ascending"""
-    vectors: FloatArray
-    """(n, dim)"""
 
 
 def write_token_lists(
@@ -66,14 +46,13 @@ def write_token_lists(
     """
     if not vectors:
         return []
-    centroids = _train(read(), vectors)
-    count = len(centroids)
-    graph = _graph(centroids)
+    groups = Groups.train(read(), vectors)
+    count = len(groups.centroids)
     sizes = np.zeros(count, dtype=np.int64)
     with ArrayWriter(folder / KEYS, "<u8") as file:
         for tokens in read():
-            _, near = graph.search(np.ascontiguousarray(tokens.vectors, dtype=np.float32), 1)
-            keys = near[:, 0].astype(np.uint64) * np.uint64(rows) + tokens.rows.astype(np.uint64)
+            near = groups.nearest(np.ascontiguousarray(tokens.vectors, dtype=np.float32))
+            keys = near.astype(np.uint64) * np.uint64(rows) + tokens.rows.astype(np.uint64)
             keys = np.unique(keys)
             sizes += np.bincount((keys // np.uint64(rows)).astype(np.int64), minlength=count)
             file.append(keys)
@@ -83,7 +62,7 @@ def write_token_lists(
             file.append((keys % np.uint64(rows)).astype(np.int32))
     (folder / KEYS).unlink()
     with ArrayWriter(folder / CENTROIDS, "<f4") as file:
-        file.append(centroids.reshape(-1))
+        file.append(groups.centroids.reshape(-1))
     with ArrayWriter(folder / INDPTR, "<i8") as file:
         file.append(np.concatenate([[0], np.cumsum(sizes)]))
     return [folder / name for name in FILES]
@@ -109,69 +88,6 @@ def _between(path: Path, least: int, end: int) -> npt.NDArray[np.uint64]:
         parts.append(block[(block >= np.uint64(least)) & (block < np.uint64(end))])
         forget(path)
     return np.sort(np.concatenate(parts))
-
-
-def _train(blocks: Iterator[Tokens], vectors: int) -> FloatArray:
-    """The centroids (centroids, dim) of a sample of the vectors, unit rows.
-
-    In two levels: the sample is parted around few centroids, and each part has its share of all.
-    """
-    sample = _sample(blocks, vectors, TRAINED_ON * _wanted(vectors))
-    count = min(_wanted(vectors), len(sample) // TRAINED_ON_LEAST + 1)
-    coarse = _kmeans(sample, min(len(sample), round(count**0.5)))
-    parted = faiss.IndexFlatIP(sample.shape[1])
-    parted.add(coarse)
-    cells = parted.search(sample, 1)[1][:, 0]
-    centroids = []
-    for cell in np.unique(cells):
-        part = sample[cells == cell]
-        share = max(1, round(count * len(part) / len(sample)))
-        centroids.append(_kmeans(part, min(len(part), share)))
-    return np.concatenate(centroids)
-
-
-def _wanted(vectors: int) -> int:
-    """How many centroids suit so many vectors."""
-    return 1 << max(4, round(math.log2(8 * vectors**0.5)))
-
-
-def _sample(blocks: Iterator[Tokens], vectors: int, most: int) -> FloatArray:
-    """Up to `most` of the vectors, evenly over all, and no more than SAMPLE_BYTES of them."""
-    sample, places = np.zeros((0, 0), dtype=np.float32), np.zeros(0, dtype=np.int64)
-    filled = seen = 0
-    for block in blocks:
-        if not filled:
-            dim = block.vectors.shape[1]
-            size = min(vectors, most, max(1, SAMPLE_BYTES // (4 * dim)))
-            step = np.arange(size) + np.random.default_rng(SEED).random(size)
-            places = (step * (vectors / size)).astype(np.int64)
-            sample = np.empty((size, dim), dtype=np.float32)
-        last = seen + len(block.vectors)
-        chosen = places[filled : np.searchsorted(places, last)] - seen
-        sample[filled : filled + len(chosen)] = block.vectors[chosen]
-        filled, seen = filled + len(chosen), last
-    return sample[:filled]
-
-
-def _kmeans(vectors: FloatArray, count: int) -> FloatArray:
-    """So many centroids of vectors (n, dim), unit rows."""
-    wrapped: Any = faiss  # its type stubs know only the C++ signatures
-    training = wrapped.Kmeans(
-        vectors.shape[1], count, niter=ROUNDS, seed=SEED, spherical=True,
-        min_points_per_centroid=1, max_points_per_centroid=TRAINED_AT_MOST,
-    )  # fmt: skip
-    training.train(np.ascontiguousarray(vectors))
-    return np.asarray(training.centroids, dtype=np.float32)
-
-
-def _graph(centroids: FloatArray) -> Any:
-    """What finds the centroid nearest to a vector."""
-    wrapped: Any = faiss
-    graph = wrapped.IndexHNSWFlat(centroids.shape[1], LINKS, wrapped.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction = 8 * REACH
-    graph.hnsw.efSearch = REACH
-    graph.add(centroids)
-    return graph
 
 
 class TokenLists:
@@ -237,8 +153,8 @@ def add_gains(
             place, stop = UNSIGNED(places[i, j]), UNSIGNED(indptr[groups[i, j] + 1])
             gain = gains[i, j]
             while place < stop:
-                row = UNSIGNED(np.int64(rows[place]) - first)  # very large where the list is damaged
-                if row >= length:
+                row = UNSIGNED(np.int64(rows[place]) - first)
+                if row >= length:  # it is very large where the list is damaged
                     break
                 if stamps[row] != i:
                     stamps[row] = i
