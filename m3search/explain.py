@@ -30,8 +30,8 @@ class TermMatch(NamedTuple):
 class TokenMatch(NamedTuple):
     """A query token and the document token nearest to it.
 
-    The mean of all similarities is the multi score. `document` is "" where the stored vectors do
-    not stand for single tokens.
+    The mean of all similarities is the multi score, to a few millionths. `document` is "" where the
+    stored vectors do not stand for single tokens.
     """
 
     query: str

@@ -1,9 +1,8 @@
 """The scores of the three modes, on encoded texts (arXiv 2402.03216v4, section 3.2).
 
-Higher is better in all of them. Sums run in float64 and are rounded once to float32. The index
-scores with `exact_scores` and `maxsim`, each document alone, so that a score has the same bits
-whatever is scored beside it. The matrix forms are the definitions: the posting lists, the encoder
-and the training have ways of their own to the same numbers, and are tested against these.
+Higher is better in all of them. Sums run in float64 and are rounded once to float32. These are the
+definitions: posting lists, stored token vectors, the encoder and the training have ways of their
+own to the same numbers, to the last bits or a few millionths, and are tested against these.
 """
 
 from __future__ import annotations

@@ -49,6 +49,10 @@ class FakeEncoder:
         return cut_passages(text, starts, tokens, overlap)
 
 
+TOLERANCE: dict[Mode, float] = {"dense": 1e-6, "sparse": 1e-6, "multi": 2e-5}
+"""of scores to those below; queries are rounded to 16 bits where token vectors are levels"""
+
+
 def slow_scores(mode: Mode, query: Encoded, texts: Encoded, codec: str) -> np.ndarray:
     """The scores (n,) of all texts for one query, by loops in Python's own floats."""
     scores = []

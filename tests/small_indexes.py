@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from index_fakes import FakeEncoder, slow_rank, slow_scores
+from index_fakes import TOLERANCE, FakeEncoder, slow_rank, slow_scores
 
 from m3search.index import Index
 from m3search.records import MODES, Document
@@ -41,7 +41,7 @@ def assert_ranks(index, queries=("text 3", "what", "")):
         for mode in MODES:
             scores = slow_scores(mode, query, texts, index.manifest.layout.multi_codec)
             exact = index.scores(mode, query, np.arange(index.rows))
-            np.testing.assert_allclose(exact, scores, atol=1e-6)
+            np.testing.assert_allclose(exact, scores, atol=TOLERANCE[mode])
             for k in (1, 5, index.rows + 3):
                 hits = index.retrieve(mode, query, k)
                 rows = slow_rank(exact.tolist(), k, live, positive=mode == "sparse")

@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from index_fakes import FakeEncoder, slow_rank, slow_scores
+from index_fakes import TOLERANCE, FakeEncoder, slow_rank, slow_scores
 
 from m3search.candidates import retrieve_documents
 from m3search.index import Index
@@ -122,7 +122,7 @@ class Changes(RuleBasedStateMachine):
         for mode in MODES:
             exact = self.index.scores(mode, query, rows)
             slow = slow_scores(mode, query, texts, self.codec)
-            np.testing.assert_allclose(exact, slow, atol=1e-6)
+            np.testing.assert_allclose(exact, slow, atol=TOLERANCE[mode])
             best = slow_rank(exact.tolist(), k, allowed, positive=mode == "sparse")
             hits = self.index.retrieve(mode, query, k, mask)
             found = hits.rows[0] >= 0

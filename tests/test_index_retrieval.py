@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from index_fakes import FakeEncoder, slow_rank
+from index_fakes import TOLERANCE, FakeEncoder, slow_rank
 from small_indexes import assert_ranks, build, corpus
 
 from m3search.records import MODES, Document
@@ -101,5 +101,5 @@ def test_what_an_index_keeps_is_told(tmp_path):
     np.testing.assert_allclose(index.scores("sparse", query, rows), sparse, rtol=1e-6)
     assert not np.allclose(sparse, sparse_scores(query.sparse, encoded.sparse)[0], rtol=1e-6)
     multi = [maxsim(query.multi[0], vectors) for vectors in stored.multi]
-    np.testing.assert_allclose(index.scores("multi", query, rows), multi, atol=1e-6)
+    np.testing.assert_allclose(index.scores("multi", query, rows), multi, atol=TOLERANCE["multi"])
     assert [len(v) for v in stored.multi] == [-(-len(v) // 2) for v in encoded.multi]

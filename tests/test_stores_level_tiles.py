@@ -1,10 +1,15 @@
 """Products in whole numbers: exact, whichever instructions make them."""
 
+import os
+import platform
+import subprocess
+import sys
+
+import numba
 import numpy as np
 import pytest
 from numba.core import config
 
-from m3search.stores.compiling import compiled
 from m3search.stores.late_interaction import HIGHEST, MEANINGS, Arranged, Stored
 from m3search.stores.level_tiles import Fours, Pairs, has_fours, level_tile
 from m3search.stores.tiles import LANES, TILE
@@ -16,7 +21,7 @@ def raised(kind, query, levels, scales, bits):
     """The highest product (LANES,) before it is multiplied by the scales of the query."""
     raise_tile = level_tile(kind)
 
-    @compiled
+    @numba.njit(nogil=True)
     def run(best, numbers, offsets, levels, scales, factor):
         for first in range(0, len(levels), TILE):
             raise_tile(best, numbers, offsets, levels, first, scales[first:], factor)
@@ -52,8 +57,8 @@ def test_products_are_those_of_whole_numbers(kind, bits, levels, width):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_largest_numbers_do_not_overflow(kind):
-    """The most dimensions that a blob can have, all of the highest levels."""
-    width = 65_532
+    """The most dimensions that a blob can have, filled up, all of the highest levels."""
+    width = 65_536
     query = np.repeat(np.array([[1.0], [-1.0]], np.float32), width, axis=1)
     levels = np.full((TILE, width), 255, np.uint8)
     best, unit = raised(kind, query, levels, np.ones(TILE, np.float32), 8)
@@ -70,12 +75,13 @@ def test_all_kinds_find_the_same_bits():
 
 
 def test_a_query_of_next_to_nothing_is_rounded_without_overflow():
-    tiny = np.full((3, 8), 3e-41, np.float32) * np.array([[1], [0], [-1]], np.float32)
+    tiny = np.full((3, 8), 6e-41, np.float32) * np.array([[1], [0], [-1]], np.float32)
     arranged = Arranged.of([tiny], Stored(0, 4, 8, 4, 8, 2))
     high, low = arranged.numbers[0].astype(np.int64)
     whole = 256 * high + low
     assert np.abs(whole).max() <= HIGHEST
-    assert (whole.reshape(2, LANES, 4)[:, 1] == 0).all()
+    above, zero, below = whole.reshape(2, LANES, 4).transpose(1, 0, 2)[:3]
+    assert (above > 0).all() and (zero == 0).all() and (below < 0).all()
 
 
 def test_the_instruction_is_used_where_numba_may_use_it(monkeypatch):
@@ -83,3 +89,31 @@ def test_the_instruction_is_used_where_numba_may_use_it(monkeypatch):
     assert not has_fours()
     monkeypatch.setattr(config, "CPU_FEATURES", "+avx512f,+avx512vnni")
     assert has_fours()
+
+
+@pytest.mark.parametrize("setting", [("NUMBA_ENABLE_AVX", "0"), ("NUMBA_CPU_NAME", "sandybridge")])
+def test_vectors_are_scored_where_numba_is_told_to_do_without(tmp_path, setting):
+    code = """
+import numpy as np
+from m3search.stores.codecs import find_codec
+from m3search.stores.multi import VectorStore
+from m3search.stores.multi_writer import VectorWriter
+from pathlib import Path
+folder, codec = Path("."), find_codec("int8")
+writer = VectorWriter(folder, codec)
+writer.append([np.eye(8, dtype=np.float32)])
+writer.finish()
+print(VectorStore(folder, 1, 8, codec).scores(np.eye(8, dtype=np.float32)[:2], np.array([0])))
+"""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        setting = ("NUMBA_ENABLE_AVX", "0")  # the other is a processor of that kind
+    environment = {**os.environ, setting[0]: setting[1], "XDG_CACHE_HOME": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (0, "[1.]\n"), run.stderr

@@ -242,11 +242,23 @@ def test_arrays_are_mapped_and_plain_npy(tmp_path):
 
 def test_rows_that_are_equal_in_float32_rank_by_row(tmp_path):
     """Though in float64, in which they are pruned, they differ, and later ones are higher."""
-    weights = np.linspace(1 - 2e-8, 1 + 2e-8, 5000)[:, None].astype(np.float64)
-    vectors = sp.csr_array(np.hstack([np.full_like(weights, 0.5), weights]).astype(np.float32))
+    weights = np.linspace(1, 2, 5000)[:, None]
+    vectors = sp.csr_array(np.hstack([weights, np.ones_like(weights)]).astype(np.float32))
     store = write(tmp_path, vectors)
-    query = sp.csr_array(np.array([[1e-9, 1.0]], np.float32))
+    query = sp.csr_array(np.array([[1e-8, 1.0]], np.float32))
     exact = store.scores(query, np.arange(5000))
     for k in (1, 3, 600):
         order = np.lexsort((np.arange(5000), -exact))[:k]
         assert store.retrieve(query, k).rows[0].tolist() == order.tolist()
+
+
+def test_weights_below_0_in_a_query(tmp_path):
+    random = np.random.default_rng(11)
+    vectors = draw(random, 5000, 6)
+    store = write(tmp_path, vectors)
+    query = sp.csr_array(np.array([[1, -0.5, 0.7, -2, 0.1, 0.3]], np.float32))
+    scores = store.scores(query, np.arange(5000))
+    for k in (1, 30, 5000):
+        hits = store.retrieve(query, k)
+        found = hits.rows[0][hits.rows[0] >= 0].tolist()
+        assert found == slow_rank(scores.tolist(), k, positive=True)

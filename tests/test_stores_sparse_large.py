@@ -47,11 +47,11 @@ def found(folder: Path, vectors: sp.csr_array, k: int, allowed: Any = None) -> l
     return rows[rows >= 0].tolist()
 
 
-def guess(folder: Path, vectors: sp.csr_array, k: int) -> float:
+def guess(folder: Path, vectors: sp.csr_array, k: int, allowed: Any = None) -> float:
     store = write(folder, vectors)
     ((terms, weights),) = store._terms(sp.csr_array(QUERY[np.newaxis].astype(np.float32)))
-    none = np.zeros(0, dtype=bool)
-    return float(guess_kth(k, ROWS, none, store._lists(terms, weights)))
+    mask = np.zeros(0, dtype=bool) if allowed is None else allowed
+    return float(guess_kth(k, ROWS, mask, store._lists(terms, weights)))
 
 
 @pytest.mark.parametrize("k", [1, 10, 1000, 20_000])
@@ -80,6 +80,9 @@ def test_a_guess_is_near_and_below_what_it_stands_for(tmp_path: Path) -> None:
     scores = np.sort(vectors.toarray().astype(np.float64) @ QUERY)[::-1]
     for k in (100, 1000):
         assert scores[2 * k] < guess(tmp_path / str(k), vectors, k) < scores[k - 1]
+    allowed = np.random.default_rng(3).random(ROWS) < 0.2
+    some = np.sort(vectors.toarray().astype(np.float64)[allowed] @ QUERY)[::-1]
+    assert some[2000] < guess(tmp_path / "some", vectors, 1000, allowed) < some[999]
 
 
 def test_a_guess_that_is_too_high_costs_no_row(tmp_path: Path) -> None:
@@ -91,6 +94,25 @@ def test_a_guess_that_is_too_high_costs_no_row(tmp_path: Path) -> None:
     scores = np.sort(vectors.toarray().astype(np.float64) @ QUERY)[::-1]
     assert guess(tmp_path / "guess", vectors, k) > scores[k - 1]
     assert found(tmp_path / "found", vectors, k) == expected(vectors, k)
+
+
+def test_a_guess_loses_no_row_that_is_equal_in_float32(tmp_path: Path) -> None:
+    """The k-th is one of two rows that differ in float64 alone, and both lie below the guess by
+    less than float32 can tell; the one of the lower number is the lower one."""
+    k, rest = 1000, np.flatnonzero(~SAMPLED)
+    first, second = np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32)
+    sampled = np.flatnonzero(SAMPLED)[:320]
+    first[sampled], first[rest[100 : 100 + k - 321]] = 1, 2
+    pair = [rest[50], rest[2000]]
+    first[pair] = 1 - 2.0**-22 - 2.0**-24
+    second[pair] = 2.0**-24 - 2.0**-40, 2.0**-24 + 2.0**-40
+    store = write(tmp_path, sp.csr_array(np.stack([first, second], axis=1)))
+    query = sp.csr_array(np.ones((1, 2), np.float32))
+    scores = store.scores(query, np.arange(ROWS))
+    assert scores[pair[0]] == scores[pair[1]]
+    best = np.lexsort((np.arange(ROWS), -scores))[:k]
+    assert pair[0] in best and pair[1] not in best
+    assert store.retrieve(query, k).rows[0].tolist() == best.tolist()
 
 
 def test_fewer_rows_have_a_term_than_are_asked_for(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from m3search.stores.tiles import LANES, TILE, half_at, raise_one, raise_two
 
 Array = npt.NDArray[Any]
 
-VECTORS = 64
+VECTORS = 8 * TILE
 """unpacked at a time: 32 kB of float32 at 128 dimensions, which stays in a core's nearest cache"""
 HEADER = 8
 """bytes of a blob before its scales"""
@@ -81,13 +81,13 @@ class Arranged(NamedTuple):
         for query, start in zip(queries, starts.tolist(), strict=False):
             lines = padded[start:].reshape(-1, padded.shape[2])
             lines[: len(query), : stored.width] = query
-        none = np.zeros((0, 1, 1))
+        none = np.zeros((0, 1, 1, 1))
         if stored.bits == 16:
             lanes = np.ascontiguousarray(padded[:, :, : stored.width].transpose(0, 2, 1))
-            numbers, offsets = none[np.newaxis].astype(np.int8), none.astype(np.int32)
+            numbers, offsets = none.astype(np.int8), none[..., 0].astype(np.int32)
             return cls(starts, sizes, lanes, numbers, offsets, np.ones(padded.shape[:2], "f4"))
         numbers, offsets, scales = _rounded(padded, MEANINGS[stored.bits])
-        return cls(starts, sizes, none.astype(np.float32), numbers, offsets, scales)
+        return cls(starts, sizes, none[..., 0].astype(np.float32), numbers, offsets, scales)
 
 
 def stride_of(width: int) -> int:
@@ -222,7 +222,8 @@ def score_texts(
     """
     halves = stored.bits == 16
     values = np.empty((VECTORS if halves else 0, stored.width), np.float32)
-    levels = np.zeros((0 if halves else VECTORS, -(-stored.width // TOGETHER) * TOGETHER), np.uint8)
+    stride = queries.numbers.shape[2] * TOGETHER
+    levels = np.zeros((0 if halves else VECTORS, stride), np.uint8)
     scales = np.ones(VECTORS, np.float32)
     best = np.empty(queries.scales.shape, np.float32)
     for text in range(first, last):

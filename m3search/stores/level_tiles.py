@@ -4,7 +4,7 @@ are, four dimensions of a lane at a time.
 Query vectors lie side by side as in `tiles`, each a scale and whole numbers of 16 bits, in two
 planes of 8: high * 256 + low. Sums of products with levels from 0 to 255 are exact in 32 bits, so
 that every processor finds the same ones: with VNNI by one instruction for four dimensions and 16
-lanes, without by two and a few more.
+lanes, without by products of 16 bits, of which a line takes two to eight with their sums.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import config, types
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 from m3search.stores.tiles import (
@@ -130,9 +130,11 @@ class Pairs:
 def has_fours() -> bool:
     """Whether numba compiles for a processor with the instruction that `Fours` needs."""
     settings: Any = config  # numba adds its names at run time
-    if settings.CPU_FEATURES is not None:  # NUMBA_CPU_FEATURES
-        return "+avx512vnni" in settings.CPU_FEATURES.split(",")
-    return bool(llvm.get_host_cpu_features().get("avx512vnni"))
+    host: Any = get_host_cpu_features
+    features: str | None = settings.CPU_FEATURES  # NUMBA_CPU_FEATURES
+    if features is None:
+        features = str(host())  # but what NUMBA_ENABLE_AVX and the like switch off
+    return "+avx512vnni" in features.split(",")
 
 
 def level_tile(products: type[Fours] | type[Pairs]) -> Any:

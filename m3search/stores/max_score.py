@@ -45,23 +45,17 @@ def add_terms(
 
 @compiled
 def add_passive(
-    sums: Array, first: int, active: int, turn: int, reach: Array, least: float, places: Array,
-    left: int, near: Array, lists: Lists,
+    sums: Array, first: int, begin: int, reach: Array, least: float, places: Array, left: int,
+    near: Array, lists: Lists,
 ) -> tuple[int, int]:  # fmt: skip
-    """Adds the postings of the terms from `active` on, at least of rows that can reach `least`.
+    """Adds the postings of the terms from `begin` on, at least of rows that can reach `least`.
 
     Writes the places of those that do reach it to `near`; how many these are, and the term from
     which on few enough were left to be looked up.
 
-    turn: that of the window before, about where it is to be expected here: up to then nobody asks
-    which rows are left. reach: (terms + 1,) what a term and all behind it can add. left: rows from
-    the window on.
+    reach: (terms + 1,) what a term and all behind it can add. left: rows from the window on.
     """
     terms = len(reach) - 1
-    begin = max(active, turn - 1)
-    for term in range(active, begin):
-        start = find(lists.rows, places[term], lists.stops[term], first)
-        places[term] = add_postings(sums, first, start, term, lists)
     hopeful, turn = reaching(sums, least - reach[begin], near), terms
     for term in range(begin, terms):
         if not hopeful:
@@ -113,14 +107,16 @@ def best_rows(
 
     Beside them, whether what was read of the lists are ascending rows of the segment.
 
-    length: rows of the segment. size, most: rows of the first window and of the largest.
+    length: rows of the segment. size, most: rows of the first window and of the largest. allowed:
+    (length,) bool, or empty for all.
 
     Where fewer than k rows reach what the k-th was likely to, the rows are gone through once more
     without it: a guess costs time at worst.
     """
     likely = guess_kth(k, length, allowed, lists)
-    found, scores, whole = rows_reaching(likely, k, length, size, most, allowed, lists)
-    if likely > 0 and len(found) < k and whole:
+    least = likely * (1 - MARGIN)  # or rows would be lost that are equal to the k-th in float32
+    found, scores, whole = rows_reaching(least, k, length, size, most, allowed, lists)
+    if likely > 0 and np.count_nonzero(scores >= likely) < k and whole:
         return rows_reaching(0.0, k, length, size, most, allowed, lists)
     return found, scores, whole
 
@@ -134,8 +130,9 @@ def rows_reaching(
     Sums are held for one window at a time, each twice as long as the one before, so that a first k
     rows are known early. The last terms, which could not lift a row among the k best even together,
     are passive: where few rows are left that they could lift, they are looked up for these alone
-    (MaxScore, Turtle and Flood 1995). What is added to a row that stays is added in the order of
-    the terms, as in `score_rows`.
+    (MaxScore, Turtle and Flood 1995). Which rows are left is asked only about where few enough were
+    in the window before. What is added to a row that stays is added in the order of the terms, as
+    in `score_rows`.
     """
     highest = np.maximum(lists.factors * lists.peaks, 0.0)
     reach = np.zeros(len(highest) + 1, np.float64)
@@ -149,11 +146,10 @@ def rows_reaching(
         while active and reach[active - 1] < least:
             active -= 1
         window = sums[: min(size, length - first)]
-        whole &= add_terms(window, first, active, places, length, lists)
+        begin = max(active, turn - 1)
+        whole &= add_terms(window, first, begin, places, length, lists)
         left = length - first
-        hopeful, turn = add_passive(
-            window, first, active, turn, reach, least, places, left, near, lists
-        )
+        hopeful, turn = add_passive(window, first, begin, reach, least, places, left, near, lists)
         while count + hopeful > len(found):  # only where very many are equal
             found, scores = grown(found), grown(scores)
         count = take(window, first, near[:hopeful], allowed, found, scores, count)
