@@ -61,7 +61,7 @@ def term_spans(
     """The words of the text that the terms match, in order, apart from each other.
 
     tokens: of this text, in order. weights: by vocabulary id; a word weighs what its pieces do
-    together, and at least `least`.
+    together; one that weighs less than `least` is left out.
     """
     words: dict[tuple[int, int], list[Token]] = {}
     word = (0, 0)
@@ -81,7 +81,7 @@ def term_spans(
         for word, pieces in words.items()
         if sum(p.end - p.start for p in pieces) >= COVERED_SHARE * (word[1] - word[0])
     ]
-    return _apart([span for span in spans if span.weight >= least])
+    return [span for span in _apart(spans) if span.weight >= least]
 
 
 def cut_snippet(text: str, spans: Sequence[Span], width: int = 240) -> Snippet:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from evaluation_fakes import QUERIES, Log, forget_searches, make_set
 
+from m3search.errors import ArtifactError
 from m3search.evaluation import EvaluationSet, ReportFolder, SetResult, evaluate_sets, keys
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.cache import Cache
@@ -227,10 +228,26 @@ def test_of_a_checked_file_every_byte_counts(tmp_path: Path) -> None:
     assert not told
 
 
-def test_a_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     told: list[str] = []
-    assert read_checked(tmp_path, told.append) is None
-    assert told == [f"damaged in the cache, so it is made again: {tmp_path}: Is a directory"]
+    with pytest.raises(ArtifactError, match=r"Is a directory.*--no-cache"):
+        read_checked(tmp_path, told.append)
+    assert not told
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_sets_of_one_evaluation_share_is_not_called_reused(
+    wanted: EvaluationSet, cache: Cache, kept: bool
+) -> None:
+    again = replace(wanted, name="again", measures=("RR@10",))
+    held = cache if kept else None
+    for number in range(2):
+        log = Log()
+        found = evaluate_sets(
+            [wanted, again], log.encoders, cache=held, engine=log.engine(), latencies=True
+        ).sets
+        known = bool(number) and kept
+        assert describe_reuse(found) == ("searches of 2, BM25 of 2 (of 2 sets)" if known else "")
 
 
 def test_a_report_says_what_was_not_made_anew(wanted: EvaluationSet, cache: Cache) -> None:

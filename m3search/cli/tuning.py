@@ -20,6 +20,9 @@ from m3search.cli.output import print_json, print_note, print_table, progress_ba
 if TYPE_CHECKING:
     from m3search.evaluation.tuning import Tuned
 
+ROUNDING = 1e-9
+"""a loss below this is none"""
+
 
 def tune_weights(
     paths: SetsArgument,
@@ -53,7 +56,7 @@ def tune_weights(
     """Choose the weights of the modes on judged sets. Nothing is searched again.
 
     "unseen" is what queries get by weights that they had no say in. Where it is below "before", a
-    note says that the weights of before are better.
+    note says to keep the weights of before.
     """
     from m3search.evaluation import load_sets
     from m3search.evaluation.report import scores_of
@@ -83,10 +86,10 @@ def tune_weights(
         _print_values(tuned, measure)
         shown = ",".join(f"{weight:g}" for weight in weights.values())
         print_note(f"with these weights: --weights {shown}")
-    if tuned.gain < 0:
+    if tuned.gain < -ROUNDING:
         print_note(
-            "warning: the weights of before are better than these, by "
-            f"{-100 * tuned.gain:.2g} points on queries that had no say in them"
+            "warning: queries that had no say in their weights lose "
+            f"{-100 * tuned.gain:.2g} points by tuning: keep the weights of before"
         )
     if into is not None:
         print_note(f"searches of {into} use them by default")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,10 @@ class BaselineSearch:
             file = folder / FOLDER / place[:KEY_DIGITS]
             kept = read_run(file, cache.report)
             if kept is not None:
-                return kept
+                return replace(kept, reused=file not in cache.made)
             made = self._make()
             write_run(file, made)
+            cache.made.add(file)
         return made
 
     def _make(self) -> BaselineRun:

@@ -19,7 +19,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from m3search.errors import ArtifactError
@@ -43,6 +43,12 @@ class Cache:
     """bytes of all entries, from which on those used longest ago are removed; None keeps all"""
     report: Callable[[str], None] = lambda _: None
     """told where another process is waited for, and what is damaged and made again"""
+    made: set[Path] = field(default_factory=set, compare=False)
+    """what this evaluation has put there itself, which it has not from an earlier one"""
+
+    def fresh(self) -> Cache:
+        """The same folder at the beginning of an evaluation."""
+        return replace(self, made=set())
 
     @contextmanager
     def entry(self, key: str, name: str, *, small: bool = False) -> Iterator[Path]:

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from m3search.errors import ArtifactError
 from m3search.stores.files import make_folder, replace_file
 
 Note = dict[str, Any]
@@ -23,14 +24,21 @@ def write_checked(path: Path, note: Note, content: bytes) -> None:
 
 
 def read_checked(path: Path, tell: Tell) -> tuple[Note, bytes] | None:
-    """The note and the content; None where they are not there, or damaged, which `tell` hears."""
+    """The note and the content; None where they are not there, or damaged, which `tell` hears.
+
+    ArtifactError where the system does not let them be read: they may be sound.
+    """
     try:
         checksum, _, body = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
         return None
     except OSError as error:
-        tell(damage(f"{path}: {error.strerror or error}"))
-        return None
+        raise ArtifactError(
+            str(path),
+            expected="a file of the cache that can be read",
+            found=error.strerror or str(error),
+            remedy="Remove it, give another folder with --cache, or keep nothing with --no-cache.",
+        ) from error
     if sha256(body).hexdigest().encode() != checksum:
         tell(damage(f"{path}: its checksum differs"))
         return None

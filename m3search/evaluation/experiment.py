@@ -250,7 +250,7 @@ def _retrieved(wanted: EvaluationSet) -> int:
 @contextmanager
 def _kept_or_temporary(cache: Cache | None) -> Iterator[Cache]:
     if cache is not None:
-        yield cache
+        yield cache.fresh()
         return
     with tempfile.TemporaryDirectory(prefix="m3search-eval-") as folder:
         yield Cache(Path(folder))

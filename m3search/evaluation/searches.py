@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,7 @@ class SetSearch:
             file = folder / FOLDER / key[:KEY_DIGITS]
             kept = read_search(file, cache.report)
             if kept is not None and (kept.stages or not self.latencies):
-                return kept
+                return replace(kept, reused=file not in cache.made)
             made = self._make(
                 prepare(
                     engine,
@@ -96,6 +96,9 @@ class SetSearch:
             )
             if keep:
                 write_search(file, made)
+            if folder in cache.made:
+                made = replace(made, index_reused=False, queries_reused=False)
+            cache.made.update([file] if made.index_reused else [file, folder])
         return made
 
     def _make(self, found: Prepared) -> Search:

@@ -64,7 +64,7 @@ class Tuned:
     def gain(self) -> float:
         """What queries that had no say gain over the weights of before, the mean over the sets.
 
-        Below 0 the weights of before are the better ones.
+        Below 0 tuning has not gained anything that holds for other queries.
         """
         return sum(self.unseen[name] - self.before[name] for name in self.before) / len(self.before)
 
