@@ -11,7 +11,9 @@ import pytest
 from scipy import sparse as sp
 from test_stores_sparse import write
 
-from m3search.stores.max_score import SAMPLE, SAMPLE_SHARE, SAMPLES, guess_kth
+from m3search.stores.max_score import SAMPLE, SAMPLE_SHARE, SAMPLES, add_passive, guess_kth
+from m3search.stores.postings import Lists
+from m3search.stores.selection import reaching
 
 ROWS = SAMPLES * SAMPLE_SHARE * SAMPLE + 1000
 TERMS = 24
@@ -113,6 +115,35 @@ def test_a_guess_loses_no_row_that_is_equal_in_float32(tmp_path: Path) -> None:
     best = np.lexsort((np.arange(ROWS), -scores))[:k]
     assert pair[0] in best and pair[1] not in best
     assert store.retrieve(query, k).rows[0].tolist() == best.tolist()
+
+
+@pytest.mark.parametrize(("hopeful", "looked_up"), [(1, True), (4096, False)])
+def test_passive_terms_are_looked_up_only_for_few_rows(hopeful: int, looked_up: bool) -> None:
+    rows = np.arange(4096, dtype=np.int32)
+    lists = Lists(
+        np.zeros(2, np.int64), np.array([0, 4096]), np.ones(2), np.array([10.0, 1.0]), rows,
+        np.ones(4096, np.float32), np.zeros(0, np.float32),
+    )  # fmt: skip
+    sums = np.where(rows < hopeful, 10.0, 0.0)
+    reach, places, near = (
+        np.array([11.0, 1.0, 0.0]),
+        np.zeros(2, np.int64),
+        np.empty(4096, np.int64),
+    )
+    found = add_passive(sums, 0, 1, reach, 10.5, places, 4096, near, lists)
+    assert found == (hopeful, 1 if looked_up else 2)
+    assert near[:hopeful].tolist() == list(range(hopeful))
+    assert sums[0] == 11 and sums[-1] == (0 if looked_up else 11)
+
+
+def test_sums_at_the_bound_reach_it() -> None:
+    for length in (3, 64, 130):
+        sums, found = np.full(length, 0.5), np.empty(length, np.int64)
+        sums[-1], sums[0] = np.nextafter(0.5, 0), np.nan
+        assert reaching(sums, 0.5, found) == length - 2
+        assert found[: length - 2].tolist() == list(range(1, length - 1))
+        sums[:] = 0
+        assert reaching(sums, -1.0, found) == 0
 
 
 def test_fewer_rows_have_a_term_than_are_asked_for(tmp_path: Path) -> None:
