@@ -25,13 +25,14 @@ make() {
   mv "$folder.partial" "$folder"
 }
 
+
 # train STAGE START [SETTING...]: the recipe mini-STAGE.toml, from the folder START
 train() {
   local stage=$1 start=$2 resume=()
   shift 2
   if [ -e "$out/$stage.partial/training_state.pt" ]; then resume=(--resume); fi
   make "$out/$stage" m3search train "$here/recipes/mini-$stage.toml" --set "data.folder=$data" \
-    --set "start.checkpoint=$start" "$@" ${resume[@]+"${resume[@]}"} --out
+    --set "start.checkpoint=$start" ${parts[@]+"${parts[@]}"} "$@" ${resume[@]+"${resume[@]}"} --out
 }
 
 # title_bodies FOLDER: pairs of all unlabelled texts, a file for each language
@@ -62,6 +63,10 @@ make "$out/swapped" python "$here/swap_vocabulary.py" "$english" "$out/tokenizer
   --parallel "$data"/{apps,android,bible,crossqa-parallel,gnomehelp,guides,lafand,nusax,pud,pydocs,stories,tatoeba,tico19,tldr,wmt,written-parallel}.*-en.jsonl.gz \
   --out
 data=$out/data
+parts=()
+if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  parts=(--set batches.sub_batch_tokens=131072) # a GPU has the memory for a step in one part or two
+fi
 teacher=(--set "distillation.teacher=$english")
 train distil "$out/swapped" "${teacher[@]}"
 train contrastive "$out/distil" "${teacher[@]}"

@@ -9,6 +9,12 @@ counts. FlagEmbedding runs with its defaults, but for the lengths, which are m3s
 the modes, of which it makes the dense one alone by default. With --openvino that backend encodes
 them, too, in the same precisions. The JSON on stdout has, for each system, documents and tokens a
 second and the ratio to the first one.
+
+    python eval/benchmarks/encoding.py DATA/*/corpus.jsonl.gz --documents 2000 --untrained \
+        --precisions bfloat16 --flagembedding --peak 989    # an H100 or H200: its bf16 TFLOP/s
+
+With --untrained the checkpoint has the shape of BAAI/bge-m3 and random weights. --peak is what the
+device could do by its data sheet: the share of it is that of the products of the layers.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ import argparse
 import contextlib
 import io
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -27,6 +34,7 @@ from typing import Any
 import numpy as np
 from measuring import no_flagembedding, publish
 from timing import table
+from untrained import operations, write_untrained
 
 from m3search.cli.ending import run_script
 from m3search.corpus import document_text, read_corpus
@@ -46,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("corpus", type=Path, nargs="+", help="JSON lines of documents")
     parser.add_argument("--model", help="a checkpoint; by default the embedded m3-mini")
+    parser.add_argument("--untrained", action="store_true", help="random weights, a large model")
     parser.add_argument("--documents", type=int, default=512, help="how many, of all together")
     parser.add_argument("--max-length", type=int, help="tokens; by default those of the model")
     parser.add_argument("--rounds", type=int, default=5)
@@ -55,16 +64,30 @@ def main() -> None:
         "--openvino", action="store_true", help="needs the extra m3search[openvino]"
     )
     parser.add_argument("--flagembedding", action="store_true", help="needs that package")
+    parser.add_argument("--peak", type=float, help="of the device, in TFLOP/s")
     parser.add_argument("--out", type=Path, help="a file for the JSON")
     asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if asked.untrained:
+            write_untrained(Path(folder))
+        run(asked, folder if asked.untrained else asked.model)
+
+
+def run(asked: argparse.Namespace, model: str | None) -> None:
+    """Measures a checkpoint."""
     texts = draw(asked.corpus, asked.documents, asked.seed)
-    loaded = load_encoders(asked)
+    loaded = load_encoders(asked, model)
     first = next(iter(loaded.values()))
     systems: dict[str, Encode] = {name: one.encode for name, one in loaded.items()}
     if asked.flagembedding:
         systems["FlagEmbedding"] = encode_with_flag(first)
     lengths = [len(vectors) + 1 for vectors in first.encode(texts).multi]
-    rows = compare(measure(systems, texts, asked.rounds), len(texts), sum(lengths))
+    seconds = measure(systems, texts, asked.rounds)
+    rows = compare(seconds, len(texts), sum(lengths))
+    if asked.peak:
+        done = operations(first.model, lengths) / 1e12
+        for name, spent in seconds.items():
+            rows[name]["share_of_peak"] = round(done / spent / asked.peak, 3)
     result = {
         "sets": [path.parent.name for path in asked.corpus],
         "tokens": {
@@ -77,12 +100,12 @@ def main() -> None:
     publish(asked, result, table(rows))
 
 
-def load_encoders(asked: argparse.Namespace) -> dict[str, Encoder]:
+def load_encoders(asked: argparse.Namespace, model: str | None) -> dict[str, Encoder]:
     """m3search by precision and, if asked, by backend."""
     backends: list[Backend] = ["torch", "openvino"] if asked.openvino else ["torch"]
     return {
         f"m3search, {name}" + (" by OpenVINO" if backend == "openvino" else ""): Encoder.load(
-            asked.model, dtype=name, max_length=asked.max_length, backend=backend
+            model, dtype=name, max_length=asked.max_length, backend=backend
         )
         for backend in backends
         for name in asked.precisions

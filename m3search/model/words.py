@@ -73,7 +73,7 @@ class WordTable:
         )
 
     def find(self, ids: IntArray) -> Words:
-        """The words of several pieces in ids (L,), or (B, L) of texts row by row.
+        """The words of several pieces in ids (L,) of one text or of some in a row, or (B, L).
 
         Special tokens, pieces without a letter or digit, and pieces of scripts that are written
         without spaces belong to no word and end the one before them. The rows of a batch begin

@@ -5,11 +5,10 @@ The formulas are those of `m3search.scoring`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -50,19 +49,22 @@ class Layout(NamedTuple):
         table: WordTable | None = None,
     ) -> Layout:
         """The layout of texts given as token ids. table: None where only pieces are terms."""
-        kept = [~np.isin(row, special_ids) for row in ids]
-        words = [table.find(row) if table else NO_WORDS for row in ids]
-        joined = [_marked(own.tokens, len(row)) for row, own in zip(ids, words, strict=True)]
+        lengths = np.array([len(row) for row in ids], np.int64)
+        texts = np.repeat(np.arange(len(ids)), lengths)
+        flat = np.concatenate([np.empty(0, np.int64), *ids]).astype(np.int64)
+        kept = ~np.isin(flat, special_ids)
+        found = table.find(flat) if table and len(flat) else NO_WORDS
+        firsts = found.tokens[np.cumsum(found.sizes) - found.sizes]
         columns = (
-            _flat(row[own] for row, own in zip(ids, kept, strict=True)),
-            [own.sum() for own in kept],
-            [len(row) - 1 for row in ids],
-            _flat(own.terms for own in words),
-            [len(own.terms) for own in words],
-            _flat(own.sizes for own in words),
-            _flat(row[own] for row, own in zip(joined, kept, strict=True)),
+            flat[kept],
+            np.bincount(texts[kept], minlength=len(ids)),
+            lengths - 1,
+            found.terms,
+            np.bincount(texts[firsts], minlength=len(ids)),
+            found.sizes,
+            np.bincount(found.tokens, minlength=len(flat))[kept],
         )
-        return cls(*(torch.tensor(row, dtype=torch.int64, device=device) for row in columns))
+        return cls(*(torch.from_numpy(column.astype(np.int64)).to(device) for column in columns))
 
     def entries(self, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Column, weight and text of everything that can carry a lexical weight: the tokens, which
@@ -164,15 +166,6 @@ def active_terms(layout: Layout, weights: Tensor) -> Tensor:
     """(N,) tokens of each text with a lexical weight above 0."""
     counts = torch.zeros_like(layout.term_counts)
     return counts.index_add_(0, _owners(layout.term_counts), (weights > 0).long())
-
-
-def _marked(places: Ids, length: int) -> Ids:
-    """(length,) 1 at these places, else 0."""
-    return np.bincount(places, minlength=length)
-
-
-def _flat(rows: Iterable[npt.ArrayLike]) -> Ids:
-    return np.concatenate([np.empty(0, np.int64), *(np.asarray(row, np.int64) for row in rows)])
 
 
 def _owners(counts: Tensor) -> Tensor:

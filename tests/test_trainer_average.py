@@ -1,0 +1,109 @@
+"""The mean of checkpoints: of their weights, with multi heads turned to each other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from trainer_scripts import script
+
+from m3search.encoder import Encoder
+from m3search.errors import ConfigError
+from m3search.model.checkpoint import load_checkpoint
+
+averaging = script("average_checkpoints")
+TEXTS = ["a lighthouse in the fog", "Ein Leuchtturm im Nebel", "bread, and cheese"]
+
+
+def changed(folder: Path, out: Path, name: str, change: float | torch.Tensor) -> Path:
+    """A copy whose head of this file is multiplied, by a matrix from the left."""
+    shutil.copytree(folder, out)
+    head = {key: value.double() for key, value in torch.load(out / name).items()}
+    for key, value in head.items():
+        head[key] = (change @ value if isinstance(change, torch.Tensor) else change * value).float()
+    torch.save(head, out / name)
+    return out
+
+
+def rotation(size: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0]
+
+
+def heads(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    model = load_checkpoint(folder)[0]
+    return model.sparse_linear.weight.detach(), model.colbert_linear.weight.detach()
+
+
+def test_turned_token_vectors_are_turned_back(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    size = len(heads(tiny_checkpoint)[1])
+    turned = changed(tiny_checkpoint, tmp_path / "b", "colbert_linear.pt", rotation(size))
+    assert not torch.allclose(heads(turned)[1], heads(tiny_checkpoint)[1], atol=1e-2)
+    averaging.main([str(tiny_checkpoint), str(turned), "--out", str(tmp_path / "mean")])
+    folders = (tiny_checkpoint, tmp_path / "mean")
+    first, mean = (Encoder.load(folder).encode(TEXTS) for folder in folders)
+    for one, other in zip(first.multi, mean.multi, strict=True):
+        assert np.allclose(one, other, atol=2e-3)  # half precision
+
+
+def test_the_mean_is_of_all_weights(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    other = changed(tiny_checkpoint, tmp_path / "b", "sparse_linear.pt", 4.0)
+    third = changed(tiny_checkpoint, tmp_path / "c", "sparse_linear.pt", -2.0)
+    out = tmp_path / "mean"
+    averaging.main([*map(str, (tiny_checkpoint, other, third)), "--out", str(out)])
+    first = heads(tiny_checkpoint)[0]
+    assert torch.allclose(heads(out)[0], first, atol=1e-3)  # (1 + 4 - 2) / 3
+    averaging.main([*map(str, (tiny_checkpoint, other)), "--out", str(tmp_path / "two")])
+    averaging.main([*map(str, (tiny_checkpoint, other)), "--shares", "0.25", "0.75",
+                    "--out", str(tmp_path / "more")])  # fmt: skip
+    assert torch.allclose(heads(tmp_path / "more")[0], 3.25 * first, atol=5e-3)
+    assert torch.allclose(heads(tmp_path / "two")[0], 2.5 * first, atol=5e-3)
+
+
+def test_it_says_where_it_comes_from(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    other = changed(tiny_checkpoint, tmp_path / "b", "sparse_linear.pt", 2.0)
+    out = tmp_path / "mean"
+    averaging.main([str(tiny_checkpoint), str(other), "--fusion-weights", "0.5", "2", "1",
+                    "--out", str(out)])  # fmt: skip
+    info = json.loads((out / "m3.json").read_text(encoding="utf-8"))
+    assert info["fusion_weights"] == [0.5, 2.0, 1.0]
+    one, two = info["training"]["mean_of"]
+    assert one["share"] == two["share"] == 0.5
+    assert one["fingerprint"] != two["fingerprint"]
+
+
+def test_checkpoints_of_another_start_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(tiny_checkpoint, tmp_path / "b")
+    text = (other / "tokenizer.json").read_text(encoding="utf-8")
+    tokenizer = json.loads(text)
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary[-2], vocabulary[-3] = vocabulary[-3], vocabulary[-2]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(ConfigError, match="vocabulary"):
+        averaging.average([tiny_checkpoint, other], [1, 1])
+
+
+def test_other_shapes_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    other = changed(tiny_checkpoint, tmp_path / "b", "sparse_linear.pt", 1.0)
+    head = torch.load(other / "colbert_linear.pt")
+    torch.save({key: value[:-1] for key, value in head.items()}, other / "colbert_linear.pt")
+    with pytest.raises(ConfigError, match="shapes"):
+        averaging.average([tiny_checkpoint, other], [1, 1])
+
+
+@pytest.mark.parametrize("options", [[], ["--shares", "1"], ["--shares", "1", "1"]])
+def test_one_checkpoint_has_no_mean(
+    tiny_checkpoint: Path, tmp_path: Path, options: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match="two checkpoints"):
+        averaging.main([str(tiny_checkpoint), "--out", str(tmp_path / "mean"), *options])
+
+
+def test_every_checkpoint_has_a_share(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    both = [str(tiny_checkpoint)] * 2
+    with pytest.raises(ConfigError, match="one for each"):
+        averaging.main([*both, "--shares", "1", "--out", str(tmp_path / "mean")])

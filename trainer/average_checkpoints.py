@@ -1,0 +1,166 @@
+"""Make one checkpoint of several that come from one start: the mean of their weights.
+
+Encoders trained apart from one encoder, with other data, orders or lengths of training, lie near
+enough to each other for their mean to be one as well, and a better one than each (model soups,
+Wortsman et al. 2022, arXiv 2203.05482). It costs nothing when it is used.
+
+Their multi heads do not lie near each other: scores stay as they are when all token vectors are
+turned together, so each training ends in directions of its own. Each head is turned to the first
+one before the mean is taken (orthogonal Procrustes problem, Schoenemann 1966).
+
+    python trainer/average_checkpoints.py checkpoints/a checkpoints/b --out checkpoints/mean
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tooling import check_new, give_report, options, share
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from m3search.cli.ending import run_script
+from m3search.errors import ConfigError
+from m3search.model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from m3search.model.fingerprints import remembered_fingerprint
+from m3search.model.modeling import M3Model
+
+
+class Loaded(NamedTuple):
+    """A checkpoint that is averaged."""
+
+    folder: Path
+    model: M3Model
+    tokenizer: PreTrainedTokenizerFast
+    info: CheckpointInfo
+
+
+def average(
+    folders: Sequence[Path],
+    shares: Sequence[float],
+    fusion_weights: tuple[float, float, float] | None = None,
+) -> Loaded:
+    """The mean of two checkpoints or more, with the tokenizer of the first.
+
+    shares: how much each counts, above 0; their sum does not matter. fusion_weights: by default
+    those of the first. ConfigError where the checkpoints do not go together.
+    """
+    loaded = [Loaded(folder, *load_checkpoint(folder)) for folder in folders]
+    first = loaded[0]
+    for other in loaded[1:]:
+        check_alike(first, other)
+        turn_token_vectors(other.model, first.model)
+    states = [each.model.state_dict() for each in loaded]
+    parts = [share / sum(shares) for share in shares]
+    mean = {
+        name: sum(part * state[name] for part, state in zip(parts, states, strict=True))
+        for name in states[0]
+    }
+    first.model.load_state_dict(mean)
+    info = CheckpointInfo(
+        first.info.pooling,
+        min(each.info.max_length for each in loaded),
+        sum(each.info.step for each in loaded),
+        {"mean_of": [origin(*each) for each in zip(loaded, parts, strict=True)]},
+        fusion_weights or first.info.fusion_weights,
+        first.info.word_terms,
+    )
+    return first._replace(info=info)
+
+
+def check_alike(first: Loaded, other: Loaded) -> None:
+    """ConfigError unless the weights of both mean the same things."""
+    for what, wanted, found in (
+        ("vocabulary", first.tokenizer.get_vocab(), other.tokenizer.get_vocab()),
+        ("shapes of weights", shapes(first.model), shapes(other.model)),
+        ("pooling", first.info.pooling, other.info.pooling),
+        ("word_terms", first.info.word_terms, other.info.word_terms),
+    ):
+        if wanted != found:
+            raise ConfigError(
+                str(other.folder),
+                expected=f"the {what} of {first.folder}",
+                found="another" if isinstance(wanted, dict) else f"{found}, not {wanted}",
+                remedy="Average checkpoints that were trained from one start.",
+            )
+
+
+def shapes(model: M3Model) -> dict[str, torch.Size]:
+    """Of all weights, by name."""
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+@torch.no_grad()
+def turn_token_vectors(model: M3Model, toward: M3Model) -> None:
+    """Turns the multi head so that it is as near as can be to another's; no score changes.
+
+    Of all rotations R, reflections included, the one with the least |R W - W'| of the weights:
+    U V^T of the singular value decomposition W' W^T = U S V^T.
+    """
+    head, other = model.colbert_linear, toward.colbert_linear
+    u, _, v = torch.linalg.svd(other.weight.double() @ head.weight.double().T)
+    rotation = u @ v
+    head.weight.copy_(turned(rotation, head.weight))
+    head.bias.copy_(turned(rotation, head.bias))
+
+
+def turned(rotation: Tensor, vectors: Tensor) -> Tensor:
+    """rotation (n, n) times vectors, (n, m) or (n,)."""
+    return (rotation @ vectors.double()).to(vectors.dtype)
+
+
+def origin(loaded: Loaded, part: float) -> dict[str, Any]:
+    """What the mean says of one that is `part` of it."""
+    known = {"fingerprint": remembered_fingerprint(loaded.folder), "step": loaded.info.step}
+    return {"share": part, **known, **loaded.info.training}
+
+
+def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = options(__doc__)
+    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the mean")
+    parser.add_argument(
+        "--shares",
+        type=share,
+        nargs="+",
+        metavar="S",
+        help="how much each counts; by default alike",
+    )
+    parser.add_argument(
+        "--fusion-weights", type=float, nargs=3, metavar=("W1", "W2", "W3"),
+        help="of dense, sparse and multi; by default those of the first",
+    )  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads the options, averages and reports."""
+    args = read_options(arguments)
+    check_new(args.out)
+    count = len(args.checkpoints)
+    shares = args.shares or [1.0] * count
+    if count < 2 or len(shares) != count:
+        raise ConfigError(
+            "CHECKPOINT",
+            expected="two checkpoints or more, and of --shares one for each",
+            found=f"{count} and {len(shares)}",
+            remedy="Name those whose mean is wanted, or leave --shares out.",
+        )
+    weights = tuple(args.fusion_weights) if args.fusion_weights else None
+    mean = average(args.checkpoints, shares, weights)
+    save_checkpoint(args.out, mean.model, mean.tokenizer, mean.info, dtype=torch.float16)
+    report = {
+        "checkpoint": str(args.out),
+        "mean_of": list(map(str, args.checkpoints)),
+        "shares": shares,
+    }
+    give_report(report, args.report)
+
+
+if __name__ == "__main__":
+    run_script(main)
