@@ -117,7 +117,19 @@ def test_what_cannot_be_compared(reports: Callable[..., Result], place: Path) ->
     ):
         result = reports("compare", *arguments)
         assert result.code == 1 and expected in result.err, result.err
+    for content in ("{", "{}", "[]"):
+        (place / "right" / "report.json").rename(place / "kept.json")
+        (place / "right" / "report.json").write_text(content)
+        damaged = reports("compare", "right", "wrong")
+        assert damaged.code == 1 and "report.json: expected the numbers of a report" in damaged.err
+        (place / "kept.json").rename(place / "right" / "report.json")
     values = place / "wrong" / "queries" / "tiny.tsv"
+    whole = values.read_text()
+    values.write_text(whole + "garbage\n")
+    damaged = reports("compare", "right:sparse", "wrong:other")
+    line = whole.count("\n") + 1
+    assert damaged.code == 1 and f"and a value in line {line}" in damaged.err, damaged.err
+    values.write_text(whole)
     values.write_text(re.sub(r"\tq(\d)\t", r"\tz\1\t", values.read_text()))
     assert (
         "expected queries that right:sparse has"

@@ -192,6 +192,13 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
     assert into.err.endswith("searches of own use them by default\n")
     (own,) = lines_of(m3("info", "own", "--json").out)
     assert own["weights"] == [float(weight) for weight in weights.group(1).split(",")]
+    Path("fused.toml").write_text(
+        'rows = ["dense", "all"]\nfused.rrf.rows = ["dense", "all"]\n'
+        '[[sets]]\npath = "tiny"\nrow_settings.all.depth = 20\n'
+    )
+    assert m3("tune", "fused.toml", "--from-scores", "report", "--folds", "2").code == 0
+    assert m3("eval", "fused.toml", "--from-scores", "report", "--out", "deeper").code == 0
+    assert "Of tiny: all depth 100" in Path("deeper/report.md").read_text()
     nowhere = m3("tune", "tiny", "--from-scores", "report", "--into", "nowhere")
     assert (nowhere.code, nowhere.out) == (1, "") and "nowhere" in nowhere.err
 

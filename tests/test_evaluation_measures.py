@@ -234,3 +234,25 @@ def test_the_reciprocal_rank_within_ten_is_that_of_the_ten_best(seed: int) -> No
     expected = {query: oracle.get(query, {}).get("recip_rank", 0.0) for query in qrels}
     report = evaluate({"mine": run}, qrels, ["RR@10"])
     assert report.per_query["mine"]["RR@10"] == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize("name", ["R", "BPM", "SDCG@10", "INST"])
+def test_a_measure_without_what_it_needs_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="a measure of ir_measures with its cut-off"):
+        parse_measures([name])
+
+
+def test_queries_need_no_numbers_as_names() -> None:
+    run = {"1": {"a": 2.0, "x": 1.0}, "2": {"c": 2.0, "d": 1.0}}
+    qrels = {"1": {"a": 2, "b": 1}, "2": {"d": 1}}
+    names = {"1": "which tea?", "2": "7 b"}
+
+    def named(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        return {names[query]: values for query, values in table.items()}
+
+    measures = ["ERR@20", "nDCG@10"]
+    plain = evaluate({"r": run}, qrels, measures).per_query["r"]
+    report = evaluate({"r": named(run)}, {names[q]: each for q, each in qrels.items()}, measures)
+    assert report.per_query["r"] == {measure: {names[q]: v for q, v in values.items()}
+                                     for measure, values in plain.items()}  # fmt: skip
+    assert all(value > 0 for value in plain["ERR@20"].values())

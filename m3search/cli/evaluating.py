@@ -67,7 +67,9 @@ def evaluate_runs(
     weights: WeightsOption = None,
     depth: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Candidates that dense and sparse give each; else 200."),
+        typer.Option(
+            metavar="N", help="Candidates that dense and sparse give each, at least 100; else 200."
+        ),
     ] = None,
     max_length: MaxLengthOption = None,
     backend: BackendOption = "torch",
@@ -147,6 +149,8 @@ def evaluate_runs(
     else:
         _print_tables(experiment)
     _note_reuse(experiment, kept)
+    for note in report.notes:
+        print_note(note)
     print_note(f"report in {written}")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from m3search.corpus import read_run
-from m3search.errors import ConfigError, DataError
+from m3search.errors import ArtifactError, ConfigError, DataError
 from m3search.evaluation.measures import evaluate
 from m3search.evaluation.significance import Interval, compare_rows, holm_correction
 from m3search.lines import read_lines
@@ -83,12 +84,17 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
             found="none",
             remedy="Make one with m3search eval, or give two runs and --set.",
         )
-    report = json.loads(path.read_bytes())
     values, splits = {}, {}
-    for name, found in report["sets"].items():
-        if row in found["rows"] and measure in found["rows"][row]:
-            values[name] = _read_values(folder / "queries" / f"{name}.tsv", row, measure)
-            splits[name] = found["settings"]["split"]
+    with _sound(path, "the numbers of a report"):
+        report = json.loads(path.read_bytes())
+        judged = {
+            name: found["settings"]["split"]
+            for name, found in report["sets"].items()
+            if measure in found["rows"].get(row, {})
+        }
+    for name, split in judged.items():
+        values[name] = _read_values(folder / "queries" / f"{name}.tsv", row, measure)
+        splits[name] = split
     if not values:
         rows = {each for found in report["sets"].values() for each in found["rows"]}
         measures = {
@@ -164,12 +170,27 @@ def _best(run: Run, query: str) -> list[str]:
     return list(run.get(query, {}))[:SHOWN_HITS]
 
 
+@contextmanager
+def _sound(path: Path, expected: str) -> Iterator[None]:
+    """Inside the block what a damaged file raises becomes an ArtifactError."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            str(path),
+            expected=expected,
+            found=f"something else ({type(error).__name__}: {error})",
+            remedy="The file is damaged: make the report again with m3search eval.",
+        ) from error
+
+
 def _read_values(path: Path, row: str, measure: str) -> dict[str, float]:
     values: dict[str, float] = {}
     for number, line in read_lines(path):
-        columns: Sequence[str] = line.decode("utf-8").rstrip("\r\n").split("\t")
-        if number > 1 and columns[:2] == [row, measure]:
-            values[columns[2]] = float(columns[3])
+        with _sound(path, f"a row, a measure, a query and a value in line {number}"):
+            named, by, query, value = line.decode("utf-8").rstrip("\r\n").split("\t")
+            if number > 1 and (named, by) == (row, measure):
+                values[query] = float(value)
     return values
 
 

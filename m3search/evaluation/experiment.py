@@ -93,7 +93,7 @@ def evaluate_sets(
 def _check(wanted: EvaluationSet, scores: Path | None) -> None:
     """An error where what a set needs is not there, or a row cannot be searched."""
     check_set(wanted)
-    wanted.plans(_retrieved(wanted))
+    wanted.plans(retrieved(wanted))
     for path in wanted.run_paths().values():
         check_file(path, inside="run.trec")
     if scores is not None and any(map(modes_of, wanted.rows)):
@@ -126,7 +126,7 @@ class _Bench:
         self._stages: Stages = {}
         self._timed: dict[str, str] = {}
         self._details: dict[str, Any] = {}
-        self._plans = wanted.plans(_retrieved(wanted))
+        self._plans = wanted.plans(retrieved(wanted))
 
     def measure(self, scores: Path | None) -> SetResult:
         """The set's rows, run and evaluated; scores: a folder of component scores to start from."""
@@ -148,7 +148,7 @@ class _Bench:
             self.runs |= {row: self._read_run(path, collection) for row, path in paths.items()}
             self._details["run_files"] = dict(wanted.run_files)
         if wanted.fused:
-            parts, k = dict(self.runs), _retrieved(wanted)
+            parts, k = dict(self.runs), retrieved(wanted)
             self.runs |= {row: fused.run(parts, k) for row, fused in wanted.fused.items()}
             self._details["fused"] = {row: each.to_json() for row, each in wanted.fused.items()}
         if wanted.published:
@@ -166,7 +166,7 @@ class _Bench:
 
     def _settings(self) -> dict[str, Any]:
         """What the runs were made with, defaults included; JSON-ready."""
-        wanted, k = self.wanted, _retrieved(self.wanted)
+        wanted, k = self.wanted, retrieved(self.wanted)
         model = self._details.get("model")
         return {
             "split": wanted.split,
@@ -183,7 +183,7 @@ class _Bench:
 
     def _run_modes(self, scores: ComponentScores, where: str) -> None:
         """Every row of the modes from the scores of each."""
-        self._plans = self.wanted.plans(_retrieved(self.wanted), scores.fusion_weights)
+        self._plans = self.wanted.plans(retrieved(self.wanted), scores.fusion_weights)
         for row, plan in self._plans.items():
             scores.check(row, plan, where)
             self.runs[row] = scores.run(plan)
@@ -216,7 +216,7 @@ class _Bench:
 
     def _read_run(self, path: Path, collection: Collection) -> Run:
         """Another system's run, as deep as those of this one."""
-        run, k = read_run(path), _retrieved(self.wanted)
+        run, k = read_run(path), retrieved(self.wanted)
         if run and not run.keys() & collection.qrels.keys():
             raise DataError(
                 path,
@@ -228,7 +228,7 @@ class _Bench:
 
     def _run_bm25(self, collection: Collection) -> None:
         language = Language.known_or_guessed(self.wanted.language, collection.guess)
-        found = BaselineSearch(self.wanted, collection, language, _retrieved(self.wanted)).run(
+        found = BaselineSearch(self.wanted, collection, language, retrieved(self.wanted)).run(
             self._cache, keep=self._keeps
         )
         self.runs["bm25"] = found.run
@@ -242,7 +242,7 @@ class _Bench:
         self._progress(f"{self.wanted.name}: {what}", done, total)
 
 
-def _retrieved(wanted: EvaluationSet) -> int:
+def retrieved(wanted: EvaluationSet) -> int:
     """Documents a query that the runs of a set hold."""
     return max(RETRIEVED, largest_cutoff(wanted.measures))
 

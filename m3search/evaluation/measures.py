@@ -138,9 +138,9 @@ def _parse_measure(name: str) -> tuple[str, ir_measures.Measure]:
         return match[1], ir_measures.Success @ int(match[2])
     try:
         measure = ir_measures.parse_measure(name)
-    except (NameError, ValueError, SyntaxError, TypeError) as error:
-        raise _unknown_measure(name) from error
-    supported = ir_measures.DefaultPipeline.supports(measure)  # type: ignore[no-untyped-call]
+        supported = ir_measures.DefaultPipeline.supports(measure)  # type: ignore[no-untyped-call]
+    except (NameError, ValueError, SyntaxError, TypeError, AssertionError) as error:
+        raise _unknown_measure(name) from error  # by an assertion those that lack a cut-off
     if measure.params.get("cutoff", 1) < 1 or not supported:
         raise _unknown_measure(name)
     return str(measure), measure
@@ -173,12 +173,17 @@ def _values(
         names.setdefault(str(measure), []).append(name)
     known: dict[int, tuple[ir_measures.Measure, list[str]]] = {}
     if filled:
-        for metric in ir_measures.iter_calc(list(measures.values()), qrels, filled):
+        # gdeval, which ERR@k is by, takes no other names of queries than numbers
+        numbers = {query: str(number) for number, query in enumerate(qrels, start=1)}
+        queries = list(qrels)
+        judged = {numbers[query]: grades for query, grades in qrels.items()}
+        ranked = {numbers[query]: places for query, places in filled.items()}
+        for metric in ir_measures.iter_calc(list(measures.values()), judged, ranked):
             measure = metric.measure
             if id(measure) not in known:  # to name it takes longer than all else
                 known[id(measure)] = (measure, names[str(measure)])
             for name in known[id(measure)][1]:  # two names may be one measure
-                values[name][metric.query_id] = float(metric.value)
+                values[name][queries[int(metric.query_id) - 1]] = float(metric.value)
     return values
 
 

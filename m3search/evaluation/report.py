@@ -54,7 +54,8 @@ class ReportFolder:
         """An older report in the folder stays until `finish`; other files stay altogether."""
         self.folder = Path(folder)
         self._staged, self._older = self.folder / UNFINISHED, self.folder / OLDER
-        self._notes: list[str] = []
+        self.notes: list[str] = []
+        """what could not be written, a sentence each"""
         self._figures: dict[str, SetFigures] = {}
         try:
             self._begin()
@@ -103,7 +104,7 @@ class ReportFolder:
                     raise
                 # An id with white space must not cost the results of hours.
                 note = f"No run of {row} on {result.name}: {error.expected}; {error.found}."
-                self._notes.append(note)
+                self.notes.append(note)
         with (self._staged / "queries" / f"{result.name}.tsv").open("w", encoding="utf-8") as file:
             file.write("row\tmeasure\tquery\tvalue\n")
             for row, measures in result.report.per_query.items():
@@ -115,7 +116,7 @@ class ReportFolder:
         """The path of report.md, when the whole report is in place."""
         content = json.dumps(experiment.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
         (self._staged / "report.json").write_text(content + "\n", encoding="utf-8")
-        page = to_html(experiment, self._figures, self._notes)
+        page = to_html(experiment, self._figures, self.notes)
         (self._staged / "report.html").write_text(page, encoding="utf-8")
         (self._staged / "report.md").write_text(self._markdown(experiment), encoding="utf-8")
         self._older.mkdir()
@@ -137,6 +138,6 @@ class ReportFolder:
         shutil.rmtree(self._older)
 
     def _markdown(self, experiment: Experiment) -> str:
-        notes = "".join(f"- {note}\n" for note in self._notes)
+        notes = "".join(f"- {note}\n" for note in self.notes)
         text = to_markdown(experiment)
         return f"{text}\n## Not written\n\n{notes}" if notes else text

@@ -237,7 +237,7 @@ def _row_settings(experiment: Experiment) -> list[str]:
     for each in experiment.sets:
         settings = each.details["settings"]
         parts = [
-            f"{row} " + ", ".join(f"{key} {value}" for key, value in own.items())
+            f"{row} " + ", ".join(f"{key} {_taken(key, own, settings)}" for key in own)
             for row, own in settings.get("row_settings", {}).items()
         ]
         if settings.get("lexical_weights", "float") != "float":
@@ -246,6 +246,11 @@ def _row_settings(experiment: Experiment) -> list[str]:
         if parts:
             notes.append(f"Of {each.name}: {'; '.join(parts)}.")
     return notes
+
+
+def _taken(key: str, own: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    """A setting of a row as it was used: no depth is below the documents that its run holds."""
+    return max(own[key], settings["k"]) if key == "depth" else own[key]
 
 
 def _fused(row: str, made: Mapping[str, Any]) -> str:
