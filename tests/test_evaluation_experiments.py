@@ -17,7 +17,7 @@ from m3search.errors import ConfigError, DataError
 from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets, load_sets
 from m3search.evaluation.cache import Cache
 from m3search.evaluation.suite import ROWS, modes_of
-from m3search.evaluation.tables import percentages
+from m3search.evaluation.tables import percentages, to_markdown
 from m3search.records import MODES, Encoded
 
 
@@ -170,7 +170,7 @@ def test_groups_have_means_of_their_own(tmp_path: Path) -> None:
 
 def test_runs_of_other_systems_stand_beside(tmp_path: Path) -> None:
     log = Log()
-    for name, document in (("one", "d1"), ("two", "d9")):
+    for name, document in (("one", "d1"), ("two", "d2")):
         write_run(tmp_path / f"{name}.trec", {"q1": {document: 1.0}})
     others = {"other": str(tmp_path / "{set}.trec")}
     sets = [
@@ -196,6 +196,26 @@ def test_runs_of_other_systems_stand_beside(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"two\.trec: expected a file"):
         evaluate_sets(sets, log.encoders, engine=log.engine())
     assert log.encoded == encoded  # nothing was begun
+
+
+def test_a_run_that_names_no_document_of_the_corpus_is_refused(tmp_path: Path) -> None:
+    log = Log()
+    write_run(tmp_path / "other.trec", {"q1": {"d1#0": 1.0}})
+    others = {"other": str(tmp_path / "other.trec")}
+    one = EvaluationSet(make_set(tmp_path / "one"), rows=(), run_files=others)
+    with pytest.raises(DataError, match=r"documents of the set one, found .*'d1#0'"):
+        evaluate_sets([one], log.encoders, engine=log.engine())
+    write_run(tmp_path / "other.trec", {"q1": {"d1#0": 2.0, "d3": 1.0}})  # judged or not
+    assert evaluate_sets([one], log.encoders, engine=log.engine()).sets
+
+
+def test_queries_without_a_document_are_told_of(tmp_path: Path) -> None:
+    log = Log()
+    write_run(tmp_path / "other.trec", {"q1": {"d1": 1.0}})
+    folder = make_set(tmp_path / "one", judged={"q1": {"d1": 1}, "q2": {"d2": 1}})
+    one = EvaluationSet(folder, rows=("dense",), run_files={"other": str(tmp_path / "other.trec")})
+    experiment = evaluate_sets([one], log.encoders, engine=log.engine())
+    assert "Queries without a document, which count 0: one other 1." in to_markdown(experiment)
 
 
 def test_missing_candidates_and_template_of_a_suite(tmp_path: Path) -> None:

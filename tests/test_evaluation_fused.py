@@ -79,7 +79,8 @@ def test_rows_of_a_report_fuse_each_other_and_run_files(tmp_path: Path) -> None:
     (wanted,) = load_sets([tmp_path / "suite.toml"])
     lines = (folder / "queries.jsonl").read_text().splitlines()
     asked = [json.loads(line)["_id"] for line in lines]
-    other.write_text("".join(f"{query} Q0 nobody 1 1.0 other\n" for query in asked))
+    lines = [f"{query} Q0 nobody 1 1.0 other\n" for query in asked]
+    other.write_text("".join([*lines, f"{asked[0]} Q0 d1 2 0.5 other\n"]))
     kept: dict[str, Run] = {}
     report = ReportFolder(tmp_path / "out")
 

@@ -224,6 +224,15 @@ class _Bench:
                 found="none of them",
                 remedy="Give the run of this set; {set} in its path is the name of the set.",
             )
+        named = {document for found in run.values() for document in found}
+        judged = {document for grades in collection.qrels.values() for document in grades}
+        if named and not named & judged and not any(d.id in named for d in collection.read()):
+            raise DataError(
+                path,
+                expected=f"documents of the set {self.wanted.name}",
+                found=f"none of them, but {min(named)!r} and others",
+                remedy="Give the run of this set, with the ids of its corpus.",
+            )
         return {query: dict(islice(found.items(), k)) for query, found in run.items()}
 
     def _run_bm25(self, collection: Collection) -> None:

@@ -208,7 +208,8 @@ def sets_table(experiment: Experiment) -> Table:
                 f"{size:.1f}" if size else "",
             ]
         )
-    return Table("Sets", lines, _truncation(experiment))
+    notes = [_truncation(experiment), _absent(experiment)]
+    return Table("Sets", lines, "\n".join(note for note in notes if note))
 
 
 def settings_table(experiment: Experiment) -> Table:
@@ -271,6 +272,17 @@ def _truncation(experiment: Experiment) -> str:
         if cut := each.details.get("truncated"):
             shown.append(f"{each.name} {cut['documents']} documents, {cut['queries']} queries")
     return f"Cut at the maximum length: {'; '.join(shown)}." if shown else ""
+
+
+def _absent(experiment: Experiment) -> str:
+    """One line: for how many queries of each set a row has no document, so that they count 0."""
+    shown = [
+        f"{each.name} {row} {count}"
+        for each in experiment.sets
+        for row, count in each.report.absent.items()
+        if count
+    ]
+    return f"Queries without a document, which count 0: {'; '.join(shown)}." if shown else ""
 
 
 def provenance(experiment: Experiment) -> dict[str, str]:
