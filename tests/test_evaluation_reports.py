@@ -69,7 +69,7 @@ def test_an_older_report_is_replaced_and_other_files_stay(tmp_path: Path) -> Non
     out = tmp_path / "out"
     (out / "runs").mkdir(parents=True)
     (out / "runs" / "old.dense.trec").write_text("old")
-    (out / "report.json").write_text("{}")
+    (out / "report.json").write_text('{"sets": {"old": {"rows": {"dense": {}}}}}')
     (out / "notes.txt").write_text("mine")
     (out / ".unfinished" / "runs").mkdir(parents=True)  # of a killed run
     (out / ".unfinished" / "runs" / "half.trec").write_text("half")
@@ -135,6 +135,20 @@ def test_killed_at_any_call_the_old_or_the_new_report_is_whole(tmp_path: Path) -
     report, experiment = evaluate(sets[0])  # after any of them, another one
     report.finish(experiment)
     assert contents(out).keys() == old.keys()
+
+
+def test_runs_that_are_not_of_the_report_stay(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name, rows in (("s", ("dense", "sparse")), ("t", ("dense",)), ("t", ("dense",))):
+        report = ReportFolder(out)
+        folder = tmp_path / name
+        folder = folder if folder.exists() else make_set(folder)
+        sets, log = [EvaluationSet(folder, rows=rows)], Log()
+        report.finish(evaluate_sets(sets, log.encoders, engine=log.engine(), keep=report.add))
+        (out / "runs" / "theirs.trec").write_text("mine")
+    names = sorted(path.name for path in (out / "runs").iterdir())
+    assert names == ["t.dense.trec", "theirs.trec"]  # those of the older report are gone
+    assert (out / "runs" / "theirs.trec").read_text() == "mine"
 
 
 def test_ids_with_white_space_cost_the_run_file_only(tmp_path: Path) -> None:
