@@ -19,6 +19,7 @@ from m3search.evaluation.cache import Cache
 from m3search.evaluation.suite import ROWS, modes_of
 from m3search.evaluation.tables import percentages, to_markdown
 from m3search.records import MODES, Encoded
+from m3search.stores.files import checksum
 
 
 def test_rows_and_measures_of_a_set(tmp_path: Path) -> None:
@@ -207,6 +208,23 @@ def test_a_run_that_names_no_document_of_the_corpus_is_refused(tmp_path: Path) -
         evaluate_sets([one], log.encoders, engine=log.engine())
     write_run(tmp_path / "other.trec", {"q1": {"d1#0": 2.0, "d3": 1.0}})  # judged or not
     assert evaluate_sets([one], log.encoders, engine=log.engine()).sets
+
+
+def test_a_report_says_on_what_data_and_machine_it_was_made(tmp_path: Path) -> None:
+    log = Log()
+    found = []
+    for name, judged in (("one", {"q1": {"d1": 1}}), ("two", {"q1": {"d2": 1}})):
+        sets = [EvaluationSet(make_set(tmp_path / name, judged=judged), rows=("dense",))]
+        experiment = evaluate_sets(sets, log.encoders, engine=log.engine())
+        (details,) = experiment.to_json()["sets"].values()
+        assert details["precision"] in to_markdown(experiment)
+        assert details["fingerprints"]["judgements"][:8] in to_markdown(experiment)
+        found.append(details["fingerprints"])
+    assert found[0]["corpus"] == checksum(next((tmp_path / "one").glob("corpus.jsonl*")))
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == ["judgements"]
+    machine = experiment.to_json()["provenance"]["machine"]
+    assert machine["processor"] and machine["cores"] >= 1 and machine["threads"] >= 1
+    assert machine["processor"] in to_markdown(experiment)
 
 
 def test_queries_without_a_document_are_told_of(tmp_path: Path) -> None:

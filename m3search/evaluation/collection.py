@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from m3search.evaluation.layouts import SetFiles, find_set_files
 from m3search.evaluation.measures import ANSWER_RECALL, reads_answers
 from m3search.evaluation.suite import EvaluationSet
 from m3search.records import Answers, Document, Qrels, Query
+from m3search.stores.files import checksum
 
 SAMPLE, SAMPLE_CHARACTERS, SHOWN = 1000, 2000, 3
 
@@ -46,6 +49,16 @@ class Collection:
     def read(self) -> Iterator[Document]:
         """The documents, streamed from the corpus file."""
         return read_corpus(self.corpus)
+
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of the corpus file, and of the queries and judgements as they were read."""
+        asked = [[query.id, query.text] for query in self.queries]
+        judged = {query: list(strings) for query, strings in self.answers.items()} or self.qrels
+        return {
+            "corpus": checksum(self.corpus),
+            "queries": sha256(json.dumps(asked).encode()).hexdigest(),
+            "judgements": sha256(json.dumps(judged, sort_keys=True).encode()).hexdigest(),
+        }
 
     def counts(self) -> dict[str, Any]:
         """Sizes for a report, JSON-ready."""

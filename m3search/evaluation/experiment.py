@@ -25,6 +25,7 @@ from m3search.evaluation.components import ComponentScores
 from m3search.evaluation.engine import Engine, Progress
 from m3search.evaluation.latency import Stages
 from m3search.evaluation.lexical import ceil_weights
+from m3search.evaluation.machine import machine
 from m3search.evaluation.measures import evaluate, largest_cutoff
 from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.score_files import read_scores, scores_file
@@ -155,6 +156,7 @@ class _Bench:
             self._details["published"] = wanted.published
         details = {
             "counts": collection.counts(),
+            "fingerprints": collection.fingerprints(),
             "settings": self._settings(),
             "seconds": {name: round(spent, 3) for name, spent in self._seconds.items()},
         }
@@ -206,6 +208,7 @@ class _Bench:
         self._timed["search"] = found.timed
         self._details |= {
             "model": asdict(encoder.identity),
+            "precision": encoder.precision,
             "index_reused": found.index_reused,
             "queries_reused": found.queries_reused,
             "search_reused": found.reused,
@@ -266,11 +269,15 @@ def _kept_or_temporary(cache: Cache | None) -> Iterator[Cache]:
 
 
 def _versions() -> dict[str, Any]:
-    names = ("m3search", "ir-measures", "bm25s", "PyStemmer", "torch", "transformers", "faiss-cpu")
+    names = (
+        "m3search", "ir-measures", "bm25s", "PyStemmer", "torch", "transformers", "faiss-cpu",
+        "openvino",
+    )  # fmt: skip
     versions = {"python": platform.python_version()}
     for name in names:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:  # faiss-gpu has another name; torch may come from elsewhere
             continue
-    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "versions": versions, "machine": machine()}

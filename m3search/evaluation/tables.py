@@ -189,10 +189,10 @@ def _by_store_or_stage(
 
 def sets_table(experiment: Experiment) -> Table:
     """How large each set is, and what its index took."""
-    lines = [
-        ["set", "documents", "queries", "judgements", "BM25 language", "index seconds", "index MB"]
-    ]
+    header = ("documents", "queries", "judgements", "SHA-256 of these", "BM25 language")
+    lines = [["set", *header, "index seconds", "index MB"]]
     for each in experiment.sets:
+        sums = ", ".join(found[:8] for found in each.details.get("fingerprints", {}).values())
         counts, bm25 = each.details["counts"], each.details.get("bm25")
         language = f"{bm25['language'] or 'none'}, {bm25['language_origin']}" if bm25 else ""
         seconds = each.details["seconds"].get("index")
@@ -203,6 +203,7 @@ def sets_table(experiment: Experiment) -> Table:
                 str(counts["documents"]),
                 str(counts["queries"]),
                 str(counts["judgements"]),
+                sums,
                 language,
                 f"{seconds:.1f}" if seconds is not None else "",
                 f"{size:.1f}" if size else "",
@@ -295,6 +296,8 @@ def provenance(experiment: Experiment) -> dict[str, str]:
             models[each.name] = (
                 f"{model['name']} ({model['fingerprint'][:12]}), {model['max_length']} tokens"
             )
+            if precision := each.details.get("precision"):
+                models[each.name] += f", {precision}"
         if bm25 := each.details.get("bm25"):
             settings = f"k1 {bm25['k1']}, b {bm25['b']}, {bm25['variant']} variant"
             baselines[each.name] = f"{bm25['implementation']}, {settings}"
