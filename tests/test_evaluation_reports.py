@@ -151,6 +151,18 @@ def test_runs_that_are_not_of_the_report_stay(tmp_path: Path) -> None:
     assert (out / "runs" / "theirs.trec").read_text() == "mine"
 
 
+@pytest.mark.parametrize("note", [None, "{", "{}"])
+def test_runs_stay_where_there_was_no_report(tmp_path: Path, note: str | None) -> None:
+    out = tmp_path / "out"
+    (out / "runs").mkdir(parents=True)
+    (out / "runs" / "theirs.trec").write_text("mine")
+    if note is not None:
+        (out / "report.json").write_text(note)
+    run_two_sets(tmp_path, out)
+    assert (out / "runs" / "theirs.trec").read_text() == "mine"
+    assert not (out / ".older").exists()
+
+
 def test_ids_with_white_space_cost_the_run_file_only(tmp_path: Path) -> None:
     texts = {"d 1": "red fox", "d2": "blue whale"}
     folder = make_set(tmp_path / "s", texts=texts, judged={"q1": {"d 1": 1}})

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from trainer_scripts import script
 
 from m3search.encoder import Encoder
@@ -62,6 +63,26 @@ def test_the_mean_is_of_all_weights(tiny_checkpoint: Path, tmp_path: Path) -> No
                     "--out", str(tmp_path / "more")])  # fmt: skip
     assert torch.allclose(heads(tmp_path / "more")[0], 3.25 * first, atol=5e-3)
     assert torch.allclose(heads(tmp_path / "two")[0], 2.5 * first, atol=5e-3)
+
+
+def test_the_encoder_is_averaged_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(tiny_checkpoint, tmp_path / "b")
+    states = load_file(other / "model.safetensors")
+    name = "encoder.layer.1.output.dense.weight"
+    was = states[name].clone()
+    save_file({**states, name: 3 * was}, other / "model.safetensors", {"format": "pt"})
+    averaging.main([str(tiny_checkpoint), str(other), "--out", str(tmp_path / "mean")])
+    mean = load_file(tmp_path / "mean" / "model.safetensors")
+    assert torch.allclose(mean[name].float(), 2 * was, atol=2e-3)
+
+
+@pytest.mark.parametrize("weights", [["-1", "0", "1"], ["nan", "1", "1"], ["0", "0", "0"]])
+def test_weights_that_no_checkpoint_has_are_refused(
+    tiny_checkpoint: Path, tmp_path: Path, weights: list[str]
+) -> None:
+    both = [str(tiny_checkpoint)] * 2
+    with pytest.raises(ConfigError, match="not all 0"):
+        averaging.main([*both, "--fusion-weights", *weights, "--out", str(tmp_path / "mean")])
 
 
 def test_it_says_where_it_comes_from(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ STAGES = ("distil", "contrastive", "finetune", "long")
 COMMAND = """#!/usr/bin/env bash
 # notes what it was asked, makes the folder that it is asked for, and dies where it is told to
 echo "$(basename "$0") $*" >> "$LOG"
-case "$*" in *missing_sources*) exit 0 ;; *cuda*) exit 1 ;; esac
+case "$*" in *missing_sources*) exit 0 ;; esac
 out="${@: -1}"
 case "$*" in *title_body_pairs*) touch "$(dirname "$4")/$(basename "$4")"; exit 0 ;; esac
 mkdir -p "$out"
@@ -58,8 +58,7 @@ def run(made: Path, dies: str = "nothing dies") -> tuple[int, list[str]]:
         text=True,
         check=False,
     )
-    lines = log.read_text().splitlines()
-    return done.returncode, [line for line in lines if "cuda.is_available" not in line]
+    return done.returncode, log.read_text().splitlines()
 
 
 def trainings(lines: list[str]) -> list[str]:

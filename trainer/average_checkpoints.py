@@ -6,7 +6,8 @@ Wortsman et al. 2022, arXiv 2203.05482). It costs nothing when it is used.
 
 Their multi heads do not lie near each other: scores stay as they are when all token vectors are
 turned together, so each training ends in directions of its own. Each head is turned to the first
-one before the mean is taken (orthogonal Procrustes problem, Schoenemann 1966).
+one before the mean is taken (orthogonal Procrustes problem, Schoenemann 1966). The mean is written
+in half precision.
 
     python trainer/average_checkpoints.py checkpoints/a checkpoints/b --out checkpoints/mean
 """
@@ -14,6 +15,7 @@ one before the mean is taken (orthogonal Procrustes problem, Schoenemann 1966).
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,19 +57,17 @@ def average(
         check_alike(first, other)
         turn_token_vectors(other.model, first.model)
     states = [each.model.state_dict() for each in loaded]
-    parts = [share / sum(shares) for share in shares]
-    mean = {
-        name: sum(part * state[name] for part, state in zip(parts, states, strict=True))
-        for name in states[0]
-    }
-    first.model.load_state_dict(mean)
+    parts = [each / sum(shares) for each in shares]
+    for name, tensor in states[0].items():
+        if tensor.is_floating_point():
+            pairs = zip(parts, states, strict=True)
+            tensor.copy_(torch.stack([part * state[name] for part, state in pairs]).sum(dim=0))
     info = CheckpointInfo(
         first.info.pooling,
         min(each.info.max_length for each in loaded),
-        sum(each.info.step for each in loaded),
-        {"mean_of": [origin(*each) for each in zip(loaded, parts, strict=True)]},
-        fusion_weights or first.info.fusion_weights,
-        first.info.word_terms,
+        training={"mean_of": [origin(*each) for each in zip(loaded, parts, strict=True)]},
+        fusion_weights=fusion_weights or first.info.fusion_weights,
+        word_terms=first.info.word_terms,
     )
     return first._replace(info=info)
 
@@ -102,8 +102,8 @@ def turn_token_vectors(model: M3Model, toward: M3Model) -> None:
     U V^T of the singular value decomposition W' W^T = U S V^T.
     """
     head, other = model.colbert_linear, toward.colbert_linear
-    u, _, v = torch.linalg.svd(other.weight.double() @ head.weight.double().T)
-    rotation = u @ v
+    u, _, vt = torch.linalg.svd(other.weight.double() @ head.weight.double().T)
+    rotation = u @ vt
     head.weight.copy_(turned(rotation, head.weight))
     head.bias.copy_(turned(rotation, head.bias))
 
@@ -116,7 +116,7 @@ def turned(rotation: Tensor, vectors: Tensor) -> Tensor:
 def origin(loaded: Loaded, part: float) -> dict[str, Any]:
     """What the mean says of one that is `part` of it."""
     known = {"fingerprint": remembered_fingerprint(loaded.folder), "step": loaded.info.step}
-    return {"share": part, **known, **loaded.info.training}
+    return {**loaded.info.training, "share": part, **known}
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -129,7 +129,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=share,
         nargs="+",
         metavar="S",
-        help="how much each counts; by default alike",
+        help="above 0 and up to 1, how much each counts; by default alike",
     )
     parser.add_argument(
         "--fusion-weights", type=float, nargs=3, metavar=("W1", "W2", "W3"),
@@ -152,6 +152,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             remedy="Name those whose mean is wanted, or leave --shares out.",
         )
     weights = tuple(args.fusion_weights) if args.fusion_weights else None
+    if weights and not (all(math.isfinite(w) and w >= 0 for w in weights) and any(weights)):
+        raise ConfigError(
+            "--fusion-weights",
+            expected="three numbers from 0 up, not all 0",
+            found=", ".join(map(str, weights)),
+            remedy="Give those of dense, sparse and multi.",
+        )
     mean = average(args.checkpoints, shares, weights)
     save_checkpoint(args.out, mean.model, mean.tokenizer, mean.info, dtype=torch.float16)
     report = {

@@ -3,12 +3,14 @@
 #   trainer/make_mini.sh DATA [OUT]
 # DATA: the folder of the training files. OUT: where the stages put theirs, by default
 # checkpoints/mini. What is finished is kept, and what was stopped goes on: the same command again.
+# SUB_BATCH_TOKENS=131072 in front makes full use of a GPU with 16 GB to spare.
 set -euo pipefail
 data=${1:?the folder of the training files}
 out=${2:-checkpoints/mini}
 here=$(dirname "$0")
 english=$out/all-MiniLM-L6-v2
 shopt -s nullglob
+parts=(${SUB_BATCH_TOKENS:+--set "batches.sub_batch_tokens=$SUB_BATCH_TOKENS"})
 
 # make FOLDER COMMAND...: runs the command, which ends in --out or the like, with a folder that gets
 # its name when all is in it; a training in such a folder goes on, anything else begins again
@@ -24,7 +26,6 @@ make() {
   "$@" "$folder.partial"
   mv "$folder.partial" "$folder"
 }
-
 
 # train STAGE START [SETTING...]: the recipe mini-STAGE.toml, from the folder START
 train() {
@@ -63,10 +64,6 @@ make "$out/swapped" python "$here/swap_vocabulary.py" "$english" "$out/tokenizer
   --parallel "$data"/{apps,android,bible,crossqa-parallel,gnomehelp,guides,lafand,nusax,pud,pydocs,stories,tatoeba,tico19,tldr,wmt,written-parallel}.*-en.jsonl.gz \
   --out
 data=$out/data
-parts=()
-if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-  parts=(--set batches.sub_batch_tokens=131072) # a GPU has the memory for a step in one part or two
-fi
 teacher=(--set "distillation.teacher=$english")
 train distil "$out/swapped" "${teacher[@]}"
 train contrastive "$out/distil" "${teacher[@]}"

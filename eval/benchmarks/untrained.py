@@ -39,7 +39,7 @@ def write_untrained(folder: Path) -> None:
 
 def operations(model: M3Model, lengths: Sequence[int]) -> float:
     """Floating-point operations of the matrix products of a backbone's layers for texts of so many
-    tokens: 2 for each weight and token, and 4 n^2 numbers wide for the attention of n tokens."""
+    tokens: 2 for each weight and token, and 4 n^2 width for the attention of n tokens."""
     config = model.backbone.config
     width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     weights = 4 * width * width + 2 * width * inner

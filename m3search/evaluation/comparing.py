@@ -92,14 +92,14 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
             for name, found in report["sets"].items()
             if measure in found["rows"].get(row, {})
         }
-    for name, split in judged.items():
-        values[name] = _read_values(folder / "queries" / f"{name}.tsv", row, measure)
-        splits[name] = split
-    if not values:
         rows = {each for found in report["sets"].values() for each in found["rows"]}
         measures = {
             m for found in report["sets"].values() for r in found["rows"].values() for m in r
         }
+    for name, split in judged.items():
+        values[name] = _read_values(folder / "queries" / f"{name}.tsv", row, measure)
+        splits[name] = split
+    if not values:
         what = f"rows {', '.join(sorted(rows))}; measures {', '.join(sorted(measures))}"
         raise ConfigError(
             str(folder),
@@ -188,9 +188,9 @@ def _read_values(path: Path, row: str, measure: str) -> dict[str, float]:
     values: dict[str, float] = {}
     for number, line in read_lines(path):
         with _sound(path, f"a row, a measure, a query and a value in line {number}"):
-            named, by, query, value = line.decode("utf-8").rstrip("\r\n").split("\t")
+            named, by, *query, value = line.decode("utf-8").rstrip("\r\n").split("\t")
             if number > 1 and (named, by) == (row, measure):
-                values[query] = float(value)
+                values["\t".join(query)] = float(value)
     return values
 
 

@@ -133,6 +133,7 @@ class _Bench:
         """The set's rows, run and evaluated; scores: a folder of component scores to start from."""
         wanted = self.wanted
         collection = load_collection(wanted)
+        others = {row: self._read_run(path, collection) for row, path in wanted.run_paths().items()}
         if self._plans:
             if scores is None:
                 self.scores = self._search(collection)
@@ -145,8 +146,8 @@ class _Bench:
         if "bm25" in wanted.rows:
             self._run_bm25(collection)
         self.runs = {row: self.runs[row] for row in wanted.rows}
-        if paths := wanted.run_paths():
-            self.runs |= {row: self._read_run(path, collection) for row, path in paths.items()}
+        if others:
+            self.runs |= others
             self._details["run_files"] = dict(wanted.run_files)
         if wanted.fused:
             parts, k = dict(self.runs), retrieved(wanted)
@@ -229,7 +230,7 @@ class _Bench:
             )
         named = {document for found in run.values() for document in found}
         judged = {document for grades in collection.qrels.values() for document in grades}
-        if named and not named & judged and not any(d.id in named for d in collection.read()):
+        if named and named.isdisjoint(judged) and not any(d.id in named for d in collection.read()):
             raise DataError(
                 path,
                 expected=f"documents of the set {self.wanted.name}",

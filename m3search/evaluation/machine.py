@@ -1,4 +1,4 @@
-"""What an evaluation was computed on: its times say nothing without it."""
+"""What a report was made on; indexes and scores that it took may come from elsewhere."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, threads of torch, memory in GB, and the GPU where
-    there is one."""
+    """Processor, cores that this process may be put on, threads of torch, the host's memory in GB,
+    and the GPU where there is one, used or not."""
     found: dict[str, Any] = {
         "processor": _processor(),
         "cores": _cores(),

@@ -10,7 +10,7 @@
 All is first written to `.unfinished` inside the folder, which a killed run leaves behind and the
 next one clears. While a new report takes the place of an older one, that one waits in `.older`: a
 kill in between leaves a whole report on the disk, and the next run puts the new one in its place.
-Files that no report has written, such as runs of other systems, stay.
+Other files stay, in `runs` as well.
 """
 
 from __future__ import annotations
@@ -137,18 +137,20 @@ class ReportFolder:
             (self._staged / name).rename(self.folder / name)
         shutil.rmtree(self._staged, ignore_errors=True)
         self._keep_others()
-        shutil.rmtree(self._older)
+        for name in (
+            *reversed(PARTS),
+            "",
+        ):  # its report.json, which says what is its own, goes last
+            place = self._older / name
+            if place.is_dir():
+                shutil.rmtree(place)
 
     def _keep_others(self) -> None:
-        """Moves files that the older report has not written, such as runs of other systems, out of
-        its folders into those of the new one."""
-        note = self._older / "report.json"
-        if not note.is_file():
-            return
+        """Moves what stands beside the older report's own runs to those of the new one."""
         try:
-            sets = json.loads(note.read_bytes())["sets"]
+            sets = json.loads((self._older / "report.json").read_bytes())["sets"]
             own = {f"{name}.{row}.trec" for name, found in sets.items() for row in found["rows"]}
-        except (ValueError, KeyError, TypeError, AttributeError):  # damaged, and of no report
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):  # no report
             own = set()
         for path in (self._older / "runs").glob("*"):
             kept = self.folder / "runs" / path.name

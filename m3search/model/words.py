@@ -76,9 +76,10 @@ class WordTable:
         """The words of several pieces in ids (L,) of one text or of some in a row, or (B, L).
 
         Special tokens, pieces without a letter or digit, and pieces of scripts that are written
-        without spaces belong to no word and end the one before them. The rows of a batch begin
-        with a special token, so no word goes from one to the next. What is cut off at the end of a
-        text, or by a CLS that MCLS inserts, is a word of the pieces that are left.
+        without spaces belong to no word and end the one before them. The rows of a batch, and
+        texts in a row, begin with a special token, so no word goes from one to the next. What is
+        cut off at the end of a text, or by a CLS that MCLS inserts, is a word of the pieces that
+        are left.
         """
         ids = ids.reshape(-1)
         joins = self._joins[ids]

@@ -48,7 +48,10 @@ class Layout(NamedTuple):
         device: torch.device,
         table: WordTable | None = None,
     ) -> Layout:
-        """The layout of texts given as token ids. table: None where only pieces are terms."""
+        """The layout of texts given as token ids, each of which begins with a special token.
+
+        table: None where only pieces are terms.
+        """
         lengths = np.array([len(row) for row in ids], np.int64)
         texts = np.repeat(np.arange(len(ids)), lengths)
         flat = np.concatenate([np.empty(0, np.int64), *ids]).astype(np.int64)
