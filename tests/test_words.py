@@ -228,3 +228,20 @@ def test_word_terms_is_true_or_false(checkpoint: Path, tmp_path: Path, found: ob
     (tmp_path / "m3.json").write_text(json.dumps(record | {"word_terms": found}))
     with pytest.raises(ArtifactError, match=r"m3\.json: expected word_terms true or false"):
         load_checkpoint(tmp_path)
+
+
+def test_the_layout_of_texts_is_that_of_each_of_them(
+    tokenization: Tokenization, sample_texts: list[str]
+) -> None:
+    """No word goes on in the next text, and an empty text has nothing."""
+    texts = [*sample_texts[:6], "", "lighthouse", "keepers", ""]
+    ids = [np.asarray(row) for row in tokenization.encode(texts, 32).ids]
+    for table in (tokenization.words, None):
+        options = (tokenization.special_ids, torch.device("cpu"), table)
+        apart = [Layout.of([row], *options) for row in ids]
+        whole = Layout.of(ids, *options)
+        for joined, *parts in zip(whole, *apart, strict=True):
+            assert torch.equal(joined, torch.cat(parts))
+        assert len(whole.words) > 0 or table is None
+        nothing = Layout.of([], *options)
+        assert all(len(column) == 0 for column in nothing)

@@ -137,10 +137,8 @@ class ReportFolder:
             (self._staged / name).rename(self.folder / name)
         shutil.rmtree(self._staged, ignore_errors=True)
         self._keep_others()
-        for name in (
-            *reversed(PARTS),
-            "",
-        ):  # its report.json, which says what is its own, goes last
+        # its report.json, which says what is its own, goes last
+        for name in (*reversed(PARTS), ""):
             place = self._older / name
             if place.is_dir():
                 shutil.rmtree(place)
