@@ -25,13 +25,13 @@ from m3search.evaluation.components import ComponentScores
 from m3search.evaluation.engine import Engine, Progress
 from m3search.evaluation.latency import Stages
 from m3search.evaluation.lexical import ceil_weights
-from m3search.evaluation.machine import machine
 from m3search.evaluation.measures import evaluate, largest_cutoff
 from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.score_files import read_scores, scores_file
 from m3search.evaluation.searches import SetSearch
 from m3search.evaluation.suite import EvaluationSet, modes_of
 from m3search.lines import check_file
+from m3search.model.machine import machine
 from m3search.records import Qrels, Run
 
 if TYPE_CHECKING:
