@@ -53,8 +53,9 @@ def main() -> None:
     """Measures as the command line asks, and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("corpus", type=Path, nargs="+", help="JSON lines of documents")
-    parser.add_argument("--model", help="a checkpoint; by default the embedded m3-mini")
-    parser.add_argument("--untrained", action="store_true", help="random weights, a large model")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--model", help="a checkpoint; by default the embedded m3-mini")
+    model.add_argument("--untrained", action="store_true", help="random weights, a large model")
     parser.add_argument("--documents", type=int, default=512, help="how many, of all together")
     parser.add_argument("--max-length", type=int, help="tokens; by default those of the model")
     parser.add_argument("--rounds", type=int, default=5)
@@ -64,7 +65,7 @@ def main() -> None:
         "--openvino", action="store_true", help="needs the extra m3search[openvino]"
     )
     parser.add_argument("--flagembedding", action="store_true", help="needs that package")
-    parser.add_argument("--peak", type=float, help="of the device, in TFLOP/s")
+    parser.add_argument("--peak", type=float, help="of the device in all of the precisions, in TFLOP/s")
     parser.add_argument("--out", type=Path, help="a file for the JSON")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

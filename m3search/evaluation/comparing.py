@@ -84,10 +84,9 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
             found="none",
             remedy="Make one with m3search eval, or give two runs and --set.",
         )
-    values, splits = {}, {}
     with _sound(path, "the numbers of a report"):
         report = json.loads(path.read_bytes())
-        judged = {
+        splits = {
             name: found["settings"]["split"]
             for name, found in report["sets"].items()
             if measure in found["rows"].get(row, {})
@@ -96,10 +95,7 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
         measures = {
             m for found in report["sets"].values() for r in found["rows"].values() for m in r
         }
-    for name, split in judged.items():
-        values[name] = _read_values(folder / "queries" / f"{name}.tsv", row, measure)
-        splits[name] = split
-    if not values:
+    if not splits:
         what = f"rows {', '.join(sorted(rows))}; measures {', '.join(sorted(measures))}"
         raise ConfigError(
             str(folder),
@@ -107,6 +103,9 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
             found=what,
             remedy="Name one of these with FOLDER:ROW and --measure.",
         )
+    values = {
+        name: _read_values(folder / "queries" / f"{name}.tsv", row, measure) for name in splits
+    }
     return Side(f"{folder}:{row}", values, lambda name: _read_run(folder, name, row), splits)
 
 
