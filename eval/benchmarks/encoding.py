@@ -65,7 +65,9 @@ def main() -> None:
         "--openvino", action="store_true", help="needs the extra m3search[openvino]"
     )
     parser.add_argument("--flagembedding", action="store_true", help="needs that package")
-    parser.add_argument("--peak", type=float, help="of the device in all of the precisions, in TFLOP/s")
+    parser.add_argument(
+        "--peak", type=float, help="of the device in all of the precisions, in TFLOP/s"
+    )
     parser.add_argument("--out", type=Path, help="a file for the JSON")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
