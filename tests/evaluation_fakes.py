@@ -71,6 +71,7 @@ class FakeManifest:
     documents: int
     complete: bool = True
     truncated: int = 3
+    fingerprint: str = "9" * 64
 
 
 @dataclass

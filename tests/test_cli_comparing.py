@@ -99,6 +99,10 @@ def test_runs_of_a_set(reports: Callable[..., Result]) -> None:
     assert reports("compare", *runs).code == 2
     (found,) = lines_of(reports("compare", *runs, "--set", "tiny", "--json").out)
     assert found["sets"]["tiny"]["difference"] == pytest.approx(-0.25)
+    for foreign in ({"other": {"dense": 1.0}}, {"q1": {"elsewhere": 1.0}}):
+        write_run("foreign.trec", foreign)
+        wrong = reports("compare", runs[0], "foreign.trec", "--set", "tiny")
+        assert wrong.code == 1 and "of the set tiny, found none of them" in wrong.err
     same = reports("compare", runs[0], runs[0], "--set", "tiny").out
     assert len(same.splitlines()) == 2 and "+0.0" in same
 

@@ -79,7 +79,7 @@ def test_stemming_and_stop_words() -> None:
 def test_language_codes() -> None:
     codes = {"en-GB": "en", "zh-Hant": "zh", "nb": "no", "nn-NO": "no", "EN": "en", "swh": "swh"}
     assert {code: checked_language(code) for code in codes} == codes
-    for wrong in ("english", "", "e", "en_GB", "1"):
+    for wrong in ("english", "", "e", "en_GB", "1", "jp", "en-"):
         with pytest.raises(ConfigError, match="language"):
             checked_language(wrong)
 

@@ -72,9 +72,8 @@ def test_runs_are_those_of_searches(
     queries = queries_of(searcher)
     wanted_set = EvaluationSet(searcher.index.path.parent / "set")
     collection = load_collection(wanted_set)
-    model = {"name": "words", "max_length": 512, "fusion_weights": [1.0, 0.3, 1.0]}
     done: list[int] = []
-    origin = Origin.of(wanted_set, collection, model)
+    origin = Origin.of(wanted_set, collection, searcher.encoder, searcher.index)
     scores = collect(searcher, queries, plans(), origin, done.append)
     assert sum(done) == len(queries) == len(scores.queries)
     assert (scores.stages, scores.modes, scores.depth) == (MODES, MODES, 20)
@@ -98,7 +97,7 @@ def test_runs_are_those_of_searches(
 def test_what_is_not_there_is_refused(searcher: Searcher) -> None:
     queries = queries_of(searcher)
     small = Plan.check(7, 7, ("dense", "multi"), None, "exact", "union")
-    origin = Origin("0" * 64, "{text}", {})
+    origin = Origin("0" * 64, "{text}", {}, "float32", {}, "")
     scores = collect(searcher, queries, [small], origin)
     assert (scores.stages, scores.modes) == (("dense",), ("dense", "multi"))
     for modes, depth, lacking in (
@@ -160,7 +159,8 @@ def test_a_report_is_made_again_from_its_scores(tmp_path: Path) -> None:
     kept = tmp_path / "report" / "scores"
     again = evaluate(tmp_path, second := Log(), kept)
     assert again["rows"] == first["rows"]
-    assert again["model"]["fingerprint"] == first["model"]["fingerprint"]
+    for name in ("model", "precision", "fingerprints"):
+        assert again[name] == first[name]
     assert log.built and not second.built and not second.lengths
     changed = evaluate(tmp_path, Log(), kept, weights=(0.0, 0.0, 1.0), measures=("P@1",))
     assert list(changed["rows"]["all"]) == ["P@1"]
@@ -181,6 +181,12 @@ def test_scores_of_something_else_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match=re.escape(said)):
             evaluate(tmp_path, Log(), kept, **changes)
     file = kept / "animals.jsonl.gz"
+    queries = tmp_path / "animals" / "queries.jsonl"
+    asked = queries.read_text(encoding="utf-8")
+    queries.write_text(asked.replace("whale", "panda"), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"'q[0-9]' as the set asks it, found of other words"):
+        evaluate(tmp_path, Log(), kept)
+    queries.write_text(asked, encoding="utf-8")
     whole = file.read_bytes()
     lines = gzip.decompress(whole).splitlines()
     assert len(lines) == 1 + len(JUDGED)
@@ -200,6 +206,7 @@ def test_scores_of_something_else_are_refused(tmp_path: Path) -> None:
 HEADER: dict[str, Any] = {
     "format": 1, "depth": 3, "stages": ["dense"], "modes": ["dense"], "corpus": "0",
     "title_template": "{text}", "model": {"max_length": 9, "fusion_weights": [1, 1, 1]},
+    "precision": "cpu float32", "queries": {}, "index": "0",
 }  # fmt: skip
 REACHED = HEADER | {"reach": {"dense": {"stages": ["dense"], "depth": 1}}}
 LINE: dict[str, Any] = {
@@ -214,6 +221,7 @@ LINE: dict[str, Any] = {
         [HEADER | {"format": 2}],
         [HEADER | {"stages": ["dens"]}],
         [HEADER | {"model": []}],
+        [HEADER | {"queries": 3}],
         [HEADER | {"model": {"max_length": 9}}],
         [HEADER, LINE | {"documents": []}],
         [HEADER, LINE | {"documents": None}],

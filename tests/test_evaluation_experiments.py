@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_fakes import FakeEncoder, Log, WordEncoder, make_set
+from evaluation_fakes import FakeEncoder, FakeManifest, Log, WordEncoder, make_set
 
 from m3search.corpus import write_run
 from m3search.errors import ConfigError, DataError
@@ -218,7 +218,9 @@ def test_a_report_says_on_what_data_and_machine_it_was_made(tmp_path: Path) -> N
         experiment = evaluate_sets(sets, log.encoders, engine=log.engine())
         (details,) = experiment.to_json()["sets"].values()
         assert details["precision"] in to_markdown(experiment)
-        assert details["fingerprints"]["judgements"][:8] in to_markdown(experiment)
+        for shown in details["fingerprints"].values():
+            assert shown[:8] in to_markdown(experiment)
+        assert details["fingerprints"]["index"] == FakeManifest(3).fingerprint
         found.append(details["fingerprints"])
     assert found[0]["corpus"] == checksum(next((tmp_path / "one").glob("corpus.jsonl*")))
     assert [name for name in found[0] if found[0][name] != found[1][name]] == ["judgements"]

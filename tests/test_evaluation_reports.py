@@ -23,6 +23,8 @@ from m3search.evaluation import (
 )
 from m3search.evaluation.tables import markdown, measure_table, to_markdown
 
+OTHER = "one.other.trec"
+
 
 def run_two_sets(tmp_path: Path, out: Path) -> Path:
     log = Log()
@@ -92,9 +94,19 @@ def test_an_evaluation_that_fails_leaves_the_older_report(tmp_path: Path) -> Non
     assert not (out / "runs" / "good.dense.trec").exists()
 
 
+def test_one_evaluation_at_a_time_reports_into_a_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = ReportFolder(out)
+    with pytest.raises(ConfigError, match="no other evaluation reports into, found one that is"):
+        ReportFolder(out)
+    first.close()
+    run_two_sets(tmp_path, out)
+    ReportFolder(out)  # what has finished lets others in
+
+
 def contents(out: Path) -> dict[str, bytes]:
-    """The files of the report that is in place."""
-    files = [each for each in out.rglob("*") if each.is_file()]
+    """The files of the report that is in place; not the run of another system."""
+    files = [each for each in out.rglob("*") if each.is_file() and each.name != OTHER]
     shown = {each.relative_to(out).as_posix(): each.read_bytes() for each in files}
     return {name: read for name, read in shown.items() if not name.startswith(".")}
 
@@ -110,15 +122,19 @@ def test_killed_at_any_call_the_old_or_the_new_report_is_whole(tmp_path: Path) -
     report, experiment = evaluate(sets[0])
     report.finish(experiment)
     old = contents(out)
+    (out / "runs" / OTHER).write_text("of another system")
     report, experiment = evaluate(sets[1])
+    report.close()  # as the end of its process does
     shutil.copytree(out, safe)
     met, recovered = [], []
     for _ in kill_at_each_call(lambda: report.finish(experiment)):
         met.append(contents(out))
+        assert [found.read_text() for found in out.rglob(OTHER)] == ["of another system"]
         found = ReportFolder(out)  # the next run: it ends what was begun
         recovered.append(contents(out))
         assert not any(each.is_file() for each in (out / ".unfinished").rglob("*"))
         assert not (out / ".older").exists()
+        found.close()
         shutil.rmtree(found.folder)
         shutil.copytree(safe, out)
     new = contents(out)

@@ -32,7 +32,7 @@ def make_set(name: str, seed: int, queries: int = 12, trust: Any = (0.2, 2.0, 1.
         query = f"{name}{number}"
         found[query] = QueryScores(query, [f"d{n}" for n in range(8)], scored)
         qrels[f"{name}{number}"] = {f"d{best}": 1}
-    scores = ComponentScores(found, MODES, MODES, 8, Origin("", "", {}))
+    scores = ComponentScores(found, MODES, MODES, 8, Origin("", "", {}, "", {}, ""))
     texts = {query: f"What is {query}?" for query in qrels}
     return JudgedScores(name, scores, texts, qrels, Plan.check(8, 8, MODES, None, "exact", "union"))
 

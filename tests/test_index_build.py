@@ -216,6 +216,8 @@ def test_info_is_plain_json(tmp_path):
     assert info["bytes"] == index.bytes_by_store()
     assert sum(info["bytes"].values()) == sum(sizes.values())
     assert info["bytes"]["multi"] == sizes["multi.lmdb"]
+    written = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    assert Index.open(tmp_path).manifest.fingerprint == written["sha256"]
 
 
 def test_the_index_imports_no_torch():

@@ -108,6 +108,29 @@ def test_checkpoints_of_another_start_are_refused(tiny_checkpoint: Path, tmp_pat
         averaging.average([tiny_checkpoint, other], [1, 1])
 
 
+def test_tokenizers_that_normalise_otherwise_are_refused(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(tiny_checkpoint, tmp_path / "b")
+    tokenizer = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "e"}, "content": "a"}
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(ConfigError, match="tokens of a sample"):
+        averaging.average([tiny_checkpoint, other], [1, 1])
+
+
+def test_other_configurations_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(tiny_checkpoint, tmp_path / "b")
+    config = json.loads((other / "config.json").read_text(encoding="utf-8"))
+    free = {"hidden_dropout_prob": 0.3, "transformers_version": "5.0.0"}
+    (other / "config.json").write_text(json.dumps(config | free), encoding="utf-8")
+    averaging.average([tiny_checkpoint, other], [1, 1])
+    heads = {"num_attention_heads": config["num_attention_heads"] * 2}
+    (other / "config.json").write_text(json.dumps(config | heads), encoding="utf-8")
+    with pytest.raises(ConfigError, match="found 'num_attention_heads' as"):
+        averaging.average([tiny_checkpoint, other], [1, 1])
+
+
 def test_other_shapes_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     other = changed(tiny_checkpoint, tmp_path / "b", "sparse_linear.pt", 1.0)
     head = torch.load(other / "colbert_linear.pt")

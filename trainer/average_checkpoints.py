@@ -31,6 +31,10 @@ from m3search.model.checkpoint import CheckpointInfo, load_checkpoint, save_chec
 from m3search.model.fingerprints import remembered_fingerprint
 from m3search.model.modeling import M3Model
 
+FREE = ("dropout", "dropout_prob", "dtype", "transformers_version", "_name_or_path")
+"""ends of the names of settings that may differ"""
+SAMPLE = "İstanbul’da ΆΛΦΑ naïve CAFÉ ﬁve ٣٤ 中文検索 ไทย नमस्ते كتاب\u200bة Straße"
+
 
 class Loaded(NamedTuple):
     """A checkpoint that is averaged."""
@@ -76,6 +80,8 @@ def check_alike(first: Loaded, other: Loaded) -> None:
     """ConfigError unless the weights of both mean the same things."""
     for what, wanted, found in (
         ("vocabulary", first.tokenizer.get_vocab(), other.tokenizer.get_vocab()),
+        ("tokens of a sample", tokens(first), tokens(other)),
+        ("configuration", configuration(first.model), configuration(other.model)),
         ("shapes of weights", shapes(first.model), shapes(other.model)),
         ("pooling", first.info.pooling, other.info.pooling),
         ("word_terms", first.info.word_terms, other.info.word_terms),
@@ -84,9 +90,29 @@ def check_alike(first: Loaded, other: Loaded) -> None:
             raise ConfigError(
                 str(other.folder),
                 expected=f"the {what} of {first.folder}",
-                found="another" if isinstance(wanted, dict) else f"{found}, not {wanted}",
+                found=difference(wanted, found),
                 remedy="Average checkpoints that were trained from one start.",
             )
+
+
+def difference(wanted: object, found: object) -> str:
+    """What is found in place of what is wanted; of two mappings, where they differ first."""
+    if not (isinstance(wanted, dict) and isinstance(found, dict)):
+        return f"{found}, not {wanted}"
+    keys = {**wanted, **found}
+    key = next(key for key in keys if wanted.get(key) != found.get(key))
+    return f"{key!r} as {found.get(key, 'nothing')}, not {wanted.get(key, 'nothing')}"
+
+
+def tokens(loaded: Loaded) -> list[str]:
+    """Those of a text that shows how a tokenizer normalises."""
+    return loaded.tokenizer.tokenize(SAMPLE)
+
+
+def configuration(model: M3Model) -> dict[str, Any]:
+    """That of the encoder, without what a training or a writing may change."""
+    settings = model.backbone.config.to_dict()
+    return {key: value for key, value in settings.items() if not key.endswith(FREE)}
 
 
 def shapes(model: M3Model) -> dict[str, torch.Size]:

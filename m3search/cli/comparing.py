@@ -68,9 +68,9 @@ def compare_reports(
 
 
 def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side:
-    from m3search.corpus import read_qrels, read_run
+    from m3search.corpus import read_corpus, read_qrels, read_run
     from m3search.evaluation import EvaluationSet
-    from m3search.evaluation.collection import check_set, load_collection
+    from m3search.evaluation.collection import check_run, check_set, load_collection
     from m3search.evaluation.comparing import read_report_side, read_run_side
 
     path = Path(name)
@@ -79,12 +79,14 @@ def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side
             raise typer.BadParameter("two runs need the set that they are on", param_hint="--set")
         wanted = EvaluationSet(folder, "runs", split=split, measures=(measure,))
         files = check_set(wanted)
+        run, of = read_run(path), folder.resolve().name
         qrels = (
-            load_collection(wanted).judge([read_run(path)])
+            load_collection(wanted).judge([run])
             if files.has_answers
             else read_qrels(files.judgements)
         )
-        return read_run_side(path, folder.resolve().name, qrels, split, measure)
+        check_run(path, run, of, qrels, lambda: read_corpus(files.corpus))
+        return read_run_side(path, run, of, qrels, split, measure)
     place, colon, row = name.rpartition(":")
     if colon and not path.exists():
         return read_report_side(Path(place), row, measure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -121,7 +121,6 @@ def evaluate_runs(
     given_too = {"--model": model, "--pooling": pooling, "--cache": cache, "--backend": asked}
     scores = None if from_scores is None else _find_scores(from_scores, place, given_too)
     kept = _cache(cache, no_cache)
-    report = ReportFolder(place)
     provenance = {"sets": ", ".join(map(str, paths))}
     changed = [*(settings or ()), *(f"{name} {value}" for name, value in given.items())]
     if from_scores is not None:
@@ -132,18 +131,19 @@ def evaluate_runs(
         changed.append(f"backend {asked}")
     if changed:
         provenance["changed"] = ", ".join(changed)
-    with _progress_bars() as progress:
-        experiment = evaluate_sets(
-            sets,
-            lambda length: _load_encoder(model, length, pooling, backend, sets),
-            cache=kept,
-            scores=scores,
-            keep=report.add,
-            progress=progress,
-            provenance=provenance,
-            latencies=True,
-        )
-    written = report.finish(experiment)
+    with closing(ReportFolder(place)) as report:
+        with _progress_bars() as progress:
+            experiment = evaluate_sets(
+                sets,
+                lambda length: _load_encoder(model, length, pooling, backend, sets),
+                cache=kept,
+                scores=scores,
+                keep=report.add,
+                progress=progress,
+                provenance=provenance,
+                latencies=True,
+            )
+        written = report.finish(experiment)
     if json:
         print_json(experiment.to_json())
     else:
@@ -233,12 +233,17 @@ def _changed(wanted: EvaluationSet, given: dict[str, Any]) -> EvaluationSet:
     if "depth" in given:
         rows = {row: replace(own, depth=None) for row, own in wanted.row_settings.items()}
         given = given | {"row_settings": rows}
-    try:
-        return replace(wanted, **given)
-    except ValueError as error:
-        raise ConfigError(
-            "options", expected="settings in range", found=str(error), remedy="Change the value."
-        ) from error
+    for name, value in given.items():
+        try:
+            wanted = replace(wanted, **{name: value})
+        except ValueError as error:
+            raise ConfigError(
+                f"--{name.replace('_', '-')}",
+                expected="a setting in range",
+                found=str(error),
+                remedy="Change the value.",
+            ) from error
+    return wanted
 
 
 @contextmanager

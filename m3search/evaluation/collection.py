@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from m3search.evaluation.languages import Guess, guess_language
 from m3search.evaluation.layouts import SetFiles, find_set_files
 from m3search.evaluation.measures import ANSWER_RECALL, reads_answers
 from m3search.evaluation.suite import EvaluationSet
-from m3search.records import Answers, Document, Qrels, Query
+from m3search.records import Answers, Document, Qrels, Query, Run
 from m3search.stores.files import checksum
 
 SAMPLE, SAMPLE_CHARACTERS, SHOWN = 1000, 2000, 3
@@ -123,6 +123,28 @@ def check_set(wanted: EvaluationSet) -> SetFiles:
                 remedy=f"For example --measures {other}.",
             )
     return files
+
+
+def check_run(
+    path: Path, run: Run, name: str, qrels: Qrels, read: Callable[[], Iterable[Document]]
+) -> None:
+    """DataError where a file's run has none of a set's queries, or none of the documents read."""
+    if run and not run.keys() & qrels.keys():
+        raise DataError(
+            path,
+            expected=f"queries of the set {name}",
+            found="none of them",
+            remedy="Give the run of this set; {set} in the path of a suite is the name of the set.",
+        )
+    named = {document for found in run.values() for document in found}
+    judged = {document for grades in qrels.values() for document in grades}
+    if named and named.isdisjoint(judged) and not any(each.id in named for each in read()):
+        raise DataError(
+            path,
+            expected=f"documents of the set {name}",
+            found=f"none of them, but {min(named)!r} and others",
+            remedy="Give the run of this set, with the ids of its corpus.",
+        )
 
 
 class Sample:

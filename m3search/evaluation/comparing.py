@@ -109,9 +109,8 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
     return Side(f"{folder}:{row}", values, lambda name: _read_run(folder, name, row), splits)
 
 
-def read_run_side(path: Path, name: str, qrels: Qrels, split: str, measure: str) -> Side:
-    """A TREC run on a set of that name, judged by the split."""
-    run = read_run(path)
+def read_run_side(path: Path, run: Run, name: str, qrels: Qrels, split: str, measure: str) -> Side:
+    """The run of a file on a set of that name, judged by the split."""
     report = evaluate({"run": run}, qrels, [measure])
     (values,) = report.per_query["run"].values()
     return Side(str(path), {name: values}, lambda _: run, {name: split})

@@ -6,8 +6,9 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from m3search.records import MODES, Mode, Run
 from m3search.stores.files import checksum, replace_file
 
 if TYPE_CHECKING:
+    from m3search.encoder import Encoder
+    from m3search.index import Index
     from m3search.search import EncodedQueries, Searcher
 
 FORMAT = 1
@@ -38,11 +41,27 @@ class Origin:
     title_template: str
     model: Mapping[str, Any]
     """the identity of the encoder; JSON-ready"""
+    precision: str
+    """in which it computed"""
+    queries: Mapping[str, str]
+    """query id -> fingerprint of its words"""
+    index: str
+    """SHA-256 of the index's manifest, which has those of its files"""
 
     @classmethod
-    def of(cls, wanted: EvaluationSet, collection: Collection, model: Mapping[str, Any]) -> Origin:
+    def of(
+        cls, wanted: EvaluationSet, collection: Collection, encoder: Encoder, index: Index
+    ) -> Origin:
         """That of a search of a set."""
-        return cls(checksum(collection.corpus), wanted.title_template, model)
+        identity = encoder.identity
+        return cls(
+            checksum(collection.corpus),
+            wanted.title_template,
+            asdict(identity) | {"fusion_weights": list(identity.fusion_weights)},
+            encoder.precision,
+            {query.id: fingerprint_of(query.text) for query in collection.queries},
+            index.manifest.fingerprint,
+        )
 
 
 @dataclass(frozen=True)
@@ -155,6 +174,11 @@ def _ranked(found: QueryScores, plan: Plan) -> dict[str, float]:
     names = dict(zip(found.scored.rows.tolist(), found.documents, strict=True))
     rows, scores = found.scored.ranked(plan)
     return {names[row]: score for row, score in zip(rows.tolist(), scores.tolist(), strict=True)}
+
+
+def fingerprint_of(text: str) -> str:
+    """16 digits that change where a text does."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def ordered_modes(names: Iterable[str]) -> tuple[Mode, ...]:

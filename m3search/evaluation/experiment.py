@@ -6,7 +6,6 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -15,20 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3search.corpus import read_run
-from m3search.errors import DataError
 from m3search.evaluation.baseline_runs import BaselineSearch
 from m3search.evaluation.baselines import check_implementation
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.cache import Cache
-from m3search.evaluation.collection import Collection, check_set, load_collection
+from m3search.evaluation.collection import Collection, check_run, check_set, load_collection
 from m3search.evaluation.components import ComponentScores
 from m3search.evaluation.engine import Engine, Progress
+from m3search.evaluation.languages import checked_language
 from m3search.evaluation.latency import Stages
 from m3search.evaluation.lexical import ceil_weights
 from m3search.evaluation.measures import evaluate, largest_cutoff
 from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.score_files import read_scores, scores_file
 from m3search.evaluation.searches import SetSearch
+from m3search.evaluation.shared import sharing_texts
 from m3search.evaluation.suite import EvaluationSet, modes_of
 from m3search.lines import check_file
 from m3search.model.machine import machine
@@ -71,9 +71,14 @@ def evaluate_sets(
     """
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
         _check(each, None if scores is None else Path(scores))
-    latest = lru_cache(maxsize=1)(encoders)
     results = []
     with _kept_or_temporary(cache) as place:
+
+        @lru_cache(maxsize=1)
+        def latest(length: int | None) -> Encoder:
+            alike = [each for each in sets if each.max_length == length]
+            return sharing_texts(encoders(length), alike, place.folder)
+
         for each in sets:
             bench = _Bench(
                 each,
@@ -101,6 +106,8 @@ def _check(wanted: EvaluationSet, scores: Path | None) -> None:
         check_file(scores_file(scores, wanted.name), inside="scores.jsonl.gz")
     if "bm25" in wanted.rows:
         check_implementation(wanted.bm25)
+        if wanted.language is not None:
+            checked_language(wanted.language)
 
 
 class _Bench:
@@ -127,6 +134,7 @@ class _Bench:
         self._stages: Stages = {}
         self._timed: dict[str, str] = {}
         self._details: dict[str, Any] = {}
+        self._index: dict[str, str] = {}
         self._plans = wanted.plans(retrieved(wanted))
 
     def measure(self, scores: Path | None) -> SetResult:
@@ -140,7 +148,6 @@ class _Bench:
             else:
                 file = scores_file(scores, wanted.name)
                 self.scores = read_scores(file, wanted, collection)
-                self._details["model"] = dict(self.scores.origin.model)
                 self._details["scores"] = str(file)
             self._run_modes(self.scores, self._details.get("scores", wanted.name))
         if "bm25" in wanted.rows:
@@ -157,7 +164,7 @@ class _Bench:
             self._details["published"] = wanted.published
         details = {
             "counts": collection.counts(),
-            "fingerprints": collection.fingerprints(),
+            "fingerprints": collection.fingerprints() | self._index,
             "settings": self._settings(),
             "seconds": {name: round(spent, 3) for name, spent in self._seconds.items()},
         }
@@ -186,6 +193,9 @@ class _Bench:
 
     def _run_modes(self, scores: ComponentScores, where: str) -> None:
         """Every row of the modes from the scores of each."""
+        origin = scores.origin
+        self._details |= {"model": dict(origin.model), "precision": origin.precision}
+        self._index = {"index": origin.index}
         self._plans = self.wanted.plans(retrieved(self.wanted), scores.fusion_weights)
         for row, plan in self._plans.items():
             scores.check(row, plan, where)
@@ -208,35 +218,19 @@ class _Bench:
         self._stages |= found.stages
         self._timed["search"] = found.timed
         self._details |= {
-            "model": asdict(encoder.identity),
-            "precision": encoder.precision,
             "index_reused": found.index_reused,
             "queries_reused": found.queries_reused,
             "search_reused": found.reused,
             "bytes": found.bytes,
             "truncated": found.truncated,
+            "encoded_before": found.encoded_before,
         }
         return found.scores
 
     def _read_run(self, path: Path, collection: Collection) -> Run:
         """Another system's run, as deep as those of this one."""
         run, k = read_run(path), retrieved(self.wanted)
-        if run and not run.keys() & collection.qrels.keys():
-            raise DataError(
-                path,
-                expected=f"queries of the set {self.wanted.name}",
-                found="none of them",
-                remedy="Give the run of this set; {set} in its path is the name of the set.",
-            )
-        named = {document for found in run.values() for document in found}
-        judged = {document for grades in collection.qrels.values() for document in grades}
-        if named and named.isdisjoint(judged) and not any(d.id in named for d in collection.read()):
-            raise DataError(
-                path,
-                expected=f"documents of the set {self.wanted.name}",
-                found=f"none of them, but {min(named)!r} and others",
-                remedy="Give the run of this set, with the ids of its corpus.",
-            )
+        check_run(path, run, self.wanted.name, collection.qrels, collection.read)
         return {query: dict(islice(found.items(), k)) for query, found in run.items()}
 
     def _run_bm25(self, collection: Collection) -> None:

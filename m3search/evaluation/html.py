@@ -19,18 +19,16 @@ from m3search.evaluation.charts import (
     scatter_chart,
     weights_chart,
 )
+from m3search.evaluation.making import provenance, sets_table, settings_table
 from m3search.evaluation.results import Experiment
 from m3search.evaluation.style import STYLE
 from m3search.evaluation.svg import element, plain
+from m3search.evaluation.table import Table
 from m3search.evaluation.tables import (
     PERCENT,
-    Table,
     differences_table,
     latency_table,
     measure_table,
-    provenance,
-    sets_table,
-    settings_table,
     size_table,
 )
 

@@ -17,6 +17,16 @@ from m3search.errors import ConfigError
 
 PUNCTUATION = ".,;:!?\"'()[]«»„“”‘’…،؛؟।"
 
+ISO_639_1 = """
+aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy
+da de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu
+hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb
+lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om
+or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss st su sv
+sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
+"""
+"""codes of two letters; those of three are too many to list"""
+
 MIN_SHARE = 0.06
 """share of function words in a text from which it counts as of their language"""
 MIN_TEXTS = 0.25
@@ -100,15 +110,20 @@ def _language_of(text: str, known: Mapping[str, frozenset[str]]) -> str | None:
 
 
 def checked_language(code: str) -> str:
-    """The primary part of a language code: `en` of `en-GB`; `nb` and `nn` are `no`."""
-    if not re.fullmatch(r"[A-Za-z]{2,3}(-\w+)*", code):
+    """The primary part of a language code: `en` of `en-GB`; `nb` and `nn` are `no`.
+
+    ConfigError where it is none of ISO 639: two letters that stand for a country, such as jp, would
+    be a language without stemmer, stop words or an analyser.
+    """
+    primary = code.split("-")[0].lower()
+    known = primary in ISO_639_1.split() or re.fullmatch("[a-z]{3}", primary)
+    if not known or not re.fullmatch(r"\w+(-\w+)*", code):
         raise ConfigError(
             "language",
-            expected="a code such as en, zh or pt-BR",
+            expected="a code of ISO 639 such as en, zh or pt-BR",
             found=repr(code),
             remedy="Leave it out to have it guessed.",
         )
-    primary = code.split("-")[0].lower()
     return {"nb": "no", "nn": "no"}.get(primary, primary)
 
 

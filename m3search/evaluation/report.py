@@ -15,8 +15,11 @@ Other files stay, in `runs` as well.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,6 +62,7 @@ class ReportFolder:
         """what could not be written, a sentence each"""
         self._figures: dict[str, SetFigures] = {}
         try:
+            self._lock()
             self._begin()
         except OSError as error:  # no permission, a full disk, a file above it
             raise ConfigError(
@@ -68,8 +72,11 @@ class ReportFolder:
                 remedy="Give another folder, or make this one writable.",
             ) from error
 
-    def _begin(self) -> None:
-        """Ends what a killed run has left, and makes the folders of a new report."""
+    def _lock(self) -> None:
+        """Makes the folder, and keeps others from reporting into it until `finish`.
+
+        The kernel takes the lock back when the process ends. File systems without locks go without.
+        """
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(
                 str(self.folder),
@@ -77,6 +84,24 @@ class ReportFolder:
                 found="a file",
                 remedy="Give another name.",
             )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        self._close = weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise ConfigError(
+                str(self.folder),
+                expected="a folder that no other evaluation reports into",
+                found="one that is at it",
+                remedy="Give the report another with --out, or wait for the other to end.",
+            ) from error
+        except OSError:
+            return
+
+    def _begin(self) -> None:
+        """Ends what a killed run has left, and makes the folders of a new report."""
         if self._older.exists():
             self._exchange()
         elif self._staged.exists():
@@ -122,7 +147,12 @@ class ReportFolder:
         (self._staged / "report.md").write_text(self._markdown(experiment), encoding="utf-8")
         self._older.mkdir()
         self._exchange()
+        self.close()
         return self.folder / "report.md"
+
+    def close(self) -> None:
+        """Lets others report into the folder; `finish` does so, too."""
+        self._close()
 
     def _exchange(self) -> None:
         """Puts the whole report that is staged in the place of the older one; begun or not.

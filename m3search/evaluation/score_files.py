@@ -1,7 +1,8 @@
 """Files of component scores.
 
 A file is JSON lines. The first has the `format`, `depth`, `stages` and `modes`, the SHA-256 of the
-`corpus`, the `title_template` and the `model`; each other one a `query`, its `documents` in the
+`corpus`, the `title_template`, the `model`, its `precision`, a fingerprint of the words of each of
+the `queries`, and of the manifest of the `index`; each other one a `query`, its `documents` in the
 order that decides ties, the `scores` of each mode and the `ranks` of each first stage, 0 where that
 did not return a document. Where `multi` scores some of the candidates alone, the first line has a
 `reach`: by mode the `stages` and the `depth` within which they are; others have null.
@@ -20,7 +21,13 @@ import numpy.typing as npt
 from m3search.candidates import QueryScores, Reach, Scored
 from m3search.errors import ArtifactError, DataError
 from m3search.evaluation.collection import Collection
-from m3search.evaluation.components import FORMAT, ComponentScores, Origin, ordered_modes
+from m3search.evaluation.components import (
+    FORMAT,
+    ComponentScores,
+    Origin,
+    fingerprint_of,
+    ordered_modes,
+)
 from m3search.evaluation.lexical import lexical_weights_of
 from m3search.evaluation.suite import EvaluationSet
 from m3search.lines import display_name, parse_object, read_records
@@ -50,6 +57,9 @@ def read_scores(path: Path, wanted: EvaluationSet, collection: Collection) -> Co
     ):
         if wish is not None and wish != had:
             raise _foreign(path, f"scores with {setting} = {wish!r}", f"with {had!r}")
+    for query in collection.queries:
+        if origin.queries.get(query.id, words := fingerprint_of(query.text)) != words:
+            raise _foreign(path, f"scores of {query.id!r} as the set asks it", "of other words")
     lacking = next(
         (query.id for query in collection.queries if query.id not in scores.queries), None
     )
@@ -71,7 +81,8 @@ def _assemble(lines: Iterator[Any]) -> ComponentScores:
     """Scores of a header and what follows it."""
     header = next(lines)
     found = {each.query: each for each in lines}
-    origin = Origin(*(header[name] for name in ("corpus", "title_template", "model")))
+    names = ("corpus", "title_template", "model", "precision", "queries", "index")
+    origin = Origin(*(header[name] for name in names))
     stages, modes, depth = (header[name] for name in ("stages", "modes", "depth"))
     return ComponentScores(found, stages, modes, depth, origin, header["reach"])
 
@@ -122,6 +133,9 @@ def _header(fields: Mapping[str, Any]) -> dict[str, Any]:
         },
         "corpus": str(fields["corpus"]),
         "title_template": str(fields["title_template"]),
+        "precision": str(fields["precision"]),
+        "queries": dict(fields["queries"]),
+        "index": str(fields["index"]),
         "model": {
             **fields["model"],
             "max_length": int(fields["model"]["max_length"]),

@@ -50,6 +50,8 @@ class Search:
     """of the index, by store"""
     truncated: dict[str, int]
     """how many documents and queries are longer than what the model reads"""
+    encoded_before: int
+    """documents that the building of the index found encoded for another set's"""
     index_reused: bool | None = None
     """whether an earlier evaluation made the index; None where it made the whole search"""
     queries_reused: bool | None = None
@@ -109,7 +111,7 @@ class SetSearch:
             found.searcher,
             queries,
             self.plans,
-            Origin.of(self.wanted, self.collection, asdict(self.encoder.identity)),
+            Origin.of(self.wanted, self.collection, self.encoder, built.index),
             lambda done: self.report("scoring", done, len(asked)),
         )
         seconds = {} if built.seconds is None else {"index": built.seconds}
@@ -125,6 +127,7 @@ class SetSearch:
                 "documents": built.index.manifest.truncated,
                 "queries": int(queries.encoded.truncated.sum()),
             },
+            built.encoded_before,
             built.reused,
             found.queries.reused,
         )
@@ -153,6 +156,6 @@ def read_search(file: Path, tell: Tell) -> Search | None:
 
 def write_search(file: Path, search: Search) -> None:
     """Puts it into a file, which is there whole or not at all."""
-    names = ("seconds", "stages", "timed", "bytes", "truncated")
+    names = ("seconds", "stages", "timed", "bytes", "truncated", "encoded_before")
     note: dict[str, Any] = {name: getattr(search, name) for name in names}
     write_checked(file, note, search.scores.packed)

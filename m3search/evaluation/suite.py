@@ -111,8 +111,7 @@ class EvaluationSet:
             check_published(self.published)
         check_template(self.title_template)
         parse_measures(self.measures)
-        for row in self.rows:
-            modes_of(row)
+        self._check_rows()
         _check_own("row_weights", self.row_weights, fused=True)
         _check_own("row_settings", self.row_settings, fused=False)
 
@@ -126,6 +125,18 @@ class EvaluationSet:
         for weights in (self.weights, *self.row_weights.values()):
             if weights and not all(math.isfinite(w) and w >= 0 for w in weights):
                 raise ValueError(f"weights {weights} that are not all from 0 up")
+
+    def _check_rows(self) -> None:
+        same: dict[tuple[Mode, ...] | None, str] = {}
+        for row in self.rows:
+            first = same.setdefault(modes_of(row), row)
+            if first != row or self.rows.count(row) > 1:
+                raise ConfigError(
+                    "rows",
+                    expected="different rows",
+                    found=f"{row!r} twice" if first == row else f"{first!r} and {row!r}",
+                    remedy="Name one of them.",
+                )
 
     def _check_fused(self) -> None:
         known = {*self.rows, *self.run_files}

@@ -176,6 +176,11 @@ class Manifest:
                 sizes[name] += sum(file.size for file in store.files)
         return sizes
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the manifest says, the checksums of all files among it."""
+        return _fingerprint(self.to_json())
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as in manifest.json but without its own checksum."""
         fields = asdict(self)

@@ -1,0 +1,154 @@
+"""What a report says of its making: the sets, their settings, models, machine and versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from m3search.evaluation.results import Experiment
+from m3search.evaluation.table import Table
+from m3search.records import MODES
+
+
+def sets_table(experiment: Experiment) -> Table:
+    """How large each set is, and what its index took."""
+    header = ("documents", "queries", "judgements", "SHA-256 of these", "BM25 language")
+    lines = [["set", *header, "index seconds", "index MB", "SHA-256 of the index"]]
+    for each in experiment.sets:
+        sums = {name: found[:8] for name, found in each.details.get("fingerprints", {}).items()}
+        index = sums.pop("index", "")
+        counts, bm25 = each.details["counts"], each.details.get("bm25")
+        language = f"{bm25['language'] or 'none'}, {bm25['language_origin']}" if bm25 else ""
+        seconds = each.details["seconds"].get("index")
+        size = sum(each.details.get("bytes", {}).values()) / 1e6
+        lines.append(
+            [
+                each.name,
+                str(counts["documents"]),
+                str(counts["queries"]),
+                str(counts["judgements"]),
+                ", ".join(sums.values()),
+                language,
+                f"{seconds:.1f}" if seconds is not None else "",
+                f"{size:.1f}" if size else "",
+                index,
+            ]
+        )
+    notes = [_truncation(experiment), _encoded_before(experiment), _absent(experiment)]
+    return Table("Sets", lines, "\n".join(note for note in notes if note))
+
+
+def settings_table(experiment: Experiment) -> Table:
+    """What each set was run with, defaults included."""
+    names = ("split", "k", "depth", "missing", "candidates", "max_length", "title_template")
+    lines = [["set", *(name.replace("_", " ") for name in names), "weights"]]
+    for each in experiment.sets:
+        settings = each.details["settings"] | {
+            "title_template": json.dumps(each.details["settings"]["title_template"]),
+            "max_length": each.details["settings"]["max_length"] or "",
+        }
+        weights = [
+            f"{row} {_weights(by_mode)}"
+            for row, by_mode in settings["weights"].items()
+            if len(by_mode) > 1
+        ]
+        lines.append([each.name, *(str(settings[name]) for name in names), "; ".join(weights)])
+    note = "Weights are those of dense, sparse and multi; a mode alone weighs 1."
+    notes = "\n".join([note, *_row_settings(experiment)])
+    return Table("Settings", lines, notes, code="title template")
+
+
+def _row_settings(experiment: Experiment) -> list[str]:
+    """A line for each set with rows of settings or of runs of their own, or other weights."""
+    notes = []
+    for each in experiment.sets:
+        settings = each.details["settings"]
+        parts = [
+            f"{row} " + ", ".join(f"{key} {_taken(key, own, settings)}" for key in own)
+            for row, own in settings.get("row_settings", {}).items()
+        ]
+        if settings.get("lexical_weights", "float") != "float":
+            parts.append(f"lexical weights {settings['lexical_weights']}")
+        parts += [_fused(row, made) for row, made in each.details.get("fused", {}).items()]
+        if parts:
+            notes.append(f"Of {each.name}: {'; '.join(parts)}.")
+    return notes
+
+
+def _taken(key: str, own: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    """A setting of a row as it was used: no depth is below the documents that its run holds."""
+    return max(own[key], settings["k"]) if key == "depth" else own[key]
+
+
+def _fused(row: str, made: Mapping[str, Any]) -> str:
+    """What a row of other rows is made of."""
+    weighed = zip(made["rows"], made["weights"], strict=True)
+    by = f"rank (constant {made['constant']:g})" if made["by"] == "rank" else "score"
+    return f"{row} by {by}: " + ", ".join(f"{weight:g} {part}" for part, weight in weighed)
+
+
+def _weights(by_mode: Mapping[str, float]) -> str:
+    return ", ".join(f"{by_mode[mode]:g}" if mode in by_mode else "-" for mode in MODES)
+
+
+def _truncation(experiment: Experiment) -> str:
+    """One line: how much of each set the model did not read to its end."""
+    shown = []
+    for each in experiment.sets:
+        if cut := each.details.get("truncated"):
+            shown.append(f"{each.name} {cut['documents']} documents, {cut['queries']} queries")
+    return f"Cut at the maximum length: {'; '.join(shown)}." if shown else ""
+
+
+def _encoded_before(experiment: Experiment) -> str:
+    """One line: how many documents of each set cost no time, as an earlier set had them, too."""
+    counts = {each.name: each.details.get("encoded_before", 0) for each in experiment.sets}
+    shown = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+    said = "Encoded for a set before, so not in these seconds"
+    return f"{said}: documents {shown}." if shown else ""
+
+
+def _absent(experiment: Experiment) -> str:
+    """One line: for how many queries of each set a row has no document, so that they count 0."""
+    shown = [
+        f"{each.name} {row} {count}"
+        for each in experiment.sets
+        for row, count in each.report.absent.items()
+        if count
+    ]
+    return f"Queries without a document, which count 0: {'; '.join(shown)}." if shown else ""
+
+
+def provenance(experiment: Experiment) -> dict[str, str]:
+    """Models, baselines, other systems' runs, and what the experiment says of its making."""
+    models, baselines = {}, {}
+    files: dict[str, str] = {}
+    for each in experiment.sets:
+        files |= each.details.get("run_files", {})
+        if model := each.details.get("model"):
+            models[each.name] = (
+                f"{model['name']} ({model['fingerprint'][:12]}), {model['max_length']} tokens"
+            )
+            if precision := each.details.get("precision"):
+                models[each.name] += f", {precision}"
+        if bm25 := each.details.get("bm25"):
+            settings = f"k1 {bm25['k1']}, b {bm25['b']}, {bm25['variant']} variant"
+            baselines[each.name] = f"{bm25['implementation']}, {settings}"
+    details = _by_set("Model", models) | _by_set("BM25", baselines)
+    if files:
+        details["Runs from files"] = _pairs(files)
+    for name, value in experiment.provenance.items():
+        details[name.capitalize()] = _pairs(value) if isinstance(value, Mapping) else str(value)
+    return details
+
+
+def _pairs(found: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in found.items())
+
+
+def _by_set(what: str, found: Mapping[str, str]) -> dict[str, str]:
+    """One line for all sets where they agree, else one for each set."""
+    if len(set(found.values())) == 1:
+        return {what: next(iter(found.values()))}
+    return {f"{what} of {name}": value for name, value in found.items()}
