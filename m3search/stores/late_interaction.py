@@ -52,16 +52,15 @@ class Stored(NamedTuple):
 
 
 class Arranged(NamedTuple):
-    """Queries as `score_texts` takes them: their vectors side by side in groups of LANES.
+    """Queries as `score_texts` takes them: the vectors of all side by side in groups of LANES, so
+    that a group may hold vectors of several queries, and a query may begin anywhere in one.
 
     Where texts are float16 they are float32. Else each is a scale times whole numbers of 16 bits,
-    which changes a product of unit vectors by a few millionths. Lanes without a vector are 0.
+    which changes a product of unit vectors by a few millionths. Lanes behind the last are 0.
     """
 
     starts: Array
-    """(queries + 1,) int64, query i has groups [starts[i], starts[i + 1])"""
-    sizes: Array
-    """(queries,) int64, vectors of each"""
+    """(queries + 1,) int64, query i has lanes [starts[i], starts[i + 1]) of all groups"""
     lanes: Array
     """(groups, dim, LANES) float32; no group where `numbers` has them"""
     numbers: Array
@@ -75,19 +74,19 @@ class Arranged(NamedTuple):
     @classmethod
     def of(cls, queries: Sequence[FloatArray], stored: Stored) -> Arranged:
         """Of queries (m_i, width)."""
-        sizes = np.array([len(query) for query in queries], dtype=np.int64)
-        starts = np.concatenate([[0], np.cumsum(-(-sizes // LANES))]).astype(np.int64)
-        padded = np.zeros((int(starts[-1]), LANES, stride_of(stored.width)), dtype=np.float32)
+        starts = np.cumsum([0, *map(len, queries)], dtype=np.int64)
+        groups = -(-int(starts[-1]) // LANES)
+        padded = np.zeros((groups, LANES, stride_of(stored.width)), dtype=np.float32)
+        lines = padded.reshape(-1, padded.shape[2])
         for query, start in zip(queries, starts.tolist(), strict=False):
-            lines = padded[start:].reshape(-1, padded.shape[2])
-            lines[: len(query), : stored.width] = query
+            lines[start : start + len(query), : stored.width] = query
         none = np.zeros((0, 1, 1, 1))
         if stored.bits == 16:
             lanes = np.ascontiguousarray(padded[:, :, : stored.width].transpose(0, 2, 1))
             numbers, offsets = none.astype(np.int8), none[..., 0].astype(np.int32)
-            return cls(starts, sizes, lanes, numbers, offsets, np.ones(padded.shape[:2], "f4"))
+            return cls(starts, lanes, numbers, offsets, np.ones(padded.shape[:2], "f4"))
         numbers, offsets, scales = _rounded(padded, MEANINGS[stored.bits])
-        return cls(starts, sizes, none[..., 0].astype(np.float32), numbers, offsets, scales)
+        return cls(starts, none[..., 0].astype(np.float32), numbers, offsets, scales)
 
 
 def stride_of(width: int) -> int:
@@ -226,6 +225,7 @@ def score_texts(
     levels = np.zeros((0 if halves else VECTORS, stride), np.uint8)
     scales = np.ones(VECTORS, np.float32)
     best = np.empty(queries.scales.shape, np.float32)
+    highest, units = best.reshape(-1), queries.scales.reshape(-1)
     for text in range(first, last):
         blob = content[ends[text] : ends[text + 1]]
         count = vectors_of(blob, stored)
@@ -241,10 +241,8 @@ def score_texts(
             else:
                 own = held[4 * start : 4 * (start + len(some))]
                 raise_by_levels(best, queries, stored, some, own, levels, scales)
-        for query in range(len(queries.sizes)):
-            groups = slice(queries.starts[query], queries.starts[query + 1])
-            size = queries.sizes[query]
-            highest = best[groups].reshape(-1)[:size]
-            unit = queries.scales[groups].reshape(-1)[:size]
-            scores[query, text] = mean(highest, unit) if count and size else 0.0
+        for query in range(len(queries.starts) - 1):
+            begin, end = queries.starts[query], queries.starts[query + 1]
+            there = count > 0 and end > begin
+            scores[query, text] = mean(highest[begin:end], units[begin:end]) if there else 0.0
     return -1

@@ -226,7 +226,7 @@ class VectorStore:
         content = np.frombuffer(b"".join(blobs), dtype=np.uint8)
         ends = np.concatenate([[0], np.cumsum([len(blob) for blob in blobs])]).astype(np.int64)
         stored = self._codec.stored(self._dim)
-        work = len(content) * len(queries.sizes)
+        work = len(content) * (len(queries.starts) - 1)
         threads = min(thread_count(), 1 + work // BYTES_OF_A_THREAD)
         cuts = np.searchsorted(ends, np.linspace(0, len(content), threads + 1)).tolist()
         spans = [*pairwise([0, *cuts[1:-1], len(blobs)])]
