@@ -2,9 +2,9 @@
 # eval/reports/m3-mini: what m3-mini finds, beside Lucene's BM25, bm25s and its English teacher.
 #   eval/mini_report.sh DATA MINILM [MODEL [OUT [OPTION...]]]
 # DATA: the folder of the sets. MINILM: what trainer/fetch_minilm.py has made. MODEL: by default the
-# embedded m3-mini, as is ''. OPTION: of m3search eval for the model, such as --backend openvino. The
-# baselines, and the indexes of the model, are kept in indexes/mini-report, in a folder for these suites
-# and folders: what is there is used again.
+# embedded m3-mini, as is ''. OPTION: of m3search eval for both models, such as --backend openvino. The
+# baselines, and the indexes of the model, are kept in indexes/mini-report, in a folder for these suites,
+# folders and options: what is there is used again.
 set -euo pipefail
 data=${1:?the folder of the sets}
 minilm=${2:?the folder of all-MiniLM-L6-v2}
@@ -12,7 +12,7 @@ model=${3:-}
 out=${4:-eval/reports/m3-mini}
 shift $(($# < 4 ? $# : 4))
 suites=(eval/suites/mini.toml eval/suites/mini-long.toml)
-key=$({ cat "${suites[@]}"; realpath "$data" "$minilm"; } | sha256sum | cut -c1-8)
+key=$({ cat "${suites[@]}"; realpath "$data" "$minilm"; echo "$@"; } | sha256sum | cut -c1-8)
 work=indexes/mini-report/$key
 
 # baseline NAME OPTION...: a report in $work/NAME, unless it is there
@@ -23,7 +23,7 @@ baseline() {
   m3search eval "${suites[@]}" --data "$data" --out "$work/$name" "$@"
 }
 
-baseline minilm --model "$minilm" --pooling mean --rows dense --max-length 512
+baseline minilm "$@" --model "$minilm" --pooling mean --rows dense --max-length 512
 baseline lucene --rows bm25 --set bm25=lucene
 m3search eval "${suites[@]}" --data "$data" --out "$out" --cache "$work/indexes" ${model:+--model "$model"} "$@" \
   --set "run_files.MiniLM-dense=$work/minilm/runs/{set}.dense.trec" \

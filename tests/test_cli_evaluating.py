@@ -158,10 +158,14 @@ def test_weights_on_the_command_line_go_before_those_of_a_row(
         (
             ["tiny", "--rows", "all,all"],
             1,
-            "error: rows: expected different rows, found 'all' twice",
+            "error: --rows: expected different rows, found 'all' twice",
         ),
         (["tiny", "--rows", "dense+multi,multi+dense"], 1, "found 'dense+multi' and 'multi+dense'"),
-        (["tiny", "--set", "language=jp"], 1, "language: expected a code of ISO 639"),
+        (
+            ["tiny", "--set", "language=jp"],
+            1,
+            "language of the set tiny: expected a code of ISO 639",
+        ),
         (["tiny", "--weights", "1,2"], 1, "error: --weights: expected three numbers"),
         (["tiny", "--weights", "0,0,1"], 1, "row dense+sparse of the set tiny, weights"),
         (["tiny", "--weights", "x"], 2, "expected numbers"),

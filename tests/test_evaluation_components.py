@@ -204,7 +204,7 @@ def test_scores_of_something_else_are_refused(tmp_path: Path) -> None:
 
 
 HEADER: dict[str, Any] = {
-    "format": 1, "depth": 3, "stages": ["dense"], "modes": ["dense"], "corpus": "0",
+    "format": 2, "depth": 3, "stages": ["dense"], "modes": ["dense"], "corpus": "0",
     "title_template": "{text}", "model": {"max_length": 9, "fusion_weights": [1, 1, 1]},
     "precision": "cpu float32", "queries": {}, "index": "0",
 }  # fmt: skip
@@ -218,7 +218,7 @@ LINE: dict[str, Any] = {
     "lines",
     [
         [{"depth": 3}],
-        [HEADER | {"format": 2}],
+        [HEADER | {"format": 1}],
         [HEADER | {"stages": ["dens"]}],
         [HEADER | {"model": []}],
         [HEADER | {"queries": 3}],

@@ -19,7 +19,8 @@ from m3search.evaluation.latency import (
     sample_queries,
     summary,
 )
-from m3search.evaluation.tables import latency_table, markdown, size_table, to_markdown
+from m3search.evaluation.markdown import markdown
+from m3search.evaluation.tables import latency_table, size_table, to_markdown
 from m3search.index import Index
 from m3search.records import MODES, Query
 from m3search.search import Searcher

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from m3search.evaluation import Experiment, Report, SetResult
+from m3search.evaluation.markdown import markdown
 from m3search.evaluation.presets import find_preset
 from m3search.evaluation.published import compare_published
-from m3search.evaluation.tables import markdown, published_table, to_markdown
+from m3search.evaluation.tables import published_table, to_markdown
 
 
 def result(name: str, published: str, means: dict[str, dict[str, float]]) -> SetResult:

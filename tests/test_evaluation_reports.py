@@ -21,7 +21,8 @@ from m3search.evaluation import (
     SetResult,
     evaluate_sets,
 )
-from m3search.evaluation.tables import markdown, measure_table, to_markdown
+from m3search.evaluation.markdown import markdown
+from m3search.evaluation.tables import measure_table, to_markdown
 
 OTHER = "one.other.trec"
 

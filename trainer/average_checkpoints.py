@@ -96,17 +96,21 @@ def check_alike(first: Loaded, other: Loaded) -> None:
 
 
 def difference(wanted: object, found: object) -> str:
-    """What is found in place of what is wanted; of two mappings, where they differ first."""
+    """What is found in place of what is wanted; of lists and mappings, where they differ first."""
+    if isinstance(wanted, list) and isinstance(found, list):
+        wanted, found = dict(enumerate(wanted)), dict(enumerate(found))
     if not (isinstance(wanted, dict) and isinstance(found, dict)):
         return f"{found}, not {wanted}"
-    keys = {**wanted, **found}
-    key = next(key for key in keys if wanted.get(key) != found.get(key))
-    return f"{key!r} as {found.get(key, 'nothing')}, not {wanted.get(key, 'nothing')}"
+    for key in {**wanted, **found}:
+        one, other = (each.get(key, "nothing") for each in (wanted, found))
+        if one != other:
+            return f"{key!r} as {other}, not {one}"
+    raise AssertionError("both are equal")
 
 
 def tokens(loaded: Loaded) -> list[str]:
-    """Those of a text that shows how a tokenizer normalises."""
-    return loaded.tokenizer.tokenize(SAMPLE)
+    """Those of a text that shows how a tokenizer normalises, with the special ones."""
+    return list(loaded.tokenizer(SAMPLE).tokens())
 
 
 def configuration(model: M3Model) -> dict[str, Any]:

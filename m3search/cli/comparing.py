@@ -79,14 +79,14 @@ def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side
             raise typer.BadParameter("two runs need the set that they are on", param_hint="--set")
         wanted = EvaluationSet(folder, "runs", split=split, measures=(measure,))
         files = check_set(wanted)
-        run, of = read_run(path), folder.resolve().name
+        run, set_name = read_run(path), folder.resolve().name
         qrels = (
             load_collection(wanted).judge([run])
             if files.has_answers
             else read_qrels(files.judgements)
         )
-        check_run(path, run, of, qrels, lambda: read_corpus(files.corpus))
-        return read_run_side(path, run, of, qrels, split, measure)
+        check_run(path, run, set_name, qrels, lambda: read_corpus(files.corpus))
+        return read_run_side(path, run, set_name, qrels, split, measure)
     place, colon, row = name.rpartition(":")
     if colon and not path.exists():
         return read_report_side(Path(place), row, measure)

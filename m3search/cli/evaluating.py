@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -131,7 +131,7 @@ def evaluate_runs(
         changed.append(f"backend {asked}")
     if changed:
         provenance["changed"] = ", ".join(changed)
-    with closing(ReportFolder(place)) as report:
+    with ReportFolder(place) as report:
         with _progress_bars() as progress:
             experiment = evaluate_sets(
                 sets,
@@ -234,11 +234,17 @@ def _changed(wanted: EvaluationSet, given: dict[str, Any]) -> EvaluationSet:
         rows = {row: replace(own, depth=None) for row, own in wanted.row_settings.items()}
         given = given | {"row_settings": rows}
     for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
         try:
             wanted = replace(wanted, **{name: value})
+        except ConfigError as error:
+            where = option if error.where == name else f"{option}, {error.where}"
+            raise ConfigError(
+                where, expected=error.expected, found=error.found, remedy=error.remedy
+            ) from error
         except ValueError as error:
             raise ConfigError(
-                f"--{name.replace('_', '-')}",
+                option,
                 expected="a setting in range",
                 found=str(error),
                 remedy="Change the value.",

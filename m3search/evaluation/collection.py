@@ -134,7 +134,7 @@ def check_run(
             path,
             expected=f"queries of the set {name}",
             found="none of them",
-            remedy="Give the run of this set; {set} in the path of a suite is the name of the set.",
+            remedy="Give the run of this set; in run_files of a suite {set} is the set's name.",
         )
     named = {document for found in run.values() for document in found}
     judged = {document for grades in qrels.values() for document in grades}

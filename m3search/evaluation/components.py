@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from m3search.index import Index
     from m3search.search import EncodedQueries, Searcher
 
-FORMAT = 1
+FORMAT = 2
 _DIGITS = ".9g"  # as many as tell float32 numbers apart
 
 
@@ -46,7 +46,7 @@ class Origin:
     queries: Mapping[str, str]
     """query id -> fingerprint of its words"""
     index: str
-    """SHA-256 of the index's manifest, which has those of its files"""
+    """SHA-256 of what it holds"""
 
     @classmethod
     def of(

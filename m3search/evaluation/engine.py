@@ -15,7 +15,6 @@ from m3search.evaluation.checked import Tell, damage
 from m3search.evaluation.collection import Collection
 from m3search.evaluation.encodings import KeptQueries, read_queries, write_queries
 from m3search.evaluation.latency import measure_encoding, sample_queries
-from m3search.evaluation.shared import texts_taken
 from m3search.records import Query
 
 if TYPE_CHECKING:
@@ -51,8 +50,6 @@ class Built:
     index: Index
     seconds: float | None
     """what its building took, now or then; None where a kill left no record of it"""
-    encoded_before: int
-    """documents that were encoded for another index, and were taken from there"""
     reused: bool
 
 
@@ -115,17 +112,17 @@ def _open_or_build(
     """
     place, note = folder / "index", folder / "built.json"
     held = _open_usable(engine, place, collection, tell)
-    recorded = _read_note(note, key)
+    recorded = _read_seconds(note, key)
     if held is not None and held.manifest.complete:
-        return Built(held, *recorded, reused=True)
+        return Built(held, recorded, reused=True)
     note.unlink(missing_ok=True)
-    started, before = time.perf_counter(), texts_taken(encoder)
+    started = time.perf_counter()
     index = engine.build(
         place, collection.read(), encoder, title_template=template, progress=progress
     )
-    made = time.perf_counter() - started, texts_taken(encoder) - before
-    _write_note(note, key, *made)
-    return Built(index, *made, reused=False)
+    seconds = time.perf_counter() - started
+    _note_seconds(note, key, seconds)
+    return Built(index, seconds, reused=False)
 
 
 def _encode(
@@ -192,19 +189,17 @@ def _is_of_absence(error: ArtifactError) -> bool:
     return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
 
 
-def _read_note(note: Path, key: str) -> tuple[float | None, int]:
-    """What the building took, and found encoded before, as noted at its end."""
+def _read_seconds(note: Path, key: str) -> float | None:
+    """What the building took, as noted at its end."""
     try:
         built = json.loads(note.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return None, 0
-    if not isinstance(built, dict) or built.get("key") != key:
-        return None, 0
-    return float(built["seconds"]), int(built["encoded_before"])
+        return None
+    same = isinstance(built, dict) and built.get("key") == key
+    return float(built["seconds"]) if same else None
 
 
-def _write_note(note: Path, key: str, seconds: float, encoded_before: int) -> None:
+def _note_seconds(note: Path, key: str, seconds: float) -> None:
     unfinished = note.with_name(f"{note.name}.part")
-    noted = {"key": key, "seconds": seconds, "encoded_before": encoded_before}
-    unfinished.write_text(json.dumps(noted), encoding="utf-8")
+    unfinished.write_text(json.dumps({"key": key, "seconds": seconds}), encoding="utf-8")
     unfinished.replace(note)

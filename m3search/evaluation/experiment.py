@@ -28,7 +28,6 @@ from m3search.evaluation.measures import evaluate, largest_cutoff
 from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.score_files import read_scores, scores_file
 from m3search.evaluation.searches import SetSearch
-from m3search.evaluation.shared import sharing_texts
 from m3search.evaluation.suite import EvaluationSet, modes_of
 from m3search.lines import check_file
 from m3search.model.machine import machine
@@ -71,14 +70,9 @@ def evaluate_sets(
     """
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
         _check(each, None if scores is None else Path(scores))
+    latest = lru_cache(maxsize=1)(encoders)
     results = []
     with _kept_or_temporary(cache) as place:
-
-        @lru_cache(maxsize=1)
-        def latest(length: int | None) -> Encoder:
-            alike = [each for each in sets if each.max_length == length]
-            return sharing_texts(encoders(length), alike, place.folder)
-
         for each in sets:
             bench = _Bench(
                 each,
@@ -107,7 +101,7 @@ def _check(wanted: EvaluationSet, scores: Path | None) -> None:
     if "bm25" in wanted.rows:
         check_implementation(wanted.bm25)
         if wanted.language is not None:
-            checked_language(wanted.language)
+            checked_language(wanted.language, f"language of the set {wanted.name}")
 
 
 class _Bench:
@@ -134,7 +128,6 @@ class _Bench:
         self._stages: Stages = {}
         self._timed: dict[str, str] = {}
         self._details: dict[str, Any] = {}
-        self._index: dict[str, str] = {}
         self._plans = wanted.plans(retrieved(wanted))
 
     def measure(self, scores: Path | None) -> SetResult:
@@ -162,9 +155,10 @@ class _Bench:
             self._details["fused"] = {row: each.to_json() for row, each in wanted.fused.items()}
         if wanted.published:
             self._details["published"] = wanted.published
+        index = {} if self.scores is None else {"index": self.scores.origin.index}
         details = {
             "counts": collection.counts(),
-            "fingerprints": collection.fingerprints() | self._index,
+            "fingerprints": collection.fingerprints() | index,
             "settings": self._settings(),
             "seconds": {name: round(spent, 3) for name, spent in self._seconds.items()},
         }
@@ -195,7 +189,6 @@ class _Bench:
         """Every row of the modes from the scores of each."""
         origin = scores.origin
         self._details |= {"model": dict(origin.model), "precision": origin.precision}
-        self._index = {"index": origin.index}
         self._plans = self.wanted.plans(retrieved(self.wanted), scores.fusion_weights)
         for row, plan in self._plans.items():
             scores.check(row, plan, where)
@@ -223,7 +216,6 @@ class _Bench:
             "search_reused": found.reused,
             "bytes": found.bytes,
             "truncated": found.truncated,
-            "encoded_before": found.encoded_before,
         }
         return found.scores
 

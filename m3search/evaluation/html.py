@@ -20,10 +20,10 @@ from m3search.evaluation.charts import (
     weights_chart,
 )
 from m3search.evaluation.making import provenance, sets_table, settings_table
+from m3search.evaluation.markdown import Table
 from m3search.evaluation.results import Experiment
 from m3search.evaluation.style import STYLE
 from m3search.evaluation.svg import element, plain
-from m3search.evaluation.table import Table
 from m3search.evaluation.tables import (
     PERCENT,
     differences_table,

@@ -109,17 +109,18 @@ def _language_of(text: str, known: Mapping[str, frozenset[str]]) -> str | None:
     return best if words and hits[best] / len(words) >= MIN_SHARE else None
 
 
-def checked_language(code: str) -> str:
+def checked_language(code: str, where: str = "language") -> str:
     """The primary part of a language code: `en` of `en-GB`; `nb` and `nn` are `no`.
 
-    ConfigError where it is none of ISO 639: two letters that stand for a country, such as jp, would
-    be a language without stemmer, stop words or an analyser.
+    ConfigError, with `where`, unless its form is that of ISO 639: two letters that stand for a
+    country, such as jp, would be a language without stemmer, stop words or an analyser. Codes of
+    three letters have none.
     """
     primary = code.split("-")[0].lower()
     known = primary in ISO_639_1.split() or re.fullmatch("[a-z]{3}", primary)
     if not known or not re.fullmatch(r"\w+(-\w+)*", code):
         raise ConfigError(
-            "language",
+            where,
             expected="a code of ISO 639 such as en, zh or pt-BR",
             found=repr(code),
             remedy="Leave it out to have it guessed.",

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from m3search.evaluation.markdown import Table
 from m3search.evaluation.results import Experiment
-from m3search.evaluation.table import Table
 from m3search.records import MODES
 
 
@@ -35,7 +35,7 @@ def sets_table(experiment: Experiment) -> Table:
                 index,
             ]
         )
-    notes = [_truncation(experiment), _encoded_before(experiment), _absent(experiment)]
+    notes = [_truncation(experiment), _absent(experiment)]
     return Table("Sets", lines, "\n".join(note for note in notes if note))
 
 
@@ -99,14 +99,6 @@ def _truncation(experiment: Experiment) -> str:
         if cut := each.details.get("truncated"):
             shown.append(f"{each.name} {cut['documents']} documents, {cut['queries']} queries")
     return f"Cut at the maximum length: {'; '.join(shown)}." if shown else ""
-
-
-def _encoded_before(experiment: Experiment) -> str:
-    """One line: how many documents of each set cost no time, as an earlier set had them, too."""
-    counts = {each.name: each.details.get("encoded_before", 0) for each in experiment.sets}
-    shown = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
-    said = "Encoded for a set before, so not in these seconds"
-    return f"{said}: documents {shown}." if shown else ""
 
 
 def _absent(experiment: Experiment) -> str:

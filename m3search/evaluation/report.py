@@ -20,8 +20,9 @@ import json
 import os
 import shutil
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Self
 
 from m3search.corpus import write_run
 from m3search.errors import ConfigError, DataError
@@ -61,10 +62,12 @@ class ReportFolder:
         self.notes: list[str] = []
         """what could not be written, a sentence each"""
         self._figures: dict[str, SetFigures] = {}
+        self._close: Callable[[], object] = lambda: None
         try:
             self._lock()
             self._begin()
         except OSError as error:  # no permission, a full disk, a file above it
+            self.close()
             raise ConfigError(
                 str(folder),
                 expected="a folder for the report, which can be written to",
@@ -94,7 +97,7 @@ class ReportFolder:
             raise ConfigError(
                 str(self.folder),
                 expected="a folder that no other evaluation reports into",
-                found="one that is at it",
+                found="one that is at it, or a ReportFolder that was not closed",
                 remedy="Give the report another with --out, or wait for the other to end.",
             ) from error
         except OSError:
@@ -150,8 +153,14 @@ class ReportFolder:
         self.close()
         return self.folder / "report.md"
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Lets others report into the folder; `finish` does so, too."""
+        """Lets others report into the folder; `finish` and the end of a `with` do so, too."""
         self._close()
 
     def _exchange(self) -> None:

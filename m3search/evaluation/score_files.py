@@ -2,7 +2,7 @@
 
 A file is JSON lines. The first has the `format`, `depth`, `stages` and `modes`, the SHA-256 of the
 `corpus`, the `title_template`, the `model`, its `precision`, a fingerprint of the words of each of
-the `queries`, and of the manifest of the `index`; each other one a `query`, its `documents` in the
+the `queries`, and one of the `index`; each other one a `query`, its `documents` in the
 order that decides ties, the `scores` of each mode and the `ranks` of each first stage, 0 where that
 did not return a document. Where `multi` scores some of the candidates alone, the first line has a
 `reach`: by mode the `stages` and the `depth` within which they are; others have null.

@@ -50,8 +50,6 @@ class Search:
     """of the index, by store"""
     truncated: dict[str, int]
     """how many documents and queries are longer than what the model reads"""
-    encoded_before: int
-    """documents that the building of the index found encoded for another set's"""
     index_reused: bool | None = None
     """whether an earlier evaluation made the index; None where it made the whole search"""
     queries_reused: bool | None = None
@@ -127,7 +125,6 @@ class SetSearch:
                 "documents": built.index.manifest.truncated,
                 "queries": int(queries.encoded.truncated.sum()),
             },
-            built.encoded_before,
             built.reused,
             found.queries.reused,
         )
@@ -156,6 +153,6 @@ def read_search(file: Path, tell: Tell) -> Search | None:
 
 def write_search(file: Path, search: Search) -> None:
     """Puts it into a file, which is there whole or not at all."""
-    names = ("seconds", "stages", "timed", "bytes", "truncated", "encoded_before")
+    names = ("seconds", "stages", "timed", "bytes", "truncated")
     note: dict[str, Any] = {name: getattr(search, name) for name in names}
     write_checked(file, note, search.scores.packed)

@@ -116,8 +116,9 @@ class EvaluationSet:
         _check_own("row_settings", self.row_settings, fused=False)
 
     def _check_values(self) -> None:
-        if self.depth < 1 or (self.max_length is not None and self.max_length < 1):
-            raise ValueError("a depth or max_length below 1")
+        for name, value in (("depth", self.depth), ("max_length", self.max_length)):
+            if value is not None and value < 1:
+                raise ValueError(f"a {name} below 1")
         if self.qrels and self.answers:
             raise ValueError("both qrels and answers")
         if not self.rows and not self.run_files:

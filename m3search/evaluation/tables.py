@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from m3search.evaluation.latency import when_timed
 from m3search.evaluation.making import provenance, sets_table, settings_table
+from m3search.evaluation.markdown import Table, markdown
 from m3search.evaluation.measures import in_percent
 from m3search.evaluation.published import Comparison, compare_published
 from m3search.evaluation.results import Experiment
-from m3search.evaluation.table import Table, markdown
 
 CERTAIN = 0.05
 """p-value below which a difference gets its star"""

@@ -78,7 +78,7 @@ class Arranged(NamedTuple):
         groups = -(-int(starts[-1]) // LANES)
         padded = np.zeros((groups, LANES, stride_of(stored.width)), dtype=np.float32)
         lines = padded.reshape(-1, padded.shape[2])
-        for query, start in zip(queries, starts.tolist(), strict=False):
+        for query, start in zip(queries, starts[:-1].tolist(), strict=True):
             lines[start : start + len(query), : stored.width] = query
         none = np.zeros((0, 1, 1, 1))
         if stored.bits == 16:
@@ -243,6 +243,6 @@ def score_texts(
                 raise_by_levels(best, queries, stored, some, own, levels, scales)
         for query in range(len(queries.starts) - 1):
             begin, end = queries.starts[query], queries.starts[query + 1]
-            there = count > 0 and end > begin
-            scores[query, text] = mean(highest[begin:end], units[begin:end]) if there else 0.0
+            none = count == 0 or end == begin
+            scores[query, text] = 0.0 if none else mean(highest[begin:end], units[begin:end])
     return -1

@@ -178,8 +178,14 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all that the manifest says, the checksums of all files among it."""
-        return _fingerprint(self.to_json())
+        """SHA-256 of what the index holds: layout, files, and the model wherever that lies."""
+        model = {name: value for name, value in asdict(self.model).items() if name != "name"}
+        files: list[dict[str, list[str]]] = []
+        for each in self.segments:
+            files.append({name: [f.sha256 for f in s.files] for name, s in each.stores.items()})
+            if each.deletes is not None:
+                files[-1]["deletes"] = [each.deletes.file.sha256]
+        return _fingerprint({"layout": self.layout._asdict(), "model": model, "files": files})
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as in manifest.json but without its own checksum."""
