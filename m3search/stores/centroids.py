@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 
 from m3search.records import FloatArray, IntArray
+from m3search.stores.threads import side_by_side
 
 TRAINED_ON, TRAINED_ON_LEAST = 32, 8
 """vectors for each centroid, where memory suffices, and in any case"""
@@ -54,10 +55,14 @@ class Groups:
         coarse.add(around)
         cells = coarse.search(sample, 1)[1][:, 0]
         used, sizes = np.unique(cells, return_counts=True)
-        centroids = []
-        for cell, size in zip(used.tolist(), sizes.tolist(), strict=True):
+
+        def divide(part: tuple[int, int]) -> FloatArray:
+            cell, size = part
             share = max(1, round(count * size / len(sample)))
-            centroids.append(_kmeans(sample[cells == cell], min(size, share)))
+            return _kmeans(sample[cells == cell], min(size, share))
+
+        parts = zip(used.tolist(), sizes.tolist(), strict=True)
+        centroids = list(side_by_side(divide, parts))
         if len(used) < len(around):  # no vector is nearest to the others
             coarse.reset()
             coarse.add(around[used])

@@ -23,6 +23,7 @@ from m3search.stores.compiling import compiled
 from m3search.stores.files import ArrayWriter, damaged, forget, map_array
 from m3search.stores.postings import ONE, UNSIGNED
 from m3search.stores.selection import below_kth, grown, keep_reaching, reaching, take
+from m3search.stores.threads import side_by_side
 
 Array = npt.NDArray[Any]
 CENTROIDS, INDPTR, ROWS = "multi.centroids.npy", "multi.indptr.npy", "multi.rows.npy"
@@ -50,10 +51,14 @@ def write_token_lists(
     count = len(groups.centroids)
     sizes = np.zeros(count, dtype=np.int64)
     with ArrayWriter(folder / KEYS, "<u8") as file:
-        for tokens in read():
+
+        def key(tokens: Tokens) -> npt.NDArray[np.uint64]:
             near = groups.nearest(np.ascontiguousarray(tokens.vectors, dtype=np.float32))
-            keys = near.astype(np.uint64) * np.uint64(rows) + tokens.rows.astype(np.uint64)
-            keys = np.unique(keys)
+            return np.unique(
+                near.astype(np.uint64) * np.uint64(rows) + tokens.rows.astype(np.uint64)
+            )
+
+        for keys in side_by_side(key, read()):
             sizes += np.bincount((keys // np.uint64(rows)).astype(np.int64), minlength=count)
             file.append(keys)
     with ArrayWriter(folder / ROWS, "<i4") as file:
