@@ -62,6 +62,15 @@ class Scored:
         kept = _first_of_each(self.heads[np.searchsorted(self.rows, rows)])[: plan.k]
         return rows[kept], fused[kept]
 
+    def take(self, kept: BoolArray) -> Scored:
+        """Those of the candidates (n,) that are kept; their places stay as they were."""
+        return Scored(
+            self.rows[kept],
+            {mode: scores[kept] for mode, scores in self.scores.items()},
+            {mode: ranks[kept] for mode, ranks in self.ranks.items()},
+            None if self.heads is None else self.heads[kept],
+        )
+
     def columns(self, plan: Plan) -> tuple[IntArray, dict[Mode, FloatArray]]:
         """What the plan fuses: the places (m,) of the candidates that its first stages return, and
         by mode their scores (m,), with what it takes for missing ones."""
@@ -83,6 +92,14 @@ class QueryScores(NamedTuple):
     documents: list[str]
     """(n,) their ids, in the order of the rows"""
     scored: Scored
+
+    def without(self, document: str) -> QueryScores:
+        """The same without the candidates of a document."""
+        kept = np.array([name != document for name in self.documents], dtype=bool)
+        if kept.all():
+            return self
+        names = [name for name in self.documents if name != document]
+        return self._replace(documents=names, scored=self.scored.take(kept))
 
 
 def _fill(scores: FloatArray, found: BoolArray, *, least: bool) -> FloatArray:

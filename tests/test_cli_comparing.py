@@ -107,6 +107,45 @@ def test_runs_of_a_set(reports: Callable[..., Result]) -> None:
     assert len(same.splitlines()) == 2 and "+0.0" in same
 
 
+def test_other_judgements_are_refused_and_other_words_told(
+    reports: Callable[..., Result], judged: Path
+) -> None:
+    """Queries of the same ids are not the same experiment."""
+    queries = judged / "queries.jsonl"
+    queries.write_text(queries.read_text().replace("late token", "token late"))
+    assert reports("eval", "tiny", "--out", "reworded", "--rows", "sparse").code == 0
+    told = reports("compare", "right:sparse", "reworded:sparse")
+    assert told.code == 0 and "tiny: the two differ in their queries\n" in told.out
+    (found,) = lines_of(reports("compare", "right:sparse", "reworded:sparse", "--json").out)
+    assert found["sets"]["tiny"]["differing"] == ["queries"]
+    qrels = judged / "qrels" / "test.tsv"
+    qrels.write_text(qrels.read_text().replace("q2\tdense", "q2\tlate"))
+    assert reports("eval", "tiny", "--out", "regraded", "--rows", "sparse").code == 0
+    run = "right/runs/tiny.sparse.trec"
+    for pair in (("right:sparse", "regraded:sparse"), ("right:sparse", run, "--set", "tiny")):
+        wrong = reports("compare", *pair)
+        assert wrong.code == 1 and "expected the judgements by which right:sparse" in wrong.err
+    right = reports("compare", "regraded:sparse", run, "--set", "tiny")
+    assert right.code == 0, right.err
+
+
+def test_words_of_a_set_that_was_had_by_name(
+    m3: Callable[..., Result], judged: Path, place: Path
+) -> None:
+    assert m3("eval", "tiny", "--out", "report", "--set", "sets.1.name=kind-tiny").code == 0
+    write_run("wrong.trec", {"q1": {"dense": 1.0}})
+    options = ("--rows", "sparse", "--set", "run_files.other=wrong.trec")
+    named = ("--set", "sets.1.name=kind-tiny")
+    assert m3("eval", "tiny", "--out", "report", *options, *named).code == 0
+    pair = ("compare", "report:sparse", "report:other", "--data", str(place))
+    without = m3(*pair)
+    assert without.code == 0 and "no words are shown" in without.err
+    (place / "kind").mkdir()
+    judged.rename(place / "kind" / "tiny")
+    found = m3(*pair)
+    assert "late token" in found.out and not found.err
+
+
 def test_a_report_without_its_runs_shows_no_hits(reports: Callable[..., Result]) -> None:
     shutil.rmtree("wrong/runs")
     (found,) = lines_of(reports("compare", "right", "wrong:other", "--json").out)

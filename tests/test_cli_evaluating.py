@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Callable
@@ -210,6 +211,14 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
     assert m3("tune", "fused.toml", "--from-scores", "report", "--folds", "2").code == 0
     assert m3("eval", "fused.toml", "--from-scores", "report", "--out", "deeper").code == 0
     assert "Of tiny: all depth 100" in Path("deeper/report.md").read_text()
+    foreign = json.loads(Path("own/manifest.json").read_text())
+    scores = Path("report/scores/tiny.jsonl.gz")
+    kept = scores.read_bytes()
+    text = gzip.decompress(kept).decode().replace(foreign["model"]["fingerprint"], "0" * 64)
+    scores.write_bytes(gzip.compress(text.encode()))
+    refused = m3("tune", "tiny", "--from-scores", "report", "--into", "own")
+    assert refused.code == 1 and "own: expected an index of the model that the" in refused.err
+    scores.write_bytes(kept)
     nowhere = m3("tune", "tiny", "--from-scores", "report", "--into", "nowhere")
     assert (nowhere.code, nowhere.out) == (1, "") and "nowhere" in nowhere.err
 

@@ -146,6 +146,7 @@ def test_a_set_of_questions_is_evaluated_as_any_other(tmp_path: Path) -> None:
     report = ReportFolder(tmp_path / "out")
     experiment = evaluate_sets([wanted], log.encoders, engine=log.engine(), keep=report.add)
     report.finish(experiment)
+    assert "Recall by depth" not in (tmp_path / "out" / "report.html").read_text()
     [found] = experiment.sets
     assert found.report.means["all"] == {"AnswerRecall@1": 0.0, "AnswerRecall@2": 0.5}
     assert found.report.per_query["bm25"]["AnswerRecall@2"] == {"q1": 1.0, "q2": 0.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import signal
@@ -17,10 +18,12 @@ import pytest
 from evaluation_fakes import TEXTS, Log, WordEncoder, forget_searches, make_set
 
 from m3search.errors import ArtifactError
-from m3search.evaluation import EvaluationSet, evaluate_sets, keys
+from m3search.evaluation import EvaluationSet, Experiment, evaluate_sets, keys
 from m3search.evaluation.cache import Cache, default_cache
 from m3search.evaluation.encodings import KeptQueries, read_queries, write_queries
 from m3search.evaluation.keys import index_key
+from m3search.evaluation.tables import to_markdown
+from m3search.model.machine import machine
 from m3search.stores.commit import WriteLock
 
 WORDS = sorted({word for text in TEXTS.values() for word in text.split()})
@@ -266,6 +269,46 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     four = make_entry(cache, "4", 9000)  # more than all may take, but it is in use
     assert [*tmp_path.iterdir()] == [four]
     assert make_entry(Cache(tmp_path), "5", 9000).exists() and four.exists()  # no limit
+
+
+def test_encodings_go_before_what_was_found_with_them(tmp_path: Path) -> None:
+    """So an evaluation of many sets that was killed does not begin anew."""
+    told: list[str] = []
+    first, second = (EvaluationSet(make_set(tmp_path / name), depth=2) for name in ("a", "b"))
+    (second.path / "corpus.jsonl.gz").write_bytes(
+        gzip.compress(gzip.decompress((first.path / "corpus.jsonl.gz").read_bytes()) + b"\n")
+    )
+    before, _ = evaluate(first, Cache(tmp_path / "cache"))
+    size = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*"))
+    limit = size * 5 // 4  # room for one, and for what was found in both
+    cache = Cache(tmp_path / "cache", limit, told.append)
+    [folder] = [each for each in cache.folder.glob("a.*") if (each / "index").exists()]
+    evaluate(second, cache)
+    assert not (folder / "index").exists() and not (folder / "queries").exists()
+    assert any((folder / "searches").iterdir())
+    assert told == [
+        f"the encodings of {folder.name} went from the cache, which holds {limit / 1e9:g} GB"
+    ]
+    after, encoded = evaluate(first, cache)
+    assert not encoded and after.details["search_reused"] and after.report == before.report
+    again, encoded = evaluate(replace(first, depth=150), cache)  # needs the index
+    assert {*TEXTS.values()} <= {*encoded} and again.report == before.report
+    evaluate(second, Cache(cache.folder, limit=10, report=told.append))
+    assert told[-1].startswith("what was found with ") and not folder.exists()
+
+
+def test_times_of_another_machine_are_told(
+    wanted: EvaluationSet, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = evaluate(wanted, cache)
+    again, _ = evaluate(wanted, cache)
+    assert "timed_on" not in here.details and "timed_on" not in again.details
+    other = machine() | {"processor": "Abacus", "threads": 99}
+    monkeypatch.setattr("m3search.evaluation.experiment.machine", lambda: other)
+    there, _ = evaluate(wanted, cache)
+    assert there.details["timed_on"] == dict.fromkeys(("search", "bm25"), machine())
+    text = to_markdown(Experiment((there,), {}))
+    assert f"on another machine than below: {machine()['processor']}, " in text
 
 
 def test_what_another_process_is_at_work_on_stays(tmp_path: Path) -> None:

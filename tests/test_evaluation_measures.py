@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from m3search.errors import ConfigError
 from m3search.evaluation.measures import (
+    cutoffs,
     evaluate,
-    largest_cutoff,
     least_depth,
     parse_measures,
     recall_curve,
@@ -111,8 +111,7 @@ def test_no_measures_and_no_judgements() -> None:
 
 
 def test_cutoffs() -> None:
-    assert largest_cutoff(["nDCG@10", "R@1000", "AP"]) == 1000
-    assert largest_cutoff(["AP"]) == 0
+    assert cutoffs(["nDCG@10", "R@1000", "AP", "AnswerRecall@20"]) == [10, 1000, None, 20]
     assert list(parse_measures(["R@100", "Recall@100"])) == ["R@100"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from evaluation_pages import page_of
 
 from m3search.evaluation import Experiment, Report, SetResult
 from m3search.evaluation.markdown import markdown
@@ -64,6 +65,9 @@ def test_cells_differences_and_the_average_of_what_was_run() -> None:
         "| b | 80.0 (78.7, +1.3) |  |",
         "| average | 80.0 (80.2, -0.2) | 84.0 (83.5, +0.5) |",
     ]
+    page = page_of(yo, sw, other)
+    title = "nDCG@10 on miracl beside the published values"
+    assert page.table(title)[1] == ["a", "80.0 (81.8, -1.8)", "84.0 (83.5, +0.5)"]
     assert "published" not in Experiment((other,), {}).to_json()
     assert "published" not in to_markdown(Experiment((other,), {}))
 

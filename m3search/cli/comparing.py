@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3search.cli.options import DataOption, JsonOption
-from m3search.cli.output import print_json, print_table
+from m3search.cli.output import print_json, print_note, print_table
 
 if TYPE_CHECKING:
     from m3search.evaluation.comparing import SetComparison, Side
@@ -63,14 +63,19 @@ def compare_reports(
         return
     _print_means(found, measure)
     for each in found:
-        place = folder if folder is not None else (data / each.name if data else None)
-        _print_changes(each, *_read_texts(place, one.splits[each.name], each))
+        places = [folder] if folder is not None else _places(data, each.name)
+        _print_changes(each, *_read_texts(places, one.splits[each.name], each))
 
 
 def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side:
-    from m3search.corpus import read_corpus, read_qrels, read_run
+    from m3search.corpus import read_answers, read_corpus, read_qrels, read_run
     from m3search.evaluation import EvaluationSet
-    from m3search.evaluation.collection import check_run, check_set, load_collection
+    from m3search.evaluation.collection import (
+        check_run,
+        check_set,
+        fingerprint_of_judgements,
+        load_collection,
+    )
     from m3search.evaluation.comparing import read_report_side, read_run_side
 
     path = Path(name)
@@ -80,28 +85,37 @@ def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side
         wanted = EvaluationSet(folder, "runs", split=split, measures=(measure,))
         files = check_set(wanted)
         run, set_name = read_run(path), folder.resolve().name
-        qrels = (
-            load_collection(wanted).judge([run])
-            if files.has_answers
-            else read_qrels(files.judgements)
-        )
+        judged = read_answers(files.judgements) if files.has_answers else None
+        qrels = read_qrels(files.judgements) if judged is None else {}
+        if judged is not None:
+            qrels = load_collection(wanted).judge([run])
         check_run(path, run, set_name, qrels, lambda: read_corpus(files.corpus))
-        return read_run_side(path, run, set_name, qrels, split, measure)
+        judgements = fingerprint_of_judgements(judged or qrels)
+        return read_run_side(path, run, set_name, qrels, judgements, split, measure)
     place, colon, row = name.rpartition(":")
     if colon and not path.exists():
         return read_report_side(Path(place), row, measure)
     return read_report_side(path, "all", measure)
 
 
+def _places(data: Path | None, name: str) -> list[Path]:
+    """Where a set may lie in the folder of sets; those that were had by name, as miracl-yo, lie in
+    a folder of their kind."""
+    return [] if data is None else [data / name, data / name.replace("-", "/", 1)]
+
+
 def _read_texts(
-    folder: Path | None, split: str, shown: SetComparison
+    places: list[Path], split: str, shown: SetComparison
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The words of the queries and of the hits that are shown, where the set is at hand."""
     from m3search.corpus import document_text, read_corpus, read_queries
     from m3search.evaluation.layouts import find_texts
 
-    paths = find_texts(folder, split) if folder and shown.changes else None
+    if not places or not shown.changes:
+        return {}, {}
+    paths = next(filter(None, (find_texts(place, split) for place in places)), None)
     if paths is None:
+        print_note(f"{shown.name}: no words are shown, as {places[0]} has no set")
         return {}, {}
     asked = {change.query for change in shown.changes}
     found = {hit for each in shown.changes for hit in (*each.first_hits, *each.second_hits)}
@@ -151,6 +165,8 @@ def _print_changes(
 ) -> None:
     if compared.left_out:
         typer.echo(f"{compared.name}: {compared.left_out} queries are in one of the two alone")
+    if compared.differing:
+        typer.echo(f"{compared.name}: the two differ in their {' and '.join(compared.differing)}")
     for change in compared.changes:
         typer.echo()
         values = f"{100 * change.first:.1f} -> {100 * change.second:.1f}"

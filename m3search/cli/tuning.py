@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,8 @@ from m3search.cli.options import (
 from m3search.cli.output import print_json, print_note, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from m3search.evaluation.tuning import Tuned
+    from m3search.evaluation.tuning import JudgedScores, Tuned
+    from m3search.index import Index
 
 ROUNDING = 1e-9
 """a loss below this is none"""
@@ -74,6 +76,8 @@ def tune_weights(
         report=print_note,
     )
     judged = [judged_scores(each, scores, row, measure) for each in sets]
+    if index is not None:
+        _check_model(index, judged)
     points = len(grid(judged[0].before.modes))
     with progress_bar("weights", points) as progress:
         tuned = tune(judged, measure, folds=folds, progress=progress)
@@ -93,6 +97,25 @@ def tune_weights(
         )
     if into is not None:
         print_note(f"searches of {into} use them by default")
+
+
+def _check_model(index: Index, judged: Sequence[JudgedScores]) -> None:
+    """ConfigError unless all scores are of the model that made the index: those of others have
+    other scales."""
+    from m3search.errors import ConfigError
+    from m3search.evaluation.lexical import model_fingerprint
+
+    held = index.manifest.model
+    for each in judged:
+        scored = each.scores.origin.model
+        if model_fingerprint(scored) != model_fingerprint(vars(held)):
+            raise ConfigError(
+                str(index.path),
+                expected=f"an index of the model that the scores of {each.name} are of, "
+                f"{scored['name']} ({model_fingerprint(scored)[:12]})",
+                found=f"one of {held.name} ({held.fingerprint[:12]})",
+                remedy="Tune on scores of the index's own model.",
+            )
 
 
 def _print_values(tuned: Tuned, measure: str) -> None:

@@ -22,6 +22,7 @@ from m3search.evaluation.collection import Collection
 from m3search.evaluation.keys import bm25_key, queries_key
 from m3search.evaluation.latency import BM25, Stages, summary
 from m3search.evaluation.suite import EvaluationSet
+from m3search.model.machine import machine
 from m3search.records import Run
 from m3search.timings import Timings, stage
 
@@ -40,6 +41,8 @@ class BaselineRun:
     """of single queries"""
     timed: str
     """when it was made; ISO 8601"""
+    machine: dict[str, Any]
+    """that it was made on"""
     settings: dict[str, Any]
     reused: bool = False
     """whether an earlier evaluation made it"""
@@ -81,7 +84,7 @@ class BaselineSearch:
                 with stage(BM25):
                     run |= bm25.run([query], self.k)
         seconds = {"bm25 index": indexed - started, BM25: time.perf_counter() - indexed}
-        return BaselineRun(run, seconds, summary(timings), timed, bm25.settings())
+        return BaselineRun(run, seconds, summary(timings), timed, machine(), bm25.settings())
 
 
 def read_run(file: Path, tell: Tell) -> BaselineRun | None:
@@ -92,6 +95,6 @@ def read_run(file: Path, tell: Tell) -> BaselineRun | None:
 
 def write_run(file: Path, made: BaselineRun) -> None:
     """Puts it into a file, which is there whole or not at all."""
-    names = ("seconds", "stages", "timed", "settings")
+    names = ("seconds", "stages", "timed", "machine", "settings")
     note = {name: getattr(made, name) for name in names}
     write_checked(file, note, json.dumps(made.run).encode())

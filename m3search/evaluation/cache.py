@@ -17,8 +17,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +32,8 @@ LIMIT = 10_000_000_000
 KEY_DIGITS = 12
 REMOVED = ".removed-"
 """how the name of a folder begins that is being removed"""
+ENCODED = ("index", "queries")
+"""what of an entry is large, and goes first: what was found is small, and needs neither"""
 
 
 @dataclass(frozen=True)
@@ -104,19 +106,23 @@ class Cache:
         return None
 
     def _trim(self, used: Path) -> None:
-        """Removes what was used longest ago, until the rest is within the limit."""
+        """Removes what was used longest ago, until the rest is within the limit: first encodings,
+        then what was found with them."""
         if self.limit is None:
             return
         for left in self.folder.glob(f"{REMOVED}*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         folders = [lock.parent for lock in self.folder.glob(f"[!.]*/{LOCK}")]
-        sizes = {folder: _size(folder) for folder in folders}
-        total = sum(sizes.values())
-        for folder in sorted(folders, key=_last_use):
-            if total <= self.limit:
-                return
-            if folder != used and _remove(folder):
-                total -= sizes[folder]
+        total = sum(map(_size, folders))
+        for parts in (ENCODED, ("",)):
+            for folder in sorted(folders, key=_last_use):
+                if total <= self.limit:
+                    return
+                if folder != used and (freed := _remove(folder, parts)):
+                    total -= freed
+                    what = "what was found with" if parts != ENCODED else "the encodings of"
+                    limit = f"{self.limit / 1e9:g} GB"
+                    self.report(f"{what} {folder.name} went from the cache, which holds {limit}")
 
 
 def default_cache(report: Callable[[str], None] = lambda _: None) -> Cache | None:
@@ -132,21 +138,31 @@ def default_cache(report: Callable[[str], None] = lambda _: None) -> Cache | Non
     return Cache(folder, LIMIT, report) if os.access(folder, os.W_OK | os.X_OK) else None
 
 
-def _remove(folder: Path) -> bool:
-    """Whether the entry is gone, which one that a process is at work on is not."""
+def _remove(folder: Path, parts: Sequence[str]) -> int:
+    """The bytes that go with folders of an entry, or with all of it, which is the part "".
+
+    None go of one that a process is at work on.
+    """
+    used = _last_use(folder)
     try:
         lock = WriteLock(folder)
     except (ArtifactError, OSError):
-        return False
+        return 0
+    freed = 0
     try:
-        going = folder.with_name(f"{REMOVED}{secrets.token_hex(4)}")
-        folder.rename(going)  # at once, so that nobody finds a part of it
+        for place in (folder / part for part in parts):
+            size, going = _size(place), folder.with_name(f"{REMOVED}{secrets.token_hex(4)}")
+            with suppress(FileNotFoundError):
+                place.rename(going)  # at once, so that nobody finds a part of it
+                freed += size
+                shutil.rmtree(going, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            os.utime(folder / LOCK, ns=(used, used))  # this was no use of it
     except OSError:
-        return False
+        return freed
     finally:
         lock.release()
-    shutil.rmtree(going, ignore_errors=True)
-    return True
+    return freed
 
 
 def _last_use(folder: Path) -> int:

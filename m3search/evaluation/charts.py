@@ -145,6 +145,7 @@ def _mean_landscape(
 def recall_chart(experiment: Experiment, figures: Figures) -> list[Chart]:
     """The mean recall of the rows that all sets have, at growing depths."""
     found = [figures[each.name].recall for each in experiment.sets if each.name in figures]
+    found = [recall for recall in found if recall]
     curves = {
         row: [fmean(column) for column in zip(*(recall[row] for recall in found), strict=True)]
         for row in rows_of(experiment)

@@ -53,11 +53,10 @@ class Collection:
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of the corpus file, and of the queries and judgements as they were read."""
         asked = [[query.id, query.text] for query in self.queries]
-        judged = {query: list(strings) for query, strings in self.answers.items()} or self.qrels
         return {
             "corpus": checksum(self.corpus),
             "queries": sha256(json.dumps(asked).encode()).hexdigest(),
-            "judgements": sha256(json.dumps(judged, sort_keys=True).encode()).hexdigest(),
+            "judgements": fingerprint_of_judgements(self.answers or self.qrels),
         }
 
     def counts(self) -> dict[str, Any]:
@@ -72,6 +71,14 @@ class Collection:
             "judgements": sum(map(len, grades)),
             "judgements_of_unknown_documents": self.unknown,
         }
+
+
+def fingerprint_of_judgements(judged: Qrels | Answers) -> str:
+    """SHA-256 of judgements, or of answers, in whatever order they were read."""
+    plain = {
+        query: given if isinstance(given, dict) else list(given) for query, given in judged.items()
+    }
+    return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def load_collection(wanted: EvaluationSet) -> Collection:

@@ -30,6 +30,8 @@ class Side(NamedTuple):
     """the run on a set"""
     splits: Mapping[str, str]
     """set -> the split of its judgements"""
+    fingerprints: Mapping[str, Mapping[str, str]]
+    """set -> SHA-256 of its judgements, and where it is known of its corpus and queries"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class SetComparison:
     queries: int
     left_out: int
     """queries that only one of the two has"""
+    differing: list[str]
+    """what the two have not in common beside the system: "corpus", "queries" """
     first: float
     second: float
     interval: Interval
@@ -86,11 +90,13 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
         )
     with _sound(path, "the numbers of a report"):
         report = json.loads(path.read_bytes())
-        splits = {
-            name: found["settings"]["split"]
+        measured = {
+            name: found
             for name, found in report["sets"].items()
             if measure in found["rows"].get(row, {})
         }
+        splits = {name: found["settings"]["split"] for name, found in measured.items()}
+        fingerprints = {name: dict(found["fingerprints"]) for name, found in measured.items()}
         rows = {each for found in report["sets"].values() for each in found["rows"]}
         measures = {
             m for found in report["sets"].values() for r in found["rows"].values() for m in r
@@ -106,18 +112,26 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
     values = {
         name: _read_values(folder / "queries" / f"{name}.tsv", row, measure) for name in splits
     }
-    return Side(f"{folder}:{row}", values, lambda name: _read_run(folder, name, row), splits)
+    return Side(
+        f"{folder}:{row}", values, lambda name: _read_run(folder, name, row), splits, fingerprints
+    )
 
 
-def read_run_side(path: Path, run: Run, name: str, qrels: Qrels, split: str, measure: str) -> Side:
-    """The run of a file on a set of that name, judged by the split."""
+def read_run_side(
+    path: Path, run: Run, name: str, qrels: Qrels, judgements: str, split: str, measure: str
+) -> Side:
+    """The run of a file on a set of that name, judged by the split; judgements: their SHA-256."""
     report = evaluate({"run": run}, qrels, [measure])
     (values,) = report.per_query["run"].values()
-    return Side(str(path), {name: values}, lambda _: run, {name: split})
+    fingerprints = {name: {"judgements": judgements}}
+    return Side(str(path), {name: values}, lambda _: run, {name: split}, fingerprints)
 
 
 def compare(first: Side, second: Side, most: int) -> list[SetComparison]:
-    """Every set that both have, with the `most` queries that changed most."""
+    """Every set that both have, with the `most` queries that changed most.
+
+    DataError where a set was measured by other judgements, or has no query in common.
+    """
     names = [name for name in first.values if name in second.values]
     if not names:
         raise ConfigError(
@@ -132,6 +146,7 @@ def compare(first: Side, second: Side, most: int) -> list[SetComparison]:
 
 
 def _compare_set(name: str, first: Side, second: Side, most: int) -> SetComparison:
+    differing = _differing(name, first, second)
     before, after = first.values[name], second.values[name]
     common = [query for query in before if query in after]
     if not common:
@@ -150,6 +165,7 @@ def _compare_set(name: str, first: Side, second: Side, most: int) -> SetComparis
         name,
         len(common),
         len(before.keys() ^ after.keys()),
+        differing,
         sum(before[query] for query in common) / len(common),
         sum(after[query] for query in common) / len(common),
         difference.interval,
@@ -162,6 +178,21 @@ def _compare_set(name: str, first: Side, second: Side, most: int) -> SetComparis
             for query in moved[:most]
         ],
     )
+
+
+def _differing(name: str, first: Side, second: Side) -> list[str]:
+    """What the two had not in common of a set, which must not be its judgements."""
+    one, other = first.fingerprints[name], second.fingerprints[name]
+    found = [what for what in one.keys() & other.keys() if one[what] != other[what]]
+    if "judgements" in found:
+        raise DataError(
+            f"{second.name}, set {name}",
+            expected=f"the judgements by which {first.name} was measured, of the split "
+            f"{first.splits[name]!r}",
+            found=f"others, of the split {second.splits[name]!r}",
+            remedy="Measure both by the same judgements.",
+        )
+    return sorted({"corpus", "queries"}.intersection(found))
 
 
 def _best(run: Run, query: str) -> list[str]:

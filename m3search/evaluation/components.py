@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -88,6 +88,11 @@ class ComponentScores:
     def run(self, plan: Plan) -> Run:
         """The run of a plan, as a search by it gives it."""
         return {query: _ranked(found, plan) for query, found in self.queries.items()}
+
+    def without_same_ids(self) -> ComponentScores:
+        """The same without a candidate that has the id of its query."""
+        kept = {query: each.without(query) for query, each in self.queries.items()}
+        return replace(self, queries=kept)
 
     def check(self, row: str, plan: Plan, where: str) -> None:
         """ConfigError where a row's plan needs what is not here."""
@@ -174,6 +179,14 @@ def _ranked(found: QueryScores, plan: Plan) -> dict[str, float]:
     names = dict(zip(found.scored.rows.tolist(), found.documents, strict=True))
     rows, scores = found.scored.ranked(plan)
     return {names[row]: score for row, score in zip(rows.tolist(), scores.tolist(), strict=True)}
+
+
+def without_same_ids(run: Run) -> Run:
+    """A run without the documents that have the id of their query, as BEIR measures it."""
+    return {
+        query: {name: score for name, score in found.items() if name != query}
+        for query, found in run.items()
+    }
 
 
 def fingerprint_of(text: str) -> str:

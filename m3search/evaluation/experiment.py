@@ -6,6 +6,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -19,12 +20,12 @@ from m3search.evaluation.baselines import check_implementation
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.cache import Cache
 from m3search.evaluation.collection import Collection, check_run, check_set, load_collection
-from m3search.evaluation.components import ComponentScores
+from m3search.evaluation.components import ComponentScores, without_same_ids
 from m3search.evaluation.engine import Engine, Progress
 from m3search.evaluation.languages import checked_language
 from m3search.evaluation.latency import Stages
 from m3search.evaluation.lexical import ceil_weights
-from m3search.evaluation.measures import evaluate, largest_cutoff
+from m3search.evaluation.measures import cutoffs, evaluate
 from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.score_files import read_scores, scores_file
 from m3search.evaluation.searches import SetSearch
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from m3search.encoder import Encoder
 
 RETRIEVED = 100
-"""documents a query that a run holds, or more where a measure looks further"""
+"""documents a query that a run holds at least"""
 
 Encoders = Callable[[int | None], "Encoder"]
 """a maximum length, None for the model's own -> the encoder"""
@@ -68,18 +69,21 @@ def evaluate_sets(
     too large to hold. With `latencies` a sample of the queries is asked once more, one at a time,
     to tell how long each stage takes.
     """
+    report = progress or (lambda *_: None)
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
         _check(each, None if scores is None else Path(scores))
+    collections = [_load(each, report, len(sets)) for each in sets]
     latest = lru_cache(maxsize=1)(encoders)
     results = []
     with _kept_or_temporary(cache) as place:
-        for each in sets:
+        for each, collection in zip(sets, collections, strict=True):
             bench = _Bench(
                 each,
+                collection,
                 latest,
                 place,
                 engine,
-                progress or (lambda *_: None),
+                report,
                 latencies=latencies,
                 keeps=cache is not None,
             )
@@ -93,7 +97,7 @@ def evaluate_sets(
 def _check(wanted: EvaluationSet, scores: Path | None) -> None:
     """An error where what a set needs is not there, or a row cannot be searched."""
     check_set(wanted)
-    wanted.plans(retrieved(wanted))
+    wanted.plans(_asked(wanted))
     for path in wanted.run_paths().values():
         check_file(path, inside="run.trec")
     if scores is not None and any(map(modes_of, wanted.rows)):
@@ -104,12 +108,22 @@ def _check(wanted: EvaluationSet, scores: Path | None) -> None:
             checked_language(wanted.language, f"language of the set {wanted.name}")
 
 
+def _load(wanted: EvaluationSet, progress: Progress, sets: int) -> Collection:
+    """The set's files and other systems' runs of it, read and checked against each other."""
+    collection = load_collection(wanted)
+    for path in wanted.run_paths().values():
+        check_run(path, read_run(path), wanted.name, collection.qrels, collection.read)
+    progress("reading the sets", 1, sets)
+    return collection
+
+
 class _Bench:
     """One set at work: its runs, and the time and space they took."""
 
     def __init__(
         self,
         wanted: EvaluationSet,
+        collection: Collection,
         encoders: Encoders,
         cache: Cache,
         engine: Engine | None,
@@ -118,7 +132,7 @@ class _Bench:
         latencies: bool,
         keeps: bool,
     ) -> None:
-        self.wanted = wanted
+        self.wanted, self._collection = wanted, collection
         self.runs: Runs = {}
         self.qrels: Qrels = {}
         self.scores: ComponentScores | None = None
@@ -128,13 +142,11 @@ class _Bench:
         self._stages: Stages = {}
         self._timed: dict[str, str] = {}
         self._details: dict[str, Any] = {}
-        self._plans = wanted.plans(retrieved(wanted))
+        self._plans = wanted.plans(_asked(wanted))
 
     def measure(self, scores: Path | None) -> SetResult:
         """The set's rows, run and evaluated; scores: a folder of component scores to start from."""
-        wanted = self.wanted
-        collection = load_collection(wanted)
-        others = {row: self._read_run(path, collection) for row, path in wanted.run_paths().items()}
+        wanted, collection = self.wanted, self._collection
         if self._plans:
             if scores is None:
                 self.scores = self._search(collection)
@@ -142,17 +154,15 @@ class _Bench:
                 file = scores_file(scores, wanted.name)
                 self.scores = read_scores(file, wanted, collection)
                 self._details["scores"] = str(file)
+            if wanted.drop_same_id:
+                self.scores = self.scores.without_same_ids()
             self._run_modes(self.scores, self._details.get("scores", wanted.name))
         if "bm25" in wanted.rows:
             self._run_bm25(collection)
-        self.runs = {row: self.runs[row] for row in wanted.rows}
-        if others:
-            self.runs |= others
+        if wanted.run_files:
+            self.runs |= {row: self._read_run(path) for row, path in wanted.run_paths().items()}
             self._details["run_files"] = dict(wanted.run_files)
-        if wanted.fused:
-            parts, k = dict(self.runs), retrieved(wanted)
-            self.runs |= {row: fused.run(parts, k) for row, fused in wanted.fused.items()}
-            self._details["fused"] = {row: each.to_json() for row, each in wanted.fused.items()}
+        self._fuse_and_cut()
         if wanted.published:
             self._details["published"] = wanted.published
         index = {} if self.scores is None else {"index": self.scores.origin.index}
@@ -175,12 +185,13 @@ class _Bench:
         return {
             "split": wanted.split,
             "k": k,
-            "depth": max((plan.depth for plan in self._plans.values()), default=wanted.depth),
+            "depth": max(wanted.depth, _asked(wanted)) if self._plans else wanted.depth,
             "weights": {row: dict(plan.weights) for row, plan in self._plans.items()},
             "missing": wanted.missing,
             "candidates": wanted.candidates,
             "row_settings": {row: own.to_json() for row, own in wanted.row_settings.items()},
             "lexical_weights": wanted.lexical_weights,
+            "drop_same_id": wanted.drop_same_id,
             "title_template": wanted.title_template,
             "max_length": model["max_length"] if model else wanted.max_length,
         }
@@ -189,10 +200,11 @@ class _Bench:
         """Every row of the modes from the scores of each."""
         origin = scores.origin
         self._details |= {"model": dict(origin.model), "precision": origin.precision}
-        self._plans = self.wanted.plans(retrieved(self.wanted), scores.fusion_weights)
+        self._plans = self.wanted.plans(_asked(self.wanted), scores.fusion_weights)
         for row, plan in self._plans.items():
             scores.check(row, plan, where)
-            self.runs[row] = scores.run(plan)
+            k = max(plan.k, plan.depth) if row in self._parts else plan.k
+            self.runs[row] = scores.run(replace(plan, k=k))
 
     def _search(self, collection: Collection) -> ComponentScores:
         encoder = self._encoders(self.wanted.max_length)
@@ -209,7 +221,7 @@ class _Bench:
         found = search.run(self._engine or Engine.default(), self._cache, keep=self._keeps)
         self._seconds |= found.seconds
         self._stages |= found.stages
-        self._timed["search"] = found.timed
+        self._note_times("search", found.timed, found.machine)
         self._details |= {
             "index_reused": found.index_reused,
             "queries_reused": found.queries_reused,
@@ -219,31 +231,62 @@ class _Bench:
         }
         return found.scores
 
-    def _read_run(self, path: Path, collection: Collection) -> Run:
-        """Another system's run, as deep as those of this one."""
-        run, k = read_run(path), retrieved(self.wanted)
-        check_run(path, run, self.wanted.name, collection.qrels, collection.read)
-        return {query: dict(islice(found.items(), k)) for query, found in run.items()}
+    def _fuse_and_cut(self) -> None:
+        """The rows made of others, from all that these have; then each of this engine's rows cut
+        to as many documents as a run holds. Runs of other systems are measured as they are."""
+        wanted, k = self.wanted, retrieved(self.wanted)
+        fused = {row: each.run(self.runs, k) for row, each in wanted.fused.items()}
+        cut = {
+            row: {q: dict(islice(f.items(), k)) for q, f in self.runs[row].items()}
+            for row in wanted.rows
+        }
+        self.runs = cut | {row: self.runs[row] for row in wanted.run_files} | fused
+        if fused:
+            self._details["fused"] = {row: each.to_json() for row, each in wanted.fused.items()}
+
+    @property
+    def _parts(self) -> set[str]:
+        """The rows that others are made of."""
+        return {row for fused in self.wanted.fused.values() for row in fused.rows}
+
+    def _read_run(self, path: Path) -> Run:
+        """Another system's run, all of it."""
+        run = read_run(path)
+        return without_same_ids(run) if self.wanted.drop_same_id else run
 
     def _run_bm25(self, collection: Collection) -> None:
-        language = Language.known_or_guessed(self.wanted.language, collection.guess)
-        found = BaselineSearch(self.wanted, collection, language, retrieved(self.wanted)).run(
-            self._cache, keep=self._keeps
-        )
-        self.runs["bm25"] = found.run
+        wanted = self.wanted
+        language = Language.known_or_guessed(wanted.language, collection.guess)
+        k = max(_asked(wanted), wanted.depth) if "bm25" in self._parts else _asked(wanted)
+        found = BaselineSearch(wanted, collection, language, k).run(self._cache, keep=self._keeps)
+        self.runs["bm25"] = without_same_ids(found.run) if wanted.drop_same_id else found.run
         self._seconds |= found.seconds
         self._stages |= found.stages
-        self._timed["bm25"] = found.timed
+        self._note_times("bm25", found.timed, found.machine)
         self._details |= {"bm25": found.settings, "bm25_reused": found.reused}
         self._report("running bm25", len(collection.queries), len(collection.queries))
+
+    def _note_times(self, what: str, when: str, where: Mapping[str, Any]) -> None:
+        """When something was timed, and where, if that was not here."""
+        self._timed[what] = when
+        if dict(where) != machine():
+            self._details.setdefault("timed_on", {})[what] = dict(where)
 
     def _report(self, what: str, done: int, total: int) -> None:
         self._progress(f"{self.wanted.name}: {what}", done, total)
 
 
 def retrieved(wanted: EvaluationSet) -> int:
-    """Documents a query that the runs of a set hold."""
-    return max(RETRIEVED, largest_cutoff(wanted.measures))
+    """Documents a query that the runs of a set hold: 100, or as many as a measure looks at; where
+    one looks at whole runs, as AP does, all that the first stages of every row give."""
+    own = [settings.depth or wanted.depth for settings in wanted.row_settings.values()]
+    least = min([wanted.depth, *own])
+    return max([RETRIEVED, *(cutoff or least for cutoff in cutoffs(wanted.measures))])
+
+
+def _asked(wanted: EvaluationSet) -> int:
+    """How many are asked for: one more where the query itself may be among them."""
+    return retrieved(wanted) + wanted.drop_same_id
 
 
 @contextmanager

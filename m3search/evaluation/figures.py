@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from m3search.evaluation.components import ComponentScores
-from m3search.evaluation.measures import ANSWER_RECALL, evaluate, least_depth, recall_curve
+from m3search.evaluation.measures import evaluate, least_depth, reads_answers, recall_curve
 from m3search.evaluation.results import SetResult
 from m3search.fusion import top_k, weighted_sum
 from m3search.plan import Plan
@@ -53,7 +53,7 @@ class SetFigures:
     """The numbers of one set that only its runs and component scores can tell."""
 
     recall: Mapping[str, tuple[float, ...]]
-    """row -> recall at DEPTHS, 0 to 1"""
+    """row -> recall at DEPTHS, 0 to 1; none where answers are in place of judgements"""
     landscape: Landscape | None
     """None where no row fuses all modes"""
 
@@ -62,6 +62,8 @@ def make_figures(
     result: SetResult, runs: Mapping[str, Run], qrels: Qrels, scores: ComponentScores | None
 ) -> SetFigures:
     """The figures of a set; scores: those that its rows of modes were made from."""
+    if reads_answers(result.report.measures[0]):  # who looked for them judges what was found alone
+        return SetFigures({}, None)
     recall = {row: recall_curve(run, qrels, DEPTHS) for row, run in runs.items()}
     return SetFigures(recall, _landscape(result, qrels, scores))
 
@@ -69,8 +71,8 @@ def make_figures(
 def _landscape(result: SetResult, qrels: Qrels, scores: ComponentScores | None) -> Landscape | None:
     plans = [plan for row in result.report.means if (plan := result.plan(row))]
     plan = next((plan for plan in plans if plan.modes == MODES), None)
-    if plan is None or scores is None or result.report.measures[0].startswith(ANSWER_RECALL):
-        return None  # answers are looked for in what the rows found, not in what others would
+    if plan is None or scores is None:
+        return None
     chosen = random.Random(0).sample(sorted(qrels), min(MOST_QUERIES, len(qrels)))
     part = replace(scores, queries={query: scores.queries[query] for query in chosen})
     judged, measure = {query: qrels[query] for query in chosen}, result.report.measures[0]

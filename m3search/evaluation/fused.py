@@ -58,7 +58,8 @@ class Fused:
         return list(self.weights or [1.0] * len(self.rows))
 
     def _fuse(self, found: Sequence[Mapping[str, float]], k: int) -> dict[str, float]:
-        names = sorted({name for each in found for name in each})
+        # equal scores in descending order of their ids, as they are measured
+        names = sorted({name for each in found for name in each}, reverse=True)
         places = {name: place for place, name in enumerate(names)}
         if self.by == "rank":
             hits = [_ranked(each, places) for each in found]

@@ -21,6 +21,7 @@ from m3search.evaluation.charts import (
 )
 from m3search.evaluation.making import provenance, sets_table, settings_table
 from m3search.evaluation.markdown import Table
+from m3search.evaluation.published import compare_published
 from m3search.evaluation.results import Experiment
 from m3search.evaluation.style import STYLE
 from m3search.evaluation.svg import element, plain
@@ -29,6 +30,7 @@ from m3search.evaluation.tables import (
     differences_table,
     latency_table,
     measure_table,
+    published_table,
     size_table,
 )
 
@@ -75,6 +77,7 @@ def _sections(experiment: Experiment, figures: Figures, notes: Sequence[str]) ->
     quality: list[Chart | Table] = [
         *quality_charts(experiment),
         *measures,
+        *map(published_table, compare_published(experiment.sets)),
         *differences_table(experiment),
     ]
     costs: list[Chart | Table] = [

@@ -127,9 +127,14 @@ def row_milliseconds(result: SetResult) -> dict[str, float]:
 
 
 def when_timed(sets: Sequence[SetResult]) -> str:
-    """Between which times, and what was there already, so that its times are older ones."""
+    """Between which times, on which other machines, and what was there already, so that its times
+    are older ones."""
     times = [time for each in sets for time in each.details.get("timed", {}).values()]
     when = f" Timed from {min(times)} to {max(times)}." if times else ""
+    machines = [on for each in sets for on in each.details.get("timed_on", {}).values()]
+    others = {f"{on['processor']}, {on['cores']} cores, {on['threads']} threads" for on in machines}
+    if others:
+        when += f" Some of it on another machine than below: {'; '.join(sorted(others))}."
     reused = describe_reuse(sets)
     return f"{when} Not made anew: {reused}." if reused else when
 

@@ -50,6 +50,12 @@ def ceil_weights(encoder: Encoder) -> Encoder:
     return cast("Encoder", _Ceiled(encoder))
 
 
+def model_fingerprint(model: Mapping[str, Any]) -> str:
+    """That of the checkpoint, by the identity of an encoder as JSON, however its weights are
+    rounded."""
+    return str(model.get("fingerprint", "")).removesuffix(MARK)
+
+
 def lexical_weights_of(model: Mapping[str, Any]) -> str:
     """ "ceil100" or "float", by the identity of an encoder as JSON."""
     return "ceil100" if str(model.get("fingerprint", "")).endswith(MARK) else "float"

@@ -124,6 +124,8 @@ def _source_settings(source: Source) -> dict[str, Any]:
     settings: dict[str, Any] = {"split": source.split}
     if source.language is not None:
         settings["language"] = source.language
+    if source.drop_same_id:
+        settings["drop_same_id"] = True
     if source.measures:
         settings["measures"] = list(source.measures)
     return settings

@@ -97,7 +97,7 @@ def recall_curve(run: Run, qrels: Qrels, depths: Sequence[int]) -> tuple[float, 
     for values, (query, grades) in zip(found, qrels.items(), strict=True):
         relevant = [document for document, grade in grades.items() if grade > 0]
         if relevant and (scored := run.get(query)):
-            places = _in_order(scored)  # from the last one up
+            places = in_order(scored)  # from the last one up
             ranks = [len(places) + 1 - places[name] for name in relevant if name in places]
             values[:] = [sum(rank <= depth for rank in ranks) / len(relevant) for depth in depths]
     return tuple(sum(column) / len(qrels) for column in found.T.tolist())
@@ -118,10 +118,10 @@ def reads_answers(name: str) -> bool:
     return name.strip().startswith(f"{ANSWER_RECALL}@")
 
 
-def largest_cutoff(names: Iterable[str]) -> int:
-    """The most documents a query that any of the measures looks at; 0 where none says."""
+def cutoffs(names: Iterable[str]) -> list[int | None]:
+    """How many documents a query each of the measures looks at; None for whole runs, as AP does."""
     parsed = parse_measures(names).values()
-    return max(int(measure.params.get("cutoff", 0)) for measure in parsed)
+    return [int(at) if (at := measure.params.get("cutoff")) else None for measure in parsed]
 
 
 def least_depth(name: str, k: int) -> int:
@@ -165,9 +165,7 @@ def _values(
 ) -> dict[str, dict[str, float]]:
     """Measure -> query -> value, for the queries that ir_measures answers about."""
     values: dict[str, dict[str, float]] = {name: {} for name in measures}
-    filled = {
-        query: _in_order(scored) for query, scored in run.items() if scored and query in qrels
-    }
+    filled = {query: in_order(scored) for query, scored in run.items() if scored and query in qrels}
     names: dict[str, list[str]] = {}
     for name, measure in measures.items():
         names.setdefault(str(measure), []).append(name)
@@ -187,7 +185,7 @@ def _values(
     return values
 
 
-def _in_order(scored: Mapping[str, float]) -> dict[str, float]:
+def in_order(scored: Mapping[str, float]) -> dict[str, float]:
     """The documents with their places from the last one up, as trec_eval orders them.
 
     By their scores as float32, and equal ones by id. RR@10 and others of ir_measures are not by

@@ -25,6 +25,7 @@ from m3search.evaluation.keys import index_key, search_key
 from m3search.evaluation.latency import Stages, measure_stages, sample_queries
 from m3search.evaluation.score_files import unpack_scores
 from m3search.evaluation.suite import EvaluationSet
+from m3search.model.machine import machine
 from m3search.plan import Plan
 from m3search.search import EncodedQueries
 
@@ -46,6 +47,8 @@ class Search:
     """of single queries; empty where they were not timed"""
     timed: str
     """when the search was made; ISO 8601"""
+    machine: dict[str, Any]
+    """that it was made on"""
     bytes: dict[str, int]
     """of the index, by store"""
     truncated: dict[str, int]
@@ -120,6 +123,7 @@ class SetSearch:
             seconds,
             self._time_alone(found, queries) if self.latencies else {},
             timed,
+            machine(),
             built.index.bytes_by_store(),
             {
                 "documents": built.index.manifest.truncated,
@@ -153,6 +157,6 @@ def read_search(file: Path, tell: Tell) -> Search | None:
 
 def write_search(file: Path, search: Search) -> None:
     """Puts it into a file, which is there whole or not at all."""
-    names = ("seconds", "stages", "timed", "bytes", "truncated")
+    names = ("seconds", "stages", "timed", "machine", "bytes", "truncated")
     note: dict[str, Any] = {name: getattr(search, name) for name in names}
     write_checked(file, note, search.scores.packed)

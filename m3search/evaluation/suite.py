@@ -94,6 +94,8 @@ class EvaluationSet:
     """row -> the rows whose runs it fuses, by rank or by score"""
     published: str = ""
     """the published values to stand beside, as miracl/yo"""
+    drop_same_id: bool = False
+    """whether a document that has the id of the query is left out of every run, as BEIR does"""
     unknown_documents: Literal["error", "keep"] = "error"
     """judgements of documents outside the corpus: an error, or kept as never found"""
 

@@ -69,8 +69,9 @@ def published_table(found: Comparison) -> Table:
     if len(sets) != 1 and any(averages):
         lines.append(["average", *("" if cell is None else str(cell) for cell in averages)])
     note = (
-        f"In brackets the value of BAAI/bge-m3 in arXiv 2402.03216v4 ({found.table.place}) and "
-        "the difference. An average is over the languages that were run and have a value."
+        f"In brackets the value of BAAI/bge-m3 in arXiv 2402.03216v4 ({found.table.place}), of "
+        "bm25 that of Lucene with its analysers, and the difference. An average is over the "
+        "languages that were run and have a value."
     )
     title = f"{found.table.measure} on {found.preset} beside the published values"
     return Table(title, lines, note)

@@ -21,7 +21,7 @@ from m3search.errors import ConfigError
 from m3search.evaluation.collection import load_collection
 from m3search.evaluation.components import ComponentScores
 from m3search.evaluation.experiment import retrieved
-from m3search.evaluation.measures import evaluate, largest_cutoff
+from m3search.evaluation.measures import cutoffs, evaluate
 from m3search.evaluation.score_files import read_scores, scores_file
 from m3search.evaluation.suite import EvaluationSet
 from m3search.plan import Plan
@@ -112,8 +112,12 @@ def judged_scores(wanted: EvaluationSet, scores: Path, row: str, measure: str) -
     file = scores_file(scores, wanted.name)
     collection = load_collection(replace(wanted, measures=(measure,)))
     found = read_scores(file, wanted, collection)
+    if wanted.drop_same_id:
+        found = found.without_same_ids()
     # as many as the evaluation took, and those that the measure needs
-    k = max(min(retrieved(wanted), found.depth), largest_cutoff([measure]))
+    (cutoff,) = cutoffs([measure])
+    needed = cutoff or min(retrieved(replace(wanted, measures=(measure,))), found.depth)
+    k = max(min(retrieved(wanted), found.depth), needed)
     alone = replace(wanted, rows=(row,), run_files={}, fused={})
     plan = alone.plans(k, found.fusion_weights).get(row)
     if plan is None:

@@ -90,7 +90,14 @@ def _mkqa(language: str) -> Source:
 def _beir(name: str) -> Source:
     split = "dev" if name == "msmarco" else "test"
     file = {"dev": "validation"}.get(split, split)  # as the hub calls it
-    return Source(f"beir/{name}", f"{HUB}/BeIR/{name}", partial(read_beir, name, file), split, "en")
+    return Source(
+        f"beir/{name}",
+        f"{HUB}/BeIR/{name}",
+        partial(read_beir, name, file),
+        split,
+        "en",
+        drop_same_id=True,  # as in BEIR's own evaluation: arguana's queries are in its corpus
+    )
 
 
 def _narrativeqa() -> Source:

@@ -37,6 +37,8 @@ class Source:
     """of the documents, for BM25"""
     measures: tuple[str, ...] = ()
     """in place of those by default"""
+    drop_same_id: bool = False
+    """whether a document that has the id of the query does not count"""
     shared_corpus: str = ""
     """the file of documents that several data sets share, from the folder of the cache"""
 

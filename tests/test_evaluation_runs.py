@@ -1,0 +1,141 @@
+"""How deep runs are: what is measured, what is fused, and what is left out of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytrec_eval
+from evaluation_fakes import Log, make_set
+
+from m3search.corpus import write_run
+from m3search.errors import DataError
+from m3search.evaluation import EvaluationSet, evaluate_sets
+from m3search.evaluation.fused import Fused
+from m3search.evaluation.suite import RowSettings
+from m3search.records import Qrels, Run
+
+
+def measured(wanted: EvaluationSet, **options: Any) -> tuple[dict[str, Any], dict[str, Run]]:
+    """What a report says of the set, and its runs."""
+    log, kept = Log(), {}
+    experiment = evaluate_sets(
+        [wanted],
+        log.encoders,  # type: ignore[arg-type]
+        engine=log.engine(),
+        keep=lambda _, runs, *__: kept.update(runs),
+        **options,
+    )
+    return experiment.to_json()["sets"][wanted.name], kept
+
+
+def make_large(folder: Path, documents: int = 300) -> tuple[EvaluationSet, Qrels]:
+    """Two queries; every document has a word of the first, fewer have the second one's."""
+    texts = {f"d{n}": "red" + " fox" * (n % 2) + " whale" * (n % 3 == 0) for n in range(documents)}
+    queries = {"q1": "red fox", "q2": "whale"}
+    judged = {"q1": {f"d{n}": 1 for n in range(0, documents, 5)}, "q2": {"d7": 1, "d9": 2}}
+    return EvaluationSet(make_set(folder, texts, queries, judged)), judged
+
+
+def test_a_measure_of_whole_runs_looks_at_all_of_them(tmp_path: Path) -> None:
+    wanted, judged = make_large(tmp_path / "s")
+    random = np.random.default_rng(3)
+    run = {
+        query: {f"d{n}": float(random.integers(20)) for n in random.permutation(300)[:250]}
+        for query in judged
+    }
+    write_run(tmp_path / "other.trec", run)
+    wanted = replace(
+        wanted, measures=("AP", "R@100"), rows=("sparse", "bm25"), depth=150,
+        run_files={"other": str(tmp_path / "other.trec")},
+    )  # fmt: skip
+    found, runs = measured(wanted)
+    theirs = pytrec_eval.RelevanceEvaluator(judged, {"map", "recall.100"}).evaluate(run)
+    for ours, name in (("AP", "map"), ("R@100", "recall_100")):
+        mean = sum(values[name] for values in theirs.values()) / len(theirs)
+        assert found["rows"]["other"][ours] == pytest.approx(mean, abs=1e-6)
+    assert [len(runs[row]["q1"]) for row in ("sparse", "bm25", "other")] == [150, 150, 250]
+    assert (found["settings"]["k"], found["settings"]["depth"]) == (150, 150)
+    assert len(measured(replace(wanted, measures=("R@100",)))[1]["sparse"]["q1"]) == 100
+
+
+def test_a_report_has_the_depth_of_the_rows_without_one(tmp_path: Path) -> None:
+    wanted, _ = make_large(tmp_path / "s")
+    wanted = replace(wanted, row_settings={"all": RowSettings(depth=250)}, depth=120)
+    settings = measured(wanted)[0]["settings"]
+    assert (settings["depth"], settings["row_settings"]) == (120, {"all": {"depth": 250}})
+
+
+def test_rows_are_fused_as_deep_as_they_were_searched(tmp_path: Path) -> None:
+    """A document that two rows have far down may be among the best of both."""
+    wanted, judged = make_large(tmp_path / "s")
+    first = {f"d{n}": 300.0 - n for n in range(150)}
+    second = {f"d{n}": 300.0 - n for n in (*range(150, 290), 149)}
+    for name, run in (("one", first), ("two", second)):
+        write_run(tmp_path / f"{name}.trec", dict.fromkeys(judged, run))
+    wanted = replace(
+        wanted, rows=("sparse", "bm25"), depth=200,
+        run_files={name: str(tmp_path / f"{name}.trec") for name in ("one", "two")},
+        fused={"files": Fused(("one", "two")), "ours": Fused(("sparse", "bm25"))},
+    )  # fmt: skip
+    _, runs = measured(wanted)
+    assert len(runs["files"]["q1"]) == len(runs["ours"]["q1"]) == 100
+    assert runs["files"]["q1"]["d149"] == pytest.approx(1 / 210 + 1 / 61)
+    assert len(runs["one"]["q1"]) == 150  # measured as it is
+    deep = replace(wanted, measures=("R@200",), fused={})
+    _, parts = measured(deep)
+    whole = wanted.fused["ours"].run(parts, 100)
+    assert runs["ours"] == whole
+    shallow = {row: dict([*parts[row].items()]) for row in parts}
+    for row in ("sparse", "bm25"):
+        shallow[row] = {q: dict([*f.items()][:100]) for q, f in parts[row].items()}
+    assert wanted.fused["ours"].run(shallow, 100) != whole
+
+
+def test_a_document_with_the_id_of_the_query_is_left_out_where_that_is_asked(
+    tmp_path: Path,
+) -> None:
+    texts = {"q1": "red fox", "a": "red fox fox", "b": "red whale", "q2": "red"}
+    queries = {"q1": "red fox", "q2": "red whale"}
+    judged = {"q1": {"a": 1}, "q2": {"b": 1}}
+    write_run(tmp_path / "own.trec", {q: {"q1": 3.0, "q2": 2.0, "a": 1.0} for q in queries})
+    wanted = EvaluationSet(
+        make_set(tmp_path / "s", texts, queries, judged),
+        run_files={"own": str(tmp_path / "own.trec")},
+        fused={"rrf": Fused(("bm25", "all"))},
+        measures=("RR@10",),
+    )
+    with_it, runs = measured(wanted)
+    assert all("q1" in runs[row]["q1"] for row in runs)
+    without, runs = measured(replace(wanted, drop_same_id=True))
+    for run in runs.values():
+        assert run.keys() == queries.keys()
+        assert all(query not in found for query, found in run.items())
+        assert "q2" in run["q1"]  # another query's is a document like others
+    values = [found["rows"]["own"]["RR@10"] for found in (with_it, without)]
+    assert values == pytest.approx([1 / 6, 1 / 4])
+    assert without["settings"]["drop_same_id"] and not with_it["settings"]["drop_same_id"]
+
+
+def test_what_is_wrong_with_a_later_set_is_told_before_the_first_is_encoded(
+    tmp_path: Path,
+) -> None:
+    first, second = (EvaluationSet(make_set(tmp_path / name)) for name in ("first", "second"))
+    write_run(tmp_path / "foreign.trec", {"other": {"d1": 1.0}})
+    foreign = replace(second, run_files={"x": str(tmp_path / "foreign.trec")})
+    qrels = second.path / "qrels" / "test.tsv"
+    whole = qrels.read_text()
+    for sets, content, said in (
+        ([first, foreign], whole, "of the set second"),
+        ([first, second], whole + whole.splitlines()[1] + "\n", "test.tsv"),
+        ([first, second], whole + "q1\tnowhere\t1\n", "nowhere"),
+        ([first, second], whole + "nobody\td1\t1\n", "nobody"),
+    ):
+        qrels.write_text(content)
+        log = Log()
+        with pytest.raises(DataError, match=said):
+            evaluate_sets(sets, log.encoders, engine=log.engine())  # type: ignore[arg-type]
+        assert not log.built and not log.lengths
