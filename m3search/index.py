@@ -45,9 +45,13 @@ class Index:
         snapshot: Snapshot,
         encoder: DocumentEncoder | None = None,
         report: BuildReport | None = None,
+        *,
+        exact: bool = False,
     ) -> None:
         self._snapshot = snapshot
         self._encoder = encoder
+        self.exact = exact
+        """whether `retrieve` looks at every row, also of large segments, which have shortcuts"""
         self.report = BuildReport() if report is None else report
         """of the last build or add through this object"""
 
@@ -95,30 +99,26 @@ class Index:
             intake = Intake(writer, encoder, segment_documents, building=True, source=source)
             intake.take(documents, progress)
             intake.drop_unseen()
-            writer.commit(complete=True, source=source)
-            writer.tidy()
+            writer.finish(source)
             snapshot = open_snapshot(path, writer.base)
         return cls(snapshot, encoder, intake.finished(snapshot, started))
 
     @classmethod
-    def open(cls, path: str | Path) -> Index:
+    def open(cls, path: str | Path, *, exact: bool = False) -> Index:
         """The index at the path, at its newest commit. Sizes are checked; see `verify`."""
-        return cls(open_snapshot(Path(path)))
+        return cls(open_snapshot(Path(path)), exact=exact)
 
     def refresh(self) -> Index:
-        """The newest commit as another index, or this one if there is none newer.
-
-        This object stays as it is, unlike under `add`, `delete` and `compact`, which change it: who
-        reads from it keeps the rows that they have.
-        """
+        """The newest commit as another index, or this one if there is none newer: who reads from
+        this one keeps the rows that they have."""
         snapshot = open_snapshot(self.path, self._snapshot)
         if snapshot.manifest == self._snapshot.manifest:
             return self
-        return Index(snapshot, self._encoder, self.report)
+        return Index(snapshot, self._encoder, self.report, exact=self.exact)
 
     def pinned(self) -> Index:
         """This commit as another index, that stays as it is when this one is changed."""
-        return Index(self._snapshot, self._encoder, self.report)
+        return Index(self._snapshot, self._encoder, self.report, exact=self.exact)
 
     def add(
         self,
@@ -186,7 +186,8 @@ class Index:
     def compact(self, progress: Progress | None = None) -> None:
         """Rewrites all documents into one segment without the deleted ones; scores stay.
 
-        This object is at the new commit afterwards.
+        Memory is bounded but for the codes of the segment's clusters, a byte for each dimension of
+        each dense vector. This object is at the new commit afterwards.
         """
         with IndexWriter(self.path, self._snapshot) as writer:
             segments = writer.manifest.segments
@@ -232,9 +233,9 @@ class Index:
         """The k best rows of each query in one mode; `allowed` (rows,) may narrow it.
 
         Every score is exact. In sparse mode the rows are, too; in the others a few of the best may
-        be missed where a segment is so large that it has shortcuts (see FORMAT.md).
+        be missed where a segment is so large that it has shortcuts (see FORMAT.md), unless `exact`.
         """
-        return self._snapshot.retrieve(mode, queries, k, allowed)
+        return self._snapshot.retrieve(mode, queries, k, allowed, exact=self.exact)
 
     def scores(self, mode: Mode, query: Encoded, rows: npt.ArrayLike) -> FloatArray:
         """The exact score (n,) float32 of given rows for one query (n = 1)."""

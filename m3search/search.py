@@ -67,7 +67,8 @@ class EncodedQueries:
 class Searcher:
     """Answers queries over an index; any number of threads may share it.
 
-    Each call sees one commit of the index, the newest that `index` itself has.
+    Each call sees one commit of the index, the newest that `index` itself has. To follow a writer
+    in another process, set `searcher.index = searcher.index.refresh()`.
     """
 
     def __init__(self, index: Index, encoder: Encoder | None = None) -> None:
@@ -92,6 +93,14 @@ class Searcher:
     def _weights(self) -> tuple[float, float, float]:
         """Where a search names none."""
         return self.index.manifest.fusion_weights
+
+    def _pin(self) -> Index:
+        """The commit that a call sees, from its candidates to their texts; ArtifactError where
+        `index` is meanwhile one that another model made."""
+        index = self.index.pinned()
+        if self._encoder is not None:
+            check_identity(self._encoder.identity, index.manifest.model)
+        return index
 
     def _require(self, modes: Sequence[Mode]) -> None:
         """ArtifactError where the encoder given lacks a mode; one that is found here has all."""
@@ -129,7 +138,7 @@ class Searcher:
             )
         plan = Plan.check(k, depth, modes, weights, missing, candidates, self._weights)
         self._require(MODES)  # a hit has its score in each
-        index = self.index.pinned()  # one commit from the candidates to the texts
+        index = self._pin()
         allowed = _allowed(index, filter)
         if not len(index):
             return []
@@ -158,7 +167,7 @@ class Searcher:
         """
         plan = Plan.check(k, depth, modes, weights, missing, candidates, self._weights)
         self._require(plan.modes)
-        index = self.index.pinned()
+        index = self._pin()
         allowed = _allowed(index, filter)
         encoded = queries if isinstance(queries, EncodedQueries) else self.encode(queries)
         run: Run = {}
@@ -189,7 +198,7 @@ class Searcher:
         would: see `Scored.ranked`. `reach` says which candidates a mode scores where it is not all.
         """
         self._require([*modes, *stages])
-        index = self.index.pinned()
+        index = self._pin()
         for start in range(0, len(queries), BATCH):
             ids, batch = queries.ids[start : start + BATCH], queries.encoded[start : start + BATCH]
             most = min(depth, len(index))
@@ -228,7 +237,7 @@ class Searcher:
 
     def explain(self, text: str, hit: Hit) -> Explanation:
         """Why `hit` answers `text`: the matched terms, and each query token's best match."""
-        index = self.index.pinned()
+        index = self._pin()
         return explain_hit(index, self.encoder, text, self.encode_query(text), hit)
 
     def snippet(self, text: str, hit: Hit, width: int = 240) -> Snippet:

@@ -27,7 +27,7 @@ def test_index_prints_what_programs_rely_on(m3: Callable[..., Result]) -> None:
     result = m3("index", "corpus.jsonl", "--index", "one/two", "--json")
     assert result.code == 0
     (summary,) = lines_of(result.out)
-    keys = ["index", "documents", "skipped", "truncated", "segments", "seconds", "bytes"]
+    keys = ["index", "documents", "skipped", "truncated", "segments", "seconds", "bytes", "deleted"]
     assert list(summary) == keys
     assert summary["index"] == "one/two"
     assert (summary["documents"], summary["skipped"], summary["segments"]) == (3, 0, 1)
@@ -196,6 +196,34 @@ def test_resume_goes_on_begins_and_leaves_what_is_finished(
     assert again.err == "the build of killed is finished: nothing was done\n"
     assert m3("index", "corpus.jsonl", "--index", "killed", "--resume").code == 1
     assert m3("index", "long.jsonl", "--index", "killed", "--resume", "--add").code == 2
+
+
+def test_a_build_of_a_stream_goes_on_only_where_that_is_said(
+    m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be told whether it is the same stream, and what it lacks would be deleted."""
+
+    def interrupt(texts: Sequence[str]) -> None:
+        if any("stop here" in text for text in texts):
+            raise KeyboardInterrupt
+
+    def lines(first: int, last: int) -> str:
+        rows = [{"_id": str(i), "text": "stop here" if i == 600 else f"{i} on"} for i in
+                range(first, last)]  # fmt: skip
+        return "".join(json.dumps(row) + "\n" for row in rows)
+
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(interrupt))
+    stopped = m3("index", "-", "--index", "own", stdin=lines(0, 700))
+    assert stopped.code == 130 and "the same command with --resume goes on" in stopped.err
+    monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(lambda texts: None))
+    other = m3("index", "-", "--index", "own", stdin=lines(500, 520))
+    assert other.code == 1 and "own: expected --resume" in other.err
+    assert json.loads(m3("info", "own", "--json").out)["documents"] == 512
+    whole = m3("index", "-", "--index", "own", "--resume", "--json", stdin=lines(10, 700))
+    summary = json.loads(whole.out)
+    assert (whole.code, summary["documents"], summary["deleted"]) == (0, 690, 10)
+    again = m3("index", "-", "--index", "own", "--resume", stdin=lines(0, 3))
+    assert again.err == "the build of own is finished: nothing was done, and nothing read\n"
 
 
 def test_chunks_are_found_and_shown(m3: Callable[..., Result]) -> None:

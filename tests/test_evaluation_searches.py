@@ -20,6 +20,7 @@ from m3search.evaluation.checked import read_checked, write_checked
 from m3search.evaluation.keys import bm25_key, queries_key, search_key
 from m3search.evaluation.latency import when_timed
 from m3search.evaluation.results import describe_reuse
+from m3search.evaluation.tables import to_markdown
 from m3search.records import Query
 
 ROWS = ("dense", "all", "bm25")
@@ -265,3 +266,22 @@ def test_a_report_says_what_was_not_made_anew(wanted: EvaluationSet, cache: Cach
     assert when_timed([first, second]).endswith(
         ". Not made anew: " + describe_reuse([first, second]) + "."
     )
+
+
+def test_shortcuts_are_left_aside_where_that_is_asked(tmp_path: Path) -> None:
+    """What was found with them is neither taken for it nor weighed."""
+    log, cache = Log(), Cache(tmp_path / "cache")
+    wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("dense", "all"))
+    report = ReportFolder(tmp_path / "out")
+    evaluate_sets([wanted], log.encoders, cache=cache, engine=log.engine(), keep=report.add)
+    report.finish(evaluate_sets([wanted], log.encoders, cache=cache, engine=log.engine()))
+    exact = replace(wanted, exact=True)
+    with pytest.raises(ArtifactError, match="scores with exact = True, found with False"):
+        evaluate_sets([exact], log.encoders, scores=tmp_path / "out" / "scores")
+    searches = len(log.searches)
+    kept: list[Any] = []
+    keep = lambda *given: kept.append(given)  # noqa: E731
+    found = evaluate_sets([exact], log.encoders, cache=cache, engine=log.engine(), keep=keep)
+    assert len(log.searches) > searches and found.sets[0].details["settings"]["exact"]
+    assert kept[0][3].origin.exact
+    assert "Of s: every document looked at." in to_markdown(found)

@@ -36,6 +36,21 @@ def test_readers_keep_their_commit(tmp_path):
     assert newest.refresh() is newest
 
 
+def test_a_lock_is_let_go_of_though_a_forked_process_has_it(tmp_path):
+    lock = WriteLock(tmp_path)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(read, 1)
+        os._exit(0)
+    lock.release()
+    WriteLock(tmp_path).release()
+    os.write(write, b"x")
+    os.waitpid(child, 0)
+    os.close(read)
+    os.close(write)
+
+
 def test_a_reader_that_meets_a_commit_while_it_opens_takes_the_newer_one(tmp_path, monkeypatch):
     index = build(tmp_path, corpus(20))
     stale = commit_module.read_manifest(tmp_path)

@@ -42,6 +42,27 @@ def test_a_build_goes_on_after_an_error(tmp_path):
     assert_ranks(index)
 
 
+def test_a_build_is_complete_when_all_is_merged(tmp_path, monkeypatch):
+    """Else one that is killed while it merges could not be gone on with."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tiers, "MOST_SEGMENTS", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiers, "merge_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path, corpus(40))
+    index = Index.open(tmp_path)
+    assert (len(index), len(index.manifest.segments)) == (40, 6)
+    assert not index.manifest.complete
+    encoder = FakeEncoder()
+    index = Index.build(tmp_path, corpus(40), encoder, segment_documents=7)
+    assert index.manifest.complete and not encoder.encoded
+    assert len(index.manifest.segments) <= 3
+    assert_ranks(index)
+
+
 def test_what_was_encoded_before_an_error_is_committed(tmp_path):
     class Failing(FakeEncoder):
         def encode(self, texts, kind="document"):

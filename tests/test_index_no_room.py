@@ -47,6 +47,8 @@ def test_a_disk_that_is_full_at_any_call(memory_folder, monkeypatch, kind, numbe
         index = Index.open(path)
         assert index.verify() == []
         assert contents(index) in (before, after), f"call {call}"
+        held = {each.name for each in index.manifest.segments}
+        assert set(names(path / "segments")) == held, f"call {call}"  # nothing fills the disk
         assert contents(changed(path, kind)) == after
         index = changed(path, "compact")
         assert names(path / "segments") == [each.name for each in index.manifest.segments]

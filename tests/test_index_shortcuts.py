@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from index_fakes import FakeEncoder
-from small_indexes import build, corpus
+from small_indexes import assert_ranks, build, corpus
 
 from m3search.errors import ArtifactError
 from m3search.index import Index
@@ -102,3 +102,18 @@ def test_shortcuts_leave_out_what_is_deleted_or_not_allowed(
                 assert hits.scores[line][: len(rows)].tobytes() == exact.tobytes()
                 assert len(np.unique(rows)) == len(rows)
     assert {*asked} == {"Clusters", "TokenLists"}
+
+
+def test_an_index_looks_at_every_row_where_that_is_asked(tmp_path: Path, asked: list[str]) -> None:
+    """So do what it is refreshed to, and what is pinned."""
+    build(tmp_path, corpus(300), segment_documents=1000)
+    exact = Index.open(tmp_path, exact=True)
+    for index in (exact, exact.pinned()):
+        assert_ranks(index)
+    exact.add(corpus(200, first=300), FakeEncoder())
+    refreshed = Index.open(tmp_path, exact=True).refresh()
+    assert_ranks(refreshed)
+    assert asked == []
+    exact.exact = False
+    exact.retrieve("multi", FakeEncoder().encode(["text 3"]), 5)
+    assert set(asked) == {"TokenLists"}

@@ -10,6 +10,7 @@ import pytest
 from searching import IDENTITY, TEXTS, WordEncoder, make_index
 
 from m3search.errors import ArtifactError
+from m3search.records import MODES, Query
 from m3search.search import Searcher
 
 
@@ -22,6 +23,23 @@ def test_an_encoder_that_did_not_make_the_index_is_refused() -> None:
         with pytest.raises(ArtifactError, match="expected the model that made the index"):
             Searcher(make_index(TEXTS), WordEncoder(other))
     Searcher(make_index(TEXTS), WordEncoder(replace(IDENTITY, max_length=64, name="/elsewhere")))
+
+
+def test_an_index_that_another_model_made_meanwhile_is_refused() -> None:
+    """As one may be that was built anew in the same folder, and is reached by a refresh."""
+    searcher = Searcher(make_index(TEXTS), WordEncoder())
+    query = searcher.encode([Query("q", "late")])
+    assert searcher.search("late")
+    newer = make_index(TEXTS)
+    newer.manifest.model = replace(IDENTITY, fingerprint="0" * 64)
+    searcher.index = newer
+    for ask in (
+        lambda: searcher.search("late"),
+        lambda: searcher.run(query),
+        lambda: next(searcher.candidates(query, stages=MODES, modes=MODES, depth=3)),
+    ):
+        with pytest.raises(ArtifactError, match="expected the model that made the index"):
+            ask()
 
 
 def test_the_encoder_of_the_manifest_is_loaded_once_and_checked(

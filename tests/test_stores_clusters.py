@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from dense_stores import unit
@@ -43,6 +45,16 @@ def store(folder, details, monkeypatch):
 
 def queries(count=40):
     return unit(np.random.default_rng(1), count, DIM)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_a_disk_that_is_full_at_the_last_byte(folder, tmp_path):
+    """FAISS's own files say nothing of it."""
+    (tmp_path / FILE).symlink_to("/dev/full")
+    matrix = FlatStore(folder, ROWS, DIM).matrix
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_clusters(tmp_path, matrix)
+    assert caught.value.filename == str(tmp_path / FILE)
 
 
 def test_what_was_measured_is_told(details):

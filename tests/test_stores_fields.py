@@ -31,6 +31,7 @@ FIELDS = st.sampled_from(["x", "y", "a.b", "é"])
 TEXTS = st.one_of(
     st.sampled_from(["", "10", "true", "x" * (LONGEST + 1), "1e3", "2.5", "[1]", "-0"]),
     st.integers(-20, 20).map(str),
+    st.integers(-(2**64), 2**64).map(str),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=3),
 )
 

@@ -98,7 +98,7 @@ def oracle(metadata, condition: Condition) -> bool:
     if value is None:
         return False
     if not isinstance(value, (str, bool)) and re.fullmatch(r"-?\d+(\.\d+)?", wanted):
-        left, right = value, float(wanted)
+        left, right = value, float(wanted) if "." in wanted else int(wanted)
     else:
         left, right = value if isinstance(value, str) else json.dumps(value), wanted
     return {
@@ -110,15 +110,21 @@ def oracle(metadata, condition: Condition) -> bool:
     }[condition.operator]
 
 
+LARGE = [2**53, 2**53 + 1, 1790123456789012345, 1790123456789012346, -(2**63), 2**63 - 1]
+"""whole numbers that 64 bits hold and a float does not tell apart"""
 SINGLE = st.one_of(
     st.sampled_from(["de", "fr", "", "10", "9", "true", "é", "Z", "a b"]),
     st.integers(-20, 20),
     st.sampled_from([2.5, 10.0]),
+    st.sampled_from(LARGE),
     st.booleans(),
     st.none(),
 )
 VALUES = st.one_of(SINGLE, st.lists(SINGLE, max_size=3))
-TEXTS = st.sampled_from(["de", "fr", "10", "9", "-3", "2.5", "true", "é", "Z", "a b"])
+TEXTS = st.one_of(
+    st.sampled_from(["de", "fr", "10", "9", "-3", "2.5", "true", "é", "Z", "a b"]),
+    st.sampled_from(LARGE).map(str),
+)
 OPERATORS = st.sampled_from(["=", "!=", "<", "<=", ">", ">="])
 
 

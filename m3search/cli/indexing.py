@@ -26,7 +26,10 @@ from m3search.cli.output import (
 )
 from m3search.cli.reading import Skipped, count_lines, noting
 from m3search.cli.storing import Settings, check_settings, checked_template, parse_chunk
-from m3search.errors import DataError, M3Error
+from m3search.errors import ArtifactError, DataError, M3Error
+
+STREAM = "-"
+"""what stands for standard input, and for every other stream, as the source of a build"""
 
 if TYPE_CHECKING:
     from m3search.index import Index
@@ -98,7 +101,8 @@ def build_index(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="How lexical weights are stored: fp32, fp16 or log8.",
+            help="How lexical weights are stored: fp32, fp16 (off by at most 0.05 %) or log8 "
+            "(2.2 %).",
             show_default=False,
         ),
     ] = None,
@@ -135,20 +139,25 @@ def build_index(
     given = {name: value for name, value in layout.items() if value is not None}
     settings = Settings(model, max_length, mcls, given, cast("Backend", backend))
     if resume and (finished := _find_finished(index, corpus, settings)) is not None:
-        print_note(f"the build of {index} is finished: nothing was done")
+        unread = ", and nothing read" if finished.manifest.source == STREAM else ""
+        print_note(f"the build of {index} is finished: nothing was done{unread}")
         _print_summary(finished, 0, time.perf_counter() - started, json)
         return
-    change = _add if add else _build
     try:
-        built = change(index, corpus, documents, settings)
+        if add:
+            built = _add(index, corpus, documents, settings)
+        else:
+            built = _build(index, corpus, documents, settings, resume)
     except (KeyboardInterrupt, DataError):
-        print_note(f"stopped: {_describe_state(index, add)}")
+        print_note(f"stopped: {_describe_state(index, add, corpus)}")
         raise
     _print_summary(built, skipped.number, time.perf_counter() - started, json)
 
 
-def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Settings) -> Index:
-    """A new index, or an interrupted one gone on with."""
+def _build(
+    path: Path, corpus: str, documents: Iterator[Document], settings: Settings, resume: bool
+) -> Index:
+    """A new index, or an interrupted one gone on with; that of a stream if `resume` says so."""
     from m3search.stores.commit import WriteLock, check_folder, check_unfinished, read_manifest
     from m3search.stores.manifest import MANIFEST, Layout
 
@@ -162,6 +171,14 @@ def _build(path: Path, corpus: str, documents: Iterator[Document], settings: Set
         if not manifest.complete and not manifest.is_blank:
             layout = manifest.layout
         check_unfinished(path, manifest, layout._replace(**settings.layout), source)
+        if source == STREAM and not (manifest.is_blank or resume):
+            raise ArtifactError(
+                str(path),
+                expected="--resume, to go on with a build of standard input",
+                found="a build of standard input that was interrupted, of this or of another one",
+                remedy="Give --resume with the same input; what it no longer has is deleted. For "
+                "another one give another folder with --index.",
+            )
     from m3search.encoder import Encoder
     from m3search.index import Index
 
@@ -208,7 +225,7 @@ def _find_finished(path: Path, corpus: str, settings: Settings) -> Index | None:
 
 def _name_source(corpus: str) -> str:
     """What the index keeps as its source: the full path of a file, - for a stream."""
-    return str(Path(corpus).resolve()) if Path(corpus).is_file() else "-"
+    return str(Path(corpus).resolve()) if Path(corpus).is_file() else STREAM
 
 
 def _add(path: Path, corpus: str, documents: Iterator[Document], settings: Settings) -> Index:
@@ -226,7 +243,7 @@ def _add(path: Path, corpus: str, documents: Iterator[Document], settings: Setti
     return index
 
 
-def _describe_state(path: Path, add: bool) -> str:
+def _describe_state(path: Path, add: bool, corpus: str) -> str:
     from m3search.index import Index
 
     try:
@@ -235,7 +252,8 @@ def _describe_state(path: Path, add: bool) -> str:
         committed = 0
     if not committed:
         return "nothing is committed yet"
-    rest = "" if add else "; the same command goes on from there"
+    again = " with --resume" if _name_source(corpus) == STREAM else ""
+    rest = "" if add else f"; the same command{again} goes on from there"
     return f"{committed} documents are committed in {path}{rest}"
 
 
@@ -252,10 +270,15 @@ def _print_summary(index: Index, skipped: int, seconds: float, json: bool) -> No
                 "segments": len(index.manifest.segments),
                 "seconds": round(seconds, 3),
                 "bytes": sizes,
+                "deleted": report.deleted,
             }
         )
         return
-    notes = {"replaced": report.replaced, "kept from before": report.unchanged}
+    notes = {
+        "replaced": report.replaced,
+        "kept from before": report.unchanged,
+        "no longer there": report.deleted,
+    }
     rate = report.documents / max(report.seconds, 1e-9)
     print_fields(
         {

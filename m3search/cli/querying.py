@@ -72,6 +72,14 @@ def query_index(
             help="On metadata: 'lang=de,year>=2000' (also != < in). Given twice, both must hold.",
         ),
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Look at every document in dense and multi, also where there are so many that an "
+            "index has shortcuts.",
+        ),
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the terms and tokens behind each hit.")
     ] = False,
@@ -104,7 +112,7 @@ def query_index(
         "filter": ",".join(conditions) if conditions else None,
     }
     _check_usage(text, queries, run, json, explain)
-    searcher = _open_searcher(index, settings, model)
+    searcher = _open_searcher(index, settings, model, exact)
     measured = Timings() if timings else None
     with measured or nullcontext():
         if queries is not None and run is not None:
@@ -146,7 +154,9 @@ def _check_usage(
             raise typer.BadParameter(f"does not go with {name}", param_hint="--queries")
 
 
-def _open_searcher(index: Path, settings: dict[str, Any], model: str | None) -> Searcher:
+def _open_searcher(
+    index: Path, settings: dict[str, Any], model: str | None, exact: bool
+) -> Searcher:
     """A searcher on the index, once the settings are known to be good."""
     from m3search.plan import Plan
 
@@ -160,7 +170,7 @@ def _open_searcher(index: Path, settings: dict[str, Any], model: str | None) -> 
 
     if settings["filter"] is not None:
         settings["filter"] = Filter.parse(settings["filter"])
-    opened = Index.open(index)
+    opened = Index.open(index, exact=exact)
     if not opened.manifest.complete:
         print_note(f"the build of {index} is not finished: {len(opened)} documents so far")
     if model is None:

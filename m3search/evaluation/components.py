@@ -47,6 +47,8 @@ class Origin:
     """query id -> fingerprint of its words"""
     index: str
     """SHA-256 of what it holds"""
+    exact: bool = False
+    """whether its shortcuts were left aside"""
 
     @classmethod
     def of(
@@ -61,6 +63,7 @@ class Origin:
             encoder.precision,
             {query.id: fingerprint_of(query.text) for query in collection.queries},
             index.manifest.fingerprint,
+            wanted.exact,
         )
 
 

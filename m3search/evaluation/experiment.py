@@ -191,6 +191,7 @@ class _Bench:
             "candidates": wanted.candidates,
             "row_settings": {row: own.to_json() for row, own in wanted.row_settings.items()},
             "lexical_weights": wanted.lexical_weights,
+            "exact": wanted.exact,
             "drop_same_id": wanted.drop_same_id,
             "title_template": wanted.title_template,
             "max_length": model["max_length"] if model else wanted.max_length,

@@ -56,15 +56,20 @@ def index_key(corpus: Path, template: str, encoder: Encoder) -> str:
 
 
 def search_key(
-    index: str, model: Mapping[str, Any], queries: Sequence[Query], plans: Iterable[Plan]
+    index: str,
+    model: Mapping[str, Any],
+    queries: Sequence[Query],
+    plans: Iterable[Plan],
+    exact: bool = False,
 ) -> str:
     """SHA-256 of all that decides the component scores of some queries, and what is timed for them.
 
     index: the key of the index. model: the identity of the encoder, which the scores hold. Of a
-    plan it is what is searched: neither weights nor how they fuse.
+    plan it is what is searched: neither weights nor how they fuse. exact: whether shortcuts of the
+    index are left aside.
     """
     searched = {(p.modes, p.first_stages, p.depth, p.retrieves_only) for p in plans}
-    parts = [index, dict(model), queries, sorted(searched)]
+    parts = [index, dict(model), queries, sorted(searched), exact]
     return _digest(parts, code_key(SEARCH_SOURCES, SEARCH_LIBRARIES))
 
 

@@ -70,6 +70,8 @@ def _row_settings(experiment: Experiment) -> list[str]:
         ]
         if settings.get("lexical_weights", "float") != "float":
             parts.append(f"lexical weights {settings['lexical_weights']}")
+        if settings.get("exact"):
+            parts.append("every document looked at")
         if settings.get("drop_same_id"):
             parts.append("a document with the id of the query left out")
         parts += [_fused(row, made) for row, made in each.details.get("fused", {}).items()]

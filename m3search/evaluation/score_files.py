@@ -2,10 +2,11 @@
 
 A file is JSON lines. The first has the `format`, `depth`, `stages` and `modes`, the SHA-256 of the
 `corpus`, the `title_template`, the `model`, its `precision`, a fingerprint of the words of each of
-the `queries`, and one of the `index`; each other one a `query`, its `documents` in the
-order that decides ties, the `scores` of each mode and the `ranks` of each first stage, 0 where that
-did not return a document. Where `multi` scores some of the candidates alone, the first line has a
-`reach`: by mode the `stages` and the `depth` within which they are; others have null.
+the `queries`, one of the `index`, and whether its shortcuts were left aside (`exact`); each other
+one a `query`, its `documents` in the order that decides ties, the `scores` of each mode and the
+`ranks` of each first stage, 0 where that did not return a document. Where `multi` scores some of
+the candidates alone, the first line has a `reach`: by mode the `stages` and the `depth` within
+which they are; others have null.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def read_scores(path: Path, wanted: EvaluationSet, collection: Collection) -> Co
         ("title_template", wanted.title_template, origin.title_template),
         ("max_length", wanted.max_length, origin.model["max_length"]),
         ("lexical_weights", wanted.lexical_weights, lexical_weights_of(origin.model)),
+        ("exact", wanted.exact, origin.exact),
     ):
         if wish is not None and wish != had:
             raise _foreign(path, f"scores with {setting} = {wish!r}", f"with {had!r}")
@@ -81,7 +83,7 @@ def _assemble(lines: Iterator[Any]) -> ComponentScores:
     """Scores of a header and what follows it."""
     header = next(lines)
     found = {each.query: each for each in lines}
-    names = ("corpus", "title_template", "model", "precision", "queries", "index")
+    names = ("corpus", "title_template", "model", "precision", "queries", "index", "exact")
     origin = Origin(*(header[name] for name in names))
     stages, modes, depth = (header[name] for name in ("stages", "modes", "depth"))
     return ComponentScores(found, stages, modes, depth, origin, header["reach"])
@@ -136,6 +138,7 @@ def _header(fields: Mapping[str, Any]) -> dict[str, Any]:
         "precision": str(fields["precision"]),
         "queries": dict(fields["queries"]),
         "index": str(fields["index"]),
+        "exact": bool(fields.get("exact", False)),
         "model": {
             **fields["model"],
             "max_length": int(fields["model"]["max_length"]),

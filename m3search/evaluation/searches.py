@@ -78,7 +78,7 @@ class SetSearch:
         corpus, template = self.collection.corpus, self.wanted.title_template
         index = index_key(corpus, template, self.encoder)
         model = asdict(self.encoder.identity)
-        key = search_key(index, model, self.collection.queries, self.plans)
+        key = search_key(index, model, self.collection.queries, self.plans, self.wanted.exact)
         with cache.entry(index, self.wanted.name) as folder:
             file = folder / FOLDER / key[:KEY_DIGITS]
             kept = read_search(file, cache.report)
@@ -106,6 +106,7 @@ class SetSearch:
 
     def _make(self, found: Prepared) -> Search:
         built, asked = found.built, self.collection.queries
+        built.index.exact = self.wanted.exact
         queries = EncodedQueries(tuple(query.id for query in asked), found.queries.encoded)
         timed, started = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
         scores = collect(

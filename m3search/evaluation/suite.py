@@ -94,6 +94,8 @@ class EvaluationSet:
     """row -> the rows whose runs it fuses, by rank or by score"""
     published: str = ""
     """the published values to stand beside, as miracl/yo"""
+    exact: bool = False
+    """whether dense and multi look at every row, also where an index has shortcuts"""
     drop_same_id: bool = False
     """whether a document that has the id of the query is left out of every run, as BEIR does"""
     unknown_documents: Literal["error", "keep"] = "error"

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import faiss
 import numpy as np
 
 from m3search.records import BoolArray, FloatArray, IntArray
-from m3search.stores.files import check_readable, damaged, find_errno, forget, naming
+from m3search.stores.files import check_readable, damaged, forget, naming
 
 FILE, SOURCE = "dense.ivf.faiss", "dense.faiss"
 """the inverted file, and the one with the exact vectors that it is made of"""
@@ -42,24 +42,41 @@ SEED = 1
 def write_clusters(folder: Path, vectors: FloatArray) -> tuple[Path, Mapping[str, Any]]:
     """Writes the inverted file of vectors (n, dim); the file, and what it was measured to find."""
     path = folder / FILE
-    blocks = _Blocks(vectors, folder / SOURCE)
+    blocks = _Blocks(vectors)
     index = _fill(blocks)
     details = _measure(index, blocks)
-    with naming(path):
-        try:
-            faiss.write_index(index, str(path))
-        except RuntimeError as error:  # FAISS tells a full disk in words
-            raise OSError(find_errno(error), str(error).splitlines()[0], str(path)) from error
+    with naming(path), path.open("wb") as file:
+        _write(index, file)
     return path, details
+
+
+def _write(index: Any, file: BinaryIO) -> None:
+    """Writes an index of FAISS to an open file, whose errors are told to the last byte: FAISS's own
+    files say nothing of what they could not write at their end."""
+    failures: list[OSError] = []
+
+    def write(block: bytes) -> None:
+        try:
+            file.write(block)
+        except OSError as error:
+            failures.append(error)
+            raise
+
+    wrapped: Any = faiss
+    try:
+        wrapped.write_index(index, wrapped.PyCallbackIOWriter(write))
+    except RuntimeError:
+        if failures:
+            raise failures[0] from None
+        raise
 
 
 class _Blocks:
     """Vectors in a mapped file, a block of them in memory at a time."""
 
-    def __init__(self, vectors: FloatArray, path: Path) -> None:
+    def __init__(self, vectors: FloatArray) -> None:
         self.shape = vectors.shape
         self._vectors = vectors
-        self._path = path
 
     def take(self, rows: IntArray) -> FloatArray:
         """The vectors of the rows."""
@@ -67,13 +84,13 @@ class _Blocks:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             chosen = slice(start, start + ROWS_AT_ONCE)
             taken[chosen] = self._vectors[rows[chosen]]
-            forget(self._path)
+            forget(self._vectors)
         return taken
 
     def __iter__(self) -> Iterator[tuple[int, FloatArray]]:
         for start in range(0, self.shape[0], ROWS_AT_ONCE):
             yield start, np.array(self._vectors[start : start + ROWS_AT_ONCE], dtype=np.float32)
-            forget(self._path)
+            forget(self._vectors)
 
 
 def _fill(vectors: _Blocks) -> Any:

@@ -65,7 +65,9 @@ class WriteLock:
             return False
 
     def release(self) -> None:
-        """Lets the next writer in."""
+        """Lets the next writer in, also where a forked process has the handle, too."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
         os.close(self._handle)
 
 

@@ -11,6 +11,7 @@ import mmap
 import os
 import resource
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -197,24 +198,35 @@ class ArrayWriter:
         return content
 
 
-def forget(*paths: Path) -> None:
-    """Lets go of what this process holds in memory of mapped files; it is read again when asked.
+def forget(*arrays: npt.NDArray[Any]) -> None:
+    """Lets go of what this process holds in memory of mapped arrays; it is read again when asked.
 
     Who reads a large file once, from one end to the other, calls it now and then: the system would
     do so only when memory is short. On systems other than Linux it does nothing, nor for a file of
     less than FORGOTTEN bytes, which costs more time than it frees memory.
     """
+    for array in arrays:
+        base: Any = array
+        while base is not None and not isinstance(base, mmap.mmap):
+            base = base.base
+        if base is not None and len(base) >= FORGOTTEN and sys.platform == "linux":
+            base.madvise(mmap.MADV_DONTNEED)
+
+
+def forget_around(mapped: memoryview) -> None:
+    """The same for the mapping of a file by a library, of which the view is a part.
+
+    The view must stay valid meanwhile: then its mapping is where it is found, whatever other
+    threads map and unmap beside it.
+    """
+    place = np.frombuffer(mapped, dtype=np.uint8).ctypes.data
     try:
-        names = {str(path.resolve()) for path in paths if path.stat().st_size >= FORGOTTEN}
-        if not names:
-            return
         maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return
     for line in maps.splitlines():
-        span, *_, name = line.split(maxsplit=5)
-        if name in names:
-            start, end = (int(place, 16) for place in span.split("-"))
+        start, end = (int(limit, 16) for limit in line.split(maxsplit=1)[0].split("-"))
+        if start <= place < end and end - start >= FORGOTTEN:
             _madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 

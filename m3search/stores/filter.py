@@ -16,6 +16,8 @@ COLUMNS = ("id", "title")
 """fields of the document itself; every other field is looked up in its metadata"""
 
 _CONDITION = re.compile(r'\s*([^=!<>|,"]+?)\s*(!=|<=|>=|=|<|>|\s+in\s+)\s*(.*?)\s*', re.DOTALL)
+LONGEST_INTEGER = 19
+"""digits of one that fits in 64 bits"""
 _NUMBER = re.compile(r"-?(\d+)(\.\d+)?([eE][+-]?\d+)?")
 AS_TEXT = (
     "CASE each.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
@@ -146,5 +148,7 @@ def parse_number(text: str) -> int | float | None:
     match = _NUMBER.fullmatch(text)
     if match is None:
         return None
-    whole = match[2] is None and match[3] is None and len(match[1]) <= 18  # fits in 64 bits
-    return int(text) if whole else float(text)
+    whole = match[2] is None and match[3] is None and len(match[1]) <= LONGEST_INTEGER
+    if whole and -(2**63) <= (number := int(text)) < 2**63:  # as SQLite holds it, exactly
+        return number
+    return float(text)

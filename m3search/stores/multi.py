@@ -18,7 +18,7 @@ from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
 from m3search.stores.centroids import Tokens
 from m3search.stores.codecs import Codec, decode_together, decode_vectors, read_blob
-from m3search.stores.files import check_readable, damaged, forget
+from m3search.stores.files import check_readable, damaged, forget_around
 from m3search.stores.late_interaction import Arranged, score_texts
 from m3search.stores.threads import thread_count, workers
 from m3search.stores.token_lists import TokenLists
@@ -122,14 +122,21 @@ class VectorStore:
         for start in range(0, self._rows, VECTORS_AT_ONCE):
             rows = range(start, min(start + VECTORS_AT_ONCE, self._rows))
             total += sum(read_blob(blob).vectors for blob in self.blobs(rows))
-            forget(self._path)
+            self.forget()
         return total
 
     def tokens(self) -> Iterator[Tokens]:
         """All vectors as they are stored, in the order of rows, some rows in memory at a time."""
         for block in self._blocks(np.arange(self._rows), VECTORS_AT_ONCE):
             yield Tokens(np.repeat(block.rows, np.diff(block.offsets)), block.vectors)
-            forget(self._path)
+            self.forget()
+
+    def forget(self) -> None:
+        """Lets go of what this process holds in memory of the file."""
+        with self._environment.lmdb.begin(buffers=True) as transaction:
+            blob = transaction.get(KEY.pack(0))
+            if blob is not None:
+                forget_around(blob)
 
     def retrieve(
         self,

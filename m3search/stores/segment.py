@@ -10,7 +10,7 @@ import numpy as np
 
 from m3search.errors import ArtifactError
 from m3search.records import BoolArray, Encoded, FloatArray, Hits, IntArray, Mode, ModelIdentity
-from m3search.stores import dense, documents, multi
+from m3search.stores import documents
 from m3search.stores.codecs import CODECS, decode_vectors, encode_vectors, find_codec
 from m3search.stores.dense import FlatStore, FlatWriter
 from m3search.stores.document_writer import DocumentWriter
@@ -140,13 +140,21 @@ class Segment:
             DocumentStore(folder, rows, stores["documents"].kind),
         )
 
-    def retrieve(self, mode: Mode, queries: Encoded, k: int, allowed: BoolArray | None) -> Hits:
-        """The k best allowed rows of each query in one mode."""
+    def retrieve(
+        self,
+        mode: Mode,
+        queries: Encoded,
+        k: int,
+        allowed: BoolArray | None,
+        *,
+        exact: bool = False,
+    ) -> Hits:
+        """The k best allowed rows of each query in one mode; exact: without shortcuts."""
         if mode == "dense":
-            return self.dense.retrieve(queries.dense, k, allowed)
+            return self.dense.retrieve(queries.dense, k, allowed, exact=exact)
         if mode == "sparse":
             return self.sparse.retrieve(queries.sparse, k, allowed)
-        return self.multi.retrieve(queries.multi, k, allowed)
+        return self.multi.retrieve(queries.multi, k, allowed, exact=exact)
 
     def scores(self, mode: Mode, query: Encoded, rows: IntArray) -> FloatArray:
         """The exact score of the given rows for one query."""
@@ -223,7 +231,8 @@ def merge_segments(
 ) -> SegmentEntry:
     """Writes the live rows of all parts, in their order, as one segment.
 
-    Bytes are copied, never decoded, so every score stays what it was. Memory is bounded. Which
+    Bytes are copied, never decoded, so every score stays what it was. Memory is bounded but for the
+    codes of a large segment's clusters, a byte for each dimension of each row. Which
     rows were cut is not kept, so `truncated` is an upper bound where deleted rows are left out.
     ArtifactError where a file of a part is not as it was written: its damage would be sealed anew,
     and found by nobody.
@@ -243,7 +252,8 @@ def merge_segments(
             for chosen, encoded in _portions(segment, live):
                 vectors.append(segment.dense.vectors(chosen))
                 blobs.append_blobs(encoded)
-                forget(*(segment.folder / name for name in (dense.FILE, multi.FILE)))
+                forget(segment.dense.matrix)
+                segment.multi.forget()
                 if progress is not None:
                     progress(len(chosen))
             for each, passages in segment.documents.portions(live):

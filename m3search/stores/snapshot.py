@@ -51,14 +51,23 @@ class Snapshot:
         return int(self.bases[-1])
 
     def retrieve(
-        self, mode: Mode, queries: Encoded, k: int, allowed: BoolArray | None = None
+        self,
+        mode: Mode,
+        queries: Encoded,
+        k: int,
+        allowed: BoolArray | None = None,
+        *,
+        exact: bool = False,
     ) -> Hits:
-        """The k best live rows of each query in one mode; `allowed` is (rows,)."""
+        """The k best live rows of each query in one mode; `allowed` is (rows,).
+
+        exact: large segments do without their shortcuts.
+        """
         if allowed is not None and len(allowed) != self.rows:
             raise ValueError(f"a mask of {len(allowed)} rows for an index of {self.rows}")
         k = max(k, 0)
         found = [
-            (base, segment.retrieve(mode, queries, min(k, len(live)), mask))
+            (base, segment.retrieve(mode, queries, min(k, len(live)), mask, exact=exact))
             for base, segment, live, mask in self._masked(allowed)
         ]
         lines = []

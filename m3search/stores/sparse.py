@@ -101,6 +101,10 @@ class CscStore:
         scores: FloatArray = score_rows(wanted, self._lists(terms, weights))
         return scores.astype(np.float32)[back]
 
+    def forget(self) -> None:
+        """Lets go of what this process holds in memory of the posting lists."""
+        forget(self.rows, self.codes)
+
     def verify(self) -> list[str]:
         """What contradicts itself in the posting lists; empty if nothing does."""
         counts = np.zeros(len(self), dtype=np.int64)
@@ -195,7 +199,8 @@ def merge_postings(
             peaks[start:stop] = highest(ends, impacts.decode(codes))
             row_file.append(merged_rows)
             weight_file.append(codes)
-            forget(*(store.folder / name for store, _ in parts for name in (ROWS, WEIGHTS)))
+            for store, _ in parts:
+                store.forget()
     with ArrayWriter(lengths, "<i4") as file:
         for store, live in parts:
             file.append(store.lengths[live])

@@ -91,7 +91,7 @@ def _between(path: Path, least: int, end: int) -> npt.NDArray[np.uint64]:
     for start in range(0, len(keys), KEYS_AT_ONCE):
         block = np.asarray(keys[start : start + KEYS_AT_ONCE])
         parts.append(block[(block >= np.uint64(least)) & (block < np.uint64(end))])
-        forget(path)
+        forget(keys)
     return np.sort(np.concatenate(parts))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -118,6 +118,9 @@ class IndexWriter:
             if self._segment is not None:
                 self._segment.close()
                 shutil.rmtree(self._segment.folder, ignore_errors=True)
+            if not self._whole:  # segments that were done, but not committed, may fill a disk
+                with suppress(ArtifactError):
+                    collect(self._path, read_manifest(self._path))
         finally:
             self._lock.release()
 
@@ -209,6 +212,17 @@ class IndexWriter:
             known = {segment.entry.name for segment in self.base.segments}
             first = sum(entry.name in known for entry in self.manifest.segments)
             self._merge_runs(first, tiers.MOST_WHILE_BUILDING)
+
+    def finish(self, source: str) -> None:
+        """Ends a build: its last commit says that it is complete, so that one which is killed while
+        it merges goes on with that."""
+        self.flush()
+        segments = (*self.manifest.segments, *self._flushed)
+        many = tiers.choose_run(segments, tiers.MOST_SEGMENTS) is not None
+        self.commit(complete=not many, source=source)
+        if many:
+            self.tidy()
+            self.commit(complete=True)
 
     def tidy(self) -> None:
         """Merges small segments where there are many, in commits of their own.
