@@ -16,6 +16,7 @@ from m3search.evaluation import EvaluationSet, evaluate_sets, load_sets
 from m3search.evaluation import java as java_module
 from m3search.evaluation.baselines import check_implementation, make_bm25
 from m3search.evaluation.bm25 import BM25, Language
+from m3search.evaluation.cache import Cache
 from m3search.evaluation.java import check_java, start_java
 from m3search.evaluation.languages import SNOWBALL, checked_language
 from m3search.evaluation.lucene import ANALYZERS
@@ -91,6 +92,26 @@ def test_the_report_says_which_bm25_a_set_had(fake_lucene: None, tmp_path: Path)
     assert both[0].startswith("- BM25 of one: bm25s 0.")
     assert both[1] == "- BM25 of two: Lucene 0, k1 1.2, b 0.75, lucene variant"
     assert lines(two) == ["- BM25: Lucene 0, k1 1.2, b 0.75, lucene variant"]
+
+
+def test_numbers_of_bm25_are_those_of_the_set(fake_lucene: None, tmp_path: Path) -> None:
+    folder, cache = make_set(tmp_path / "s"), Cache(tmp_path / "cache")
+    found = []
+    for name in ("bm25s", "lucene"):
+        for numbers in ({}, {"bm25_k1": 0.9, "bm25_b": 0.4}):
+            wanted = EvaluationSet(folder, rows=("bm25",), bm25=name, **numbers)
+            kept: list[Any] = []
+            keep = lambda *given: kept.append(given)  # noqa: B023, E731
+            [result] = evaluate_sets([wanted], Log().encoders, cache=cache, keep=keep).sets
+            assert not result.details["bm25_reused"]
+            assert (result.details["bm25"]["k1"], result.details["bm25"]["b"]) == (
+                (0.9, 0.4) if numbers else (1.2, 0.75)
+            )
+            found.append(kept[0][1]["bm25"]["q2"]["d2"])
+    assert found[0] == found[2] != found[1] == found[3]
+    for wrong in ({"bm25_k1": -1.0}, {"bm25_b": 1.5}, {"bm25_k1": float("inf")}):
+        with pytest.raises(ValueError, match="out of their range"):
+            EvaluationSet(folder, **wrong)
 
 
 RECORDING = """

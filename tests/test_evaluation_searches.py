@@ -193,7 +193,7 @@ def test_another_code_searches_anew(
         keys.code_key.cache_clear()
         if sources is keys.SEARCH_SOURCES:
             return search_key("1", {}, [], [])
-        return bm25_key(corpus, "bm25s", Language("en", "given"))
+        return bm25_key(corpus, "bm25s", Language("en", "given"), 1.2, 0.75)
 
     before = key()
     package = Path(keys.__file__).parents[1]

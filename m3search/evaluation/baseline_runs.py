@@ -62,8 +62,10 @@ class BaselineSearch:
         """The run, unless the cache has it; keep: it is put there."""
         if not keep:
             return self._make()
-        key = bm25_key(self.collection.corpus, self.wanted.bm25, self.language)
-        with cache.entry(key, f"{self.wanted.name}.bm25", small=True) as folder:
+        wanted = self.wanted
+        numbers = (wanted.bm25_k1, wanted.bm25_b)
+        key = bm25_key(self.collection.corpus, wanted.bm25, self.language, *numbers)
+        with cache.entry(key, f"{wanted.name}.bm25", small=True) as folder:
             place = queries_key(self.collection.queries, self.k)
             file = folder / FOLDER / place[:KEY_DIGITS]
             kept = read_run(file, cache.report)
@@ -76,7 +78,10 @@ class BaselineSearch:
 
     def _make(self) -> BaselineRun:
         timed, started = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-        bm25 = make_bm25(self.wanted.bm25, self.collection.read(), self.language)
+        wanted, documents = self.wanted, self.collection.read()
+        bm25 = make_bm25(
+            wanted.bm25, documents, self.language, k1=wanted.bm25_k1, b=wanted.bm25_b
+        )
         run: Run = {}
         indexed = time.perf_counter()
         with Timings() as timings:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 Implementation = Literal["bm25s", "lucene"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
+K1, B = 1.2, 0.75
+"""Lucene's defaults. Of three usual settings they were the strongest on average: mean nDCG@10 over
+17 sets in 13 languages 91.55, against 91.37 with 0.9 and 0.4 (Anserini) and 91.46 with 1.5 and 0.75
+(bm25s)."""
 
 
 class Baseline(Protocol):
@@ -37,12 +41,19 @@ def check_implementation(name: str, where: str = "bm25") -> Implementation:
     return "bm25s"
 
 
-def make_bm25(name: Implementation, documents: Iterable[Document], language: Language) -> Baseline:
+def make_bm25(
+    name: Implementation,
+    documents: Iterable[Document],
+    language: Language,
+    *,
+    k1: float = K1,
+    b: float = B,
+) -> Baseline:
     """The documents indexed; the two differ in how they make words of texts."""
     if name == "lucene":
         from m3search.evaluation.lucene import LuceneBM25
 
-        return LuceneBM25(documents, language)
+        return LuceneBM25(documents, language, k1=k1, b=b)
     from m3search.evaluation.bm25 import BM25
 
-    return BM25(documents, language)
+    return BM25(documents, language, k1=k1, b=b)

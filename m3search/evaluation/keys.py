@@ -73,10 +73,10 @@ def search_key(
     return _digest(parts, code_key(SEARCH_SOURCES, SEARCH_LIBRARIES))
 
 
-def bm25_key(corpus: Path, name: str, language: Language) -> str:
-    """SHA-256 of all that decides a BM25 index: the corpus by its file, the baseline's name, the
-    language of its words, and the code."""
-    parts = [checksum(corpus), name, vars(language)]
+def bm25_key(corpus: Path, name: str, language: Language, k1: float, b: float) -> str:
+    """SHA-256 of all that decides a BM25 index: the corpus by its file, the baseline's name and
+    numbers, the language of its words, and the code."""
+    parts = [checksum(corpus), name, vars(language), k1, b]
     return _digest(parts, code_key(BM25_SOURCES, BM25_LIBRARIES))
 
 

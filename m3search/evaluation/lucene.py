@@ -14,7 +14,8 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from m3search.corpus import document_text
-from m3search.evaluation.bm25 import K1, B, Language
+from m3search.evaluation.baselines import K1, B
+from m3search.evaluation.bm25 import Language
 from m3search.evaluation.java import Classes, start_java
 from m3search.evaluation.words import Tokenizer
 from m3search.records import Document, Query, Run

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from m3search.corpus import TITLE_TEMPLATE, check_template
 from m3search.errors import ConfigError, DataError
-from m3search.evaluation.baselines import Implementation
+from m3search.evaluation.baselines import K1, B, Implementation
 from m3search.evaluation.fused import Fused
 from m3search.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from m3search.evaluation.presets import check_published
@@ -87,6 +87,10 @@ class EvaluationSet:
     rows: tuple[str, ...] = ROWS
     bm25: Implementation = "bm25s"
     """which BM25 the row of that name is; lucene needs the extra `m3search[bm25]`"""
+    bm25_k1: float = K1
+    """how soon more of a word counts no more, from 0 up"""
+    bm25_b: float = B
+    """how much the length of a document counts, 0 to 1"""
     run_files: dict[str, str] = field(default_factory=dict)
     """row -> a TREC run of another system, from where the command runs; {set} in its path is the
     name of the set"""
@@ -123,6 +127,8 @@ class EvaluationSet:
         for name, value in (("depth", self.depth), ("max_length", self.max_length)):
             if value is not None and value < 1:
                 raise ValueError(f"a {name} below 1")
+        if not (0 <= self.bm25_k1 < math.inf and 0 <= self.bm25_b <= 1):
+            raise ValueError(f"bm25_k1 {self.bm25_k1} or bm25_b {self.bm25_b} out of their range")
         if self.qrels and self.answers:
             raise ValueError("both qrels and answers")
         if not self.rows and not self.run_files:
