@@ -15,7 +15,8 @@ from scipy import sparse as sp
 
 from m3search.candidates import QueryScores, Scored
 from m3search.errors import ArtifactError
-from m3search.evaluation import Engine
+from m3search.evaluation import Engine, EvaluationSet, evaluate_sets
+from m3search.evaluation.cache import Cache
 from m3search.records import MODES, Document, Encoded, Mode, ModelIdentity
 from m3search.search import EncodedQueries
 from m3search.timings import stage
@@ -212,3 +213,15 @@ class WordEncoder:
             progress(len(texts))
         weights = sp.csr_array(np.where(dense > 0.5, dense, 0).astype(np.float32))
         return Encoded(dense / np.linalg.norm(dense, axis=1, keepdims=True), weights, multi)
+
+
+WORDS = sorted({word for text in TEXTS.values() for word in text.split()})
+
+
+def evaluate(wanted: EvaluationSet, cache: Cache | None, **changes: Any) -> tuple[Any, list[str]]:
+    """The result of a set with m3search's own index, and the texts that were encoded for it."""
+    encoder = WordEncoder(WORDS)
+    for name, value in changes.items():
+        setattr(encoder, name, value)
+    experiment = evaluate_sets([wanted], lambda _: encoder, cache=cache, latencies=True)
+    return experiment.sets[0], encoder.texts

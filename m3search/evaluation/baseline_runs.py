@@ -79,9 +79,7 @@ class BaselineSearch:
     def _make(self) -> BaselineRun:
         timed, started = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
         wanted, documents = self.wanted, self.collection.read()
-        bm25 = make_bm25(
-            wanted.bm25, documents, self.language, k1=wanted.bm25_k1, b=wanted.bm25_b
-        )
+        bm25 = make_bm25(wanted.bm25, documents, self.language, k1=wanted.bm25_k1, b=wanted.bm25_b)
         run: Run = {}
         indexed = time.perf_counter()
         with Timings() as timings:

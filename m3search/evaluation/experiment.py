@@ -21,11 +21,12 @@ from m3search.evaluation.bm25 import Language
 from m3search.evaluation.cache import Cache
 from m3search.evaluation.collection import Collection, check_run, check_set, load_collection
 from m3search.evaluation.components import ComponentScores, without_same_ids
+from m3search.evaluation.depths import asked_for, retrieved
 from m3search.evaluation.engine import Engine, Progress
 from m3search.evaluation.languages import checked_language
 from m3search.evaluation.latency import Stages
 from m3search.evaluation.lexical import ceil_weights
-from m3search.evaluation.measures import cutoffs, evaluate
+from m3search.evaluation.measures import evaluate
 from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.score_files import read_scores, scores_file
 from m3search.evaluation.searches import SetSearch
@@ -36,9 +37,6 @@ from m3search.records import Qrels, Run
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
-
-RETRIEVED = 100
-"""documents a query that a run holds at least"""
 
 Encoders = Callable[[int | None], "Encoder"]
 """a maximum length, None for the model's own -> the encoder"""
@@ -97,7 +95,7 @@ def evaluate_sets(
 def _check(wanted: EvaluationSet, scores: Path | None) -> None:
     """An error where what a set needs is not there, or a row cannot be searched."""
     check_set(wanted)
-    wanted.plans(_asked(wanted))
+    wanted.plans(asked_for(wanted))
     for path in wanted.run_paths().values():
         check_file(path, inside="run.trec")
     if scores is not None and any(map(modes_of, wanted.rows)):
@@ -142,7 +140,7 @@ class _Bench:
         self._stages: Stages = {}
         self._timed: dict[str, str] = {}
         self._details: dict[str, Any] = {}
-        self._plans = wanted.plans(_asked(wanted))
+        self._plans = wanted.plans(asked_for(wanted))
 
     def measure(self, scores: Path | None) -> SetResult:
         """The set's rows, run and evaluated; scores: a folder of component scores to start from."""
@@ -185,7 +183,7 @@ class _Bench:
         return {
             "split": wanted.split,
             "k": k,
-            "depth": max(wanted.depth, _asked(wanted)) if self._plans else wanted.depth,
+            "depth": max(wanted.depth, asked_for(wanted)) if self._plans else wanted.depth,
             "weights": {row: dict(plan.weights) for row, plan in self._plans.items()},
             "missing": wanted.missing,
             "candidates": wanted.candidates,
@@ -201,7 +199,7 @@ class _Bench:
         """Every row of the modes from the scores of each."""
         origin = scores.origin
         self._details |= {"model": dict(origin.model), "precision": origin.precision}
-        self._plans = self.wanted.plans(_asked(self.wanted), scores.fusion_weights)
+        self._plans = self.wanted.plans(asked_for(self.wanted), scores.fusion_weights)
         for row, plan in self._plans.items():
             scores.check(row, plan, where)
             k = max(plan.k, plan.depth) if row in self._parts else plan.k
@@ -258,7 +256,7 @@ class _Bench:
     def _run_bm25(self, collection: Collection) -> None:
         wanted = self.wanted
         language = Language.known_or_guessed(wanted.language, collection.guess)
-        k = max(_asked(wanted), wanted.depth) if "bm25" in self._parts else _asked(wanted)
+        k = max(asked_for(wanted), wanted.depth) if "bm25" in self._parts else asked_for(wanted)
         found = BaselineSearch(wanted, collection, language, k).run(self._cache, keep=self._keeps)
         self.runs["bm25"] = without_same_ids(found.run) if wanted.drop_same_id else found.run
         self._seconds |= found.seconds
@@ -275,19 +273,6 @@ class _Bench:
 
     def _report(self, what: str, done: int, total: int) -> None:
         self._progress(f"{self.wanted.name}: {what}", done, total)
-
-
-def retrieved(wanted: EvaluationSet) -> int:
-    """Documents a query that the runs of a set hold: 100, or as many as a measure looks at; where
-    one looks at whole runs, as AP does, all that the first stages of every row give."""
-    own = [settings.depth or wanted.depth for settings in wanted.row_settings.values()]
-    least = min([wanted.depth, *own])
-    return max([RETRIEVED, *(cutoff or least for cutoff in cutoffs(wanted.measures))])
-
-
-def _asked(wanted: EvaluationSet) -> int:
-    """How many are asked for: one more where the query itself may be among them."""
-    return retrieved(wanted) + wanted.drop_same_id
 
 
 @contextmanager

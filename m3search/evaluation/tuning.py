@@ -20,7 +20,7 @@ import numpy.typing as npt
 from m3search.errors import ConfigError
 from m3search.evaluation.collection import load_collection
 from m3search.evaluation.components import ComponentScores
-from m3search.evaluation.experiment import retrieved
+from m3search.evaluation.depths import retrieved
 from m3search.evaluation.measures import cutoffs, evaluate
 from m3search.evaluation.score_files import read_scores, scores_file
 from m3search.evaluation.suite import EvaluationSet

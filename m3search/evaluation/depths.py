@@ -1,0 +1,22 @@
+"""How deep the runs of a set are."""
+
+from __future__ import annotations
+
+from m3search.evaluation.measures import cutoffs
+from m3search.evaluation.suite import EvaluationSet
+
+RETRIEVED = 100
+"""documents a query that a run holds at least"""
+
+
+def retrieved(wanted: EvaluationSet) -> int:
+    """Documents a query that the runs of a set hold: 100, or as many as a measure looks at; where
+    one looks at whole runs, as AP does, all that the first stages of every row give."""
+    own = [settings.depth or wanted.depth for settings in wanted.row_settings.values()]
+    least = min([wanted.depth, *own])
+    return max([RETRIEVED, *(cutoff or least for cutoff in cutoffs(wanted.measures))])
+
+
+def asked_for(wanted: EvaluationSet) -> int:
+    """How many are asked for: one more where the query itself may be among them."""
+    return retrieved(wanted) + wanted.drop_same_id
