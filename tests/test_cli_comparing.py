@@ -118,6 +118,10 @@ def test_other_judgements_are_refused_and_other_words_told(
     assert told.code == 0 and "tiny: the two differ in their queries\n" in told.out
     (found,) = lines_of(reports("compare", "right:sparse", "reworded:sparse", "--json").out)
     assert found["sets"]["tiny"]["differing"] == ["queries"]
+    dropped = ("--rows", "sparse", "--set", "drop_same_id=true")
+    assert reports("eval", "tiny", "--out", "dropped", *dropped).code == 0
+    told = reports("compare", "reworded:sparse", "dropped:sparse")
+    assert "tiny: the two differ in their drop_same_id\n" in told.out
     qrels = judged / "qrels" / "test.tsv"
     qrels.write_text(qrels.read_text().replace("q2\tdense", "q2\tlate"))
     assert reports("eval", "tiny", "--out", "regraded", "--rows", "sparse").code == 0

@@ -154,9 +154,9 @@ def test_timings_name_every_stage(indexed: Callable[..., Result]) -> None:
     assert lines_of(result.out)[0]["id"] == "late"
     stages = [line.split("  ")[0] for line in result.err.splitlines()]
     assert stages == [
+        "load model",  # before the search, of which it is no part
         "search",
         "filter",
-        "load model",
         "encode",
         *(f"{what} {mode}" for what, mode in [("retrieve", "dense"), ("retrieve", "sparse")]),
         *(f"score {mode}" for mode in ("dense", "sparse", "multi")),

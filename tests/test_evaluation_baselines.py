@@ -110,7 +110,7 @@ def test_numbers_of_bm25_are_those_of_the_set(fake_lucene: None, tmp_path: Path)
             found.append(kept[0][1]["bm25"]["q2"]["d2"])
     assert found[0] == found[2] != found[1] == found[3]
     for wrong in ({"bm25_k1": -1.0}, {"bm25_b": 1.5}, {"bm25_k1": float("inf")}):
-        with pytest.raises(ValueError, match="out of their range"):
+        with pytest.raises(ValueError, match="which is not from 0"):
             EvaluationSet(folder, **wrong)
 
 

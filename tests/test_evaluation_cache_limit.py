@@ -131,7 +131,10 @@ def test_the_cache_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert found.folder == tmp_path / "m3search" / "evaluation"
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert default_cache() is None
+    told: list[str] = []
+    assert default_cache(told.append) is None
+    assert told == [f"nothing is kept for the next evaluation: {tmp_path}/file/m3search/evaluation "
+                    "cannot be written to"]  # fmt: skip
     monkeypatch.setattr("m3search.evaluation.cache.user_cache", lambda: None)
     assert default_cache() is None
 

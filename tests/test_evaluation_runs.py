@@ -13,7 +13,7 @@ from evaluation_fakes import Log, make_set
 
 from m3search.corpus import write_run
 from m3search.errors import DataError
-from m3search.evaluation import EvaluationSet, evaluate_sets
+from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets
 from m3search.evaluation.fused import Fused
 from m3search.evaluation.suite import RowSettings
 from m3search.records import Qrels, Run
@@ -115,6 +115,15 @@ def test_a_document_with_the_id_of_the_query_is_left_out_where_that_is_asked(
         assert run.keys() == queries.keys()
         assert all(query not in found for query, found in run.items())
         assert "q2" in run["q1"]  # another query's is a document like others
+    report = ReportFolder(tmp_path / "out")
+    log = Log()
+    dropping = replace(wanted, drop_same_id=True)
+    report.finish(
+        evaluate_sets([dropping], log.encoders, engine=log.engine(), keep=report.add)  # type: ignore[arg-type]
+    )
+    scores = tmp_path / "out" / "scores"  # of all documents, whatever the rule
+    assert measured(wanted, scores=scores)[0]["rows"] == with_it["rows"]
+    assert measured(dropping, scores=scores)[0]["rows"] == without["rows"]
     values = [found["rows"]["own"]["RR@10"] for found in (with_it, without)]
     assert values == pytest.approx([1 / 6, 1 / 4])
     assert without["settings"]["drop_same_id"] and not with_it["settings"]["drop_same_id"]

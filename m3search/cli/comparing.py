@@ -176,3 +176,5 @@ def _print_changes(
         for name, hits in (("A", change.first_hits), ("B", change.second_hits)):
             for hit in hits:
                 typer.echo(f"  {name}  {hit}  {documents.get(hit, '')}".rstrip())
+            if not hits and (change.first_hits or change.second_hits):
+                typer.echo(f"  {name}  found nothing")

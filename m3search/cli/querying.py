@@ -115,6 +115,8 @@ def query_index(
     searcher = _open_searcher(index, settings, model, exact)
     measured = Timings() if timings else None
     with measured or nullcontext():
+        if timings and len(searcher.index):
+            _ = searcher.encoder  # so that its loading is no part of the first search
         if queries is not None and run is not None:
             write_answers(searcher, queries, run, settings, one_by_one=timings)
         else:

@@ -126,16 +126,17 @@ class Cache:
 
 
 def default_cache(report: Callable[[str], None] = lambda _: None) -> Cache | None:
-    """That of the user, with a limit; None where there is no such folder that can be written to."""
+    """That of the user, with a limit; None where there is no such folder that can be written to,
+    which `report` is told."""
     place = user_cache()
-    if place is None:
-        return None
-    folder = place / "evaluation"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return Cache(folder, LIMIT, report) if os.access(folder, os.W_OK | os.X_OK) else None
+    folder = None if place is None else place / "evaluation"
+    if folder is not None:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return Cache(folder, LIMIT, report)
+    report(f"nothing is kept for the next evaluation: {folder or 'no cache'} cannot be written to")
+    return None
 
 
 def _remove(folder: Path, parts: Sequence[str]) -> int:

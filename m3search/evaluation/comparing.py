@@ -17,6 +17,8 @@ from m3search.lines import read_lines
 from m3search.records import Qrels, Run
 
 SHOWN_HITS = 3
+RULE = "drop_same_id"
+"""by which a set's runs may have been measured, or not"""
 Values = Mapping[str, Mapping[str, float]]
 """set -> query -> value of the measure"""
 
@@ -31,7 +33,8 @@ class Side(NamedTuple):
     splits: Mapping[str, str]
     """set -> the split of its judgements"""
     fingerprints: Mapping[str, Mapping[str, str]]
-    """set -> SHA-256 of its judgements, and where it is known of its corpus and queries"""
+    """set -> SHA-256 of its judgements, and where they are known of its corpus and queries, and
+    whether the RULE held"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class SetComparison:
     left_out: int
     """queries that only one of the two has"""
     differing: list[str]
-    """what the two have not in common beside the system: "corpus", "queries" """
+    """what the two have not in common beside the system: "corpus", "queries", the RULE"""
     first: float
     second: float
     interval: Interval
@@ -96,7 +99,10 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
             if measure in found["rows"].get(row, {})
         }
         splits = {name: found["settings"]["split"] for name, found in measured.items()}
-        fingerprints = {name: dict(found["fingerprints"]) for name, found in measured.items()}
+        fingerprints = {
+            name: found["fingerprints"] | {RULE: str(found["settings"].get(RULE, False))}
+            for name, found in measured.items()
+        }
         rows = {each for found in report["sets"].values() for each in found["rows"]}
         measures = {
             m for found in report["sets"].values() for r in found["rows"].values() for m in r
@@ -192,7 +198,7 @@ def _differing(name: str, first: Side, second: Side) -> list[str]:
             found=f"others, of the split {second.splits[name]!r}",
             remedy="Measure both by the same judgements.",
         )
-    return sorted({"corpus", "queries"}.intersection(found))
+    return sorted({"corpus", "queries", RULE}.intersection(found))
 
 
 def _best(run: Run, query: str) -> list[str]:

@@ -152,9 +152,8 @@ class _Bench:
                 file = scores_file(scores, wanted.name)
                 self.scores = read_scores(file, wanted, collection)
                 self._details["scores"] = str(file)
-            if wanted.drop_same_id:
-                self.scores = self.scores.without_same_ids()
-            self._run_modes(self.scores, self._details.get("scores", wanted.name))
+            counted = self.scores.without_same_ids() if wanted.drop_same_id else self.scores
+            self._run_modes(counted, self._details.get("scores", wanted.name))
         if "bm25" in wanted.rows:
             self._run_bm25(collection)
         if wanted.run_files:

@@ -127,8 +127,10 @@ class EvaluationSet:
         for name, value in (("depth", self.depth), ("max_length", self.max_length)):
             if value is not None and value < 1:
                 raise ValueError(f"a {name} below 1")
-        if not (0 <= self.bm25_k1 < math.inf and 0 <= self.bm25_b <= 1):
-            raise ValueError(f"bm25_k1 {self.bm25_k1} or bm25_b {self.bm25_b} out of their range")
+        if not 0 <= self.bm25_k1 < math.inf:
+            raise ValueError(f"bm25_k1 = {self.bm25_k1}, which is not from 0 up")
+        if not 0 <= self.bm25_b <= 1:
+            raise ValueError(f"bm25_b = {self.bm25_b}, which is not from 0 to 1")
         if self.qrels and self.answers:
             raise ValueError("both qrels and answers")
         if not self.rows and not self.run_files:
@@ -138,6 +140,13 @@ class EvaluationSet:
                 raise ValueError(f"weights {weights} that are not all from 0 up")
 
     def _check_rows(self) -> None:
+        if own := [row for row in self.rows if row in self.run_files or row in self.fused]:
+            raise ConfigError(
+                "rows",
+                expected="rows of this engine, which those of run_files and fused join anyway",
+                found=repr(own[0]),
+                remedy="Leave it out.",
+            )
         same: dict[tuple[Mode, ...] | None, str] = {}
         for row in self.rows:
             first = same.setdefault(modes_of(row), row)
