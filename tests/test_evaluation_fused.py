@@ -10,7 +10,7 @@ import pytest
 from evaluation_fakes import Log, make_set
 
 from m3search.errors import ConfigError
-from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets, load_sets
+from m3search.evaluation import ReportFolder, evaluate_sets, load_sets
 from m3search.evaluation.fused import Fused
 from m3search.records import Run
 
@@ -100,14 +100,3 @@ def test_rows_of_a_report_fuse_each_other_and_run_files(tmp_path: Path) -> None:
     assert "rrf by rank (constant 60): 1 dense, 1 sparse, 1 other" in text
     assert "with-bm25 by score: 1 all, 0.1 bm25" in text
     assert {*experiment.sets[0].report.means} == {*kept}
-
-
-def test_rows_of_others_join_by_themselves(tmp_path: Path) -> None:
-    """Whoever names them in rows is told so."""
-    for changes in (
-        {"run_files": {"other": "x.trec"}},
-        {"fused": {"other": Fused(("dense", "sparse"))}},
-    ):
-        given: Any = {"rows": ("dense", "sparse", "other"), **changes}
-        with pytest.raises(ConfigError, match="join anyway, found 'other'. Leave it out"):
-            EvaluationSet(tmp_path, **given)

@@ -112,7 +112,7 @@ class EvaluationSet:
             if not re.fullmatch(r"[\w+-][\w.+-]*", name):
                 raise ValueError(f"the name {name!r}, which does not suit a file's name")
         if both := sorted(self.run_files.keys() & {*self.rows, *ROWS}):
-            raise ValueError(f"run_files for {both[0]}, which is a row of this engine")
+            raise ValueError(f"run_files for {both[0]}, which is in rows, or is one of this engine")
         self._check_values()
         self._check_fused()
         if self.published:
@@ -140,13 +140,6 @@ class EvaluationSet:
                 raise ValueError(f"weights {weights} that are not all from 0 up")
 
     def _check_rows(self) -> None:
-        if own := [row for row in self.rows if row in self.run_files or row in self.fused]:
-            raise ConfigError(
-                "rows",
-                expected="rows of this engine, which those of run_files and fused join anyway",
-                found=repr(own[0]),
-                remedy="Leave it out.",
-            )
         same: dict[tuple[Mode, ...] | None, str] = {}
         for row in self.rows:
             first = same.setdefault(modes_of(row), row)
