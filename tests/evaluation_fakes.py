@@ -79,6 +79,7 @@ class FakeManifest:
 class FakeIndex:
     documents: list[Document]
     manifest: FakeManifest
+    exact: bool = False
 
     def verify(self) -> list[str]:
         return []
@@ -100,6 +101,8 @@ class Log:
     damaged: bool = False
     cause: BaseException | None = None
     fails: Exception | None = None
+    exact: list[bool] = field(default_factory=list)
+    """of the index, at each search"""
 
     def terms(self, text: str) -> set[int]:
         """A number for each word; by its letters, as another process may have encoded it."""
@@ -163,6 +166,7 @@ class FakeSearcher:
     def candidates(self, queries, *, stages, modes, depth, reach):
         assert isinstance(queries, EncodedQueries)
         self.log.searches.append({"stages": stages, "modes": modes, "depth": depth})
+        self.log.exact.append(self.index.exact)
         for name in [
             *(f"retrieve {mode}" for mode in stages),
             *(f"score {mode}" for mode in modes),

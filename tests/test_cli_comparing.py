@@ -122,6 +122,8 @@ def test_other_judgements_are_refused_and_other_words_told(
     assert reports("eval", "tiny", "--out", "dropped", *dropped).code == 0
     told = reports("compare", "reworded:sparse", "dropped:sparse")
     assert "tiny: the two differ in their drop_same_id\n" in told.out
+    beside = ("dropped:sparse", "right/runs/tiny.sparse.trec", "--set", "tiny")
+    assert "tiny: the two differ in their drop_same_id\n" in reports("compare", *beside).out
     qrels = judged / "qrels" / "test.tsv"
     qrels.write_text(qrels.read_text().replace("q2\tdense", "q2\tlate"))
     assert reports("eval", "tiny", "--out", "regraded", "--rows", "sparse").code == 0

@@ -243,18 +243,22 @@ def test_times_of_another_machine_are_told(
     again, _ = evaluate(wanted, cache)
     assert "timed_on" not in here.details and "timed_on" not in again.details
     other = machine() | {"processor": "Abacus", "threads": 99}
-    monkeypatch.setattr("m3search.evaluation.experiment.machine", lambda: other)
+    for module in ("experiment", "engine", "searches", "baseline_runs"):
+        monkeypatch.setattr(f"m3search.evaluation.{module}.machine", lambda: other)
     there, _ = evaluate(wanted, cache)
     assert there.details["timed_on"] == dict.fromkeys(("search", "bm25"), machine())
     text = to_markdown(Experiment((there,), {}))
     assert f"on another machine than below: {machine()['processor']}, " in text
+    deeper, encoded = evaluate(replace(wanted, depth=150), cache)  # a search of this machine
+    assert [*deeper.details["timed_on"]] == ["bm25"]
+    assert {*encoded} == {"red animal", "whale"}  # alone, as the times of the other are not its own
 
 
 def test_queries_come_back_as_they_were(tmp_path: Path) -> None:
     texts = ["red fox", "", "whale"]
     encoded = WordEncoder(WORDS).encode(texts)
     encoded = replace(encoded, truncated=np.array([True, False, False]))
-    kept = KeptQueries(encoded, 1.5, (0.25, 0.5))
+    kept = KeptQueries(encoded, 1.5, (0.25, 0.5), {"processor": "Abacus"})
     write_queries(tmp_path, texts, kept)
     told: list[str] = []
     found = read_queries(tmp_path, texts, told.append)

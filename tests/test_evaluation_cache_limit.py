@@ -43,8 +43,10 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     three = make_entry(cache, "3", 1000)
     assert (one.exists(), two.exists(), three.exists()) == (True, False, True)
     four = make_entry(cache, "4", 9000)  # more than all may take, but it is in use
-    assert [*tmp_path.iterdir()] == [four]
-    assert make_entry(Cache(tmp_path), "5", 9000).exists() and four.exists()  # no limit
+    assert four.exists() and one.exists()  # to remove the others would make no room for it
+    five = make_entry(cache, "5", 10)
+    assert not four.exists()
+    assert make_entry(Cache(tmp_path), "6", 9000).exists() and five.exists()  # no limit
 
 
 def test_encodings_go_before_what_was_found_with_them(tmp_path: Path) -> None:
@@ -69,8 +71,19 @@ def test_encodings_go_before_what_was_found_with_them(tmp_path: Path) -> None:
     assert not encoded and after.details["search_reused"] and after.report == before.report
     again, encoded = evaluate(replace(first, depth=150), cache)  # needs the index
     assert {*TEXTS.values()} <= {*encoded} and again.report == before.report
-    evaluate(second, Cache(cache.folder, limit=10, report=told.append))
-    assert told[-1].startswith("what was found with ") and not folder.exists()
+
+
+def test_what_was_found_goes_where_encodings_are_not_enough(tmp_path: Path) -> None:
+    told: list[str] = []
+    cache = Cache(tmp_path, limit=150_000, report=told.append)
+    one = make_entry(cache, "1", 20_000)
+    (one / "index").mkdir()
+    (one / "index" / "vectors").write_bytes(bytes(90_000))
+    make_entry(cache, "2", 100_000)
+    assert (one / "content").exists() and not (one / "index").exists()
+    make_entry(cache, "2", 140_000)
+    assert not one.exists()
+    assert [line.split(" set")[0] for line in told] == ["the encodings of", "what was found with"]
 
 
 def test_what_another_process_is_at_work_on_stays(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from m3search.errors import DataError
 from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets
 from m3search.evaluation.fused import Fused
 from m3search.evaluation.suite import RowSettings
+from m3search.evaluation.tuning import judged_scores, tune
 from m3search.records import Qrels, Run
 
 
@@ -60,6 +61,34 @@ def test_a_measure_of_whole_runs_looks_at_all_of_them(tmp_path: Path) -> None:
     assert [len(runs[row]["q1"]) for row in ("sparse", "bm25", "other")] == [150, 150, 250]
     assert (found["settings"]["k"], found["settings"]["depth"]) == (150, 150)
     assert len(measured(replace(wanted, measures=("R@100",)))[1]["sparse"]["q1"]) == 100
+
+
+def test_rows_that_are_not_run_decide_nothing(tmp_path: Path) -> None:
+    wanted, _ = make_large(tmp_path / "s")
+    own = {"all": RowSettings(depth=120)}
+    alone = replace(wanted, rows=("sparse",), measures=("AP",), row_settings=own, depth=250)
+    assert len(measured(alone)[1]["sparse"]["q1"]) == 250
+    both = replace(alone, rows=("sparse", "all"))
+    assert {len(run["q1"]) for run in measured(both)[1].values()} == {120}
+
+
+def test_one_more_is_asked_for_where_the_query_is_left_out(tmp_path: Path) -> None:
+    """So that a run is as long as any, and tuning begins from what the report has."""
+    texts = {f"d{n}": "red" for n in range(150)}
+    judged = {"d3": {"d149": 1}, "d140": {"d100": 1}}
+    folder = make_set(tmp_path / "s", texts, dict.fromkeys(judged, "red"), judged)
+    wanted = EvaluationSet(folder, depth=100, drop_same_id=True, rows=("sparse", "all", "bm25"))
+    report, log = ReportFolder(tmp_path / "out"), Log()
+    experiment = evaluate_sets([wanted], log.encoders, engine=log.engine(), keep=report.add)  # type: ignore[arg-type]
+    report.finish(experiment)
+    _, runs = measured(wanted)
+    assert {len(run["d3"]) for run in runs.values()} == {100}
+    assert log.searches[0]["depth"] == 101
+    scores = judged_scores(wanted, tmp_path / "out" / "scores", "all", "R@100")
+    assert scores.before.depth == 101
+    assert tune([scores], "R@100", folds=2).before["s"] == pytest.approx(
+        experiment.sets[0].report.means["all"]["R@100"]
+    )
 
 
 def test_a_report_has_the_depth_of_the_rows_without_one(tmp_path: Path) -> None:

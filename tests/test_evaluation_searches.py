@@ -282,6 +282,7 @@ def test_shortcuts_are_left_aside_where_that_is_asked(tmp_path: Path) -> None:
     kept: list[Any] = []
     keep = lambda *given: kept.append(given)  # noqa: E731
     found = evaluate_sets([exact], log.encoders, cache=cache, engine=log.engine(), keep=keep)
+    assert log.exact[:searches] == [False] * searches and all(log.exact[searches:])
     assert len(log.searches) > searches and found.sets[0].details["settings"]["exact"]
     assert kept[0][3].origin.exact
     assert "Of s: every document looked at." in to_markdown(found)

@@ -110,8 +110,10 @@ def test_an_index_looks_at_every_row_where_that_is_asked(tmp_path: Path, asked: 
     exact = Index.open(tmp_path, exact=True)
     for index in (exact, exact.pinned()):
         assert_ranks(index)
+    before = Index.open(tmp_path, exact=True)
     exact.add(corpus(200, first=300), FakeEncoder())
-    refreshed = Index.open(tmp_path, exact=True).refresh()
+    refreshed = before.refresh()
+    assert refreshed is not before
     assert_ranks(refreshed)
     assert asked == []
     exact.exact = False

@@ -163,8 +163,6 @@ def _print_means(found: Collection[SetComparison], measure: str) -> None:
 def _print_changes(
     compared: SetComparison, queries: dict[str, str], documents: dict[str, str]
 ) -> None:
-    if compared.left_out:
-        typer.echo(f"{compared.name}: {compared.left_out} queries are in one of the two alone")
     if compared.differing:
         typer.echo(f"{compared.name}: the two differ in their {' and '.join(compared.differing)}")
     for change in compared.changes:

@@ -108,12 +108,13 @@ def _check_model(index: Index, judged: Sequence[JudgedScores]) -> None:
     held = index.manifest.model
     for each in judged:
         scored = each.scores.origin.model
-        if model_fingerprint(scored) != model_fingerprint(vars(held)):
+        same = all(scored[name] == getattr(held, name) for name in ("pooling", "mcls"))
+        if not same or model_fingerprint(scored) != model_fingerprint(vars(held)):
             raise ConfigError(
                 str(index.path),
                 expected=f"an index of the model that the scores of {each.name} are of, "
-                f"{scored['name']} ({model_fingerprint(scored)[:12]})",
-                found=f"one of {held.name} ({held.fingerprint[:12]})",
+                f"{scored['name']} ({model_fingerprint(scored)[:12]}, {scored['pooling']} pooling)",
+                found=f"one of {held.name} ({held.fingerprint[:12]}, {held.pooling} pooling)",
                 remedy="Tune on scores of the index's own model.",
             )
 

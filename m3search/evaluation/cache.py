@@ -44,7 +44,7 @@ class Cache:
     limit: int | None = None
     """bytes of all entries, from which on those used longest ago are removed; None keeps all"""
     report: Callable[[str], None] = lambda _: None
-    """told where another process is waited for, and what is damaged and made again"""
+    """told where another process is waited for, what is damaged and made again, and what goes"""
     made: set[Path] = field(default_factory=set, compare=False)
     """what this evaluation has put there itself, which it has not from an earlier one"""
 
@@ -115,6 +115,8 @@ class Cache:
         folders = [lock.parent for lock in self.folder.glob(f"[!.]*/{LOCK}")]
         total = sum(map(_size, folders))
         for parts in (ENCODED, ("",)):
+            if parts != ENCODED and _size(used) > self.limit:
+                return  # all that was found with others would not make room for it
             for folder in sorted(folders, key=_last_use):
                 if total <= self.limit:
                     return
@@ -135,7 +137,10 @@ def default_cache(report: Callable[[str], None] = lambda _: None) -> Cache | Non
             folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK | os.X_OK):
             return Cache(folder, LIMIT, report)
-    report(f"nothing is kept for the next evaluation: {folder or 'no cache'} cannot be written to")
+    lacking = (
+        "there is no cache of the user" if folder is None else f"{folder} cannot be written to"
+    )
+    report(f"nothing is kept for the next evaluation: {lacking}")
     return None
 
 

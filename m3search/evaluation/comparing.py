@@ -50,12 +50,10 @@ class Change:
 
 @dataclass(frozen=True)
 class SetComparison:
-    """The two on the queries of one set that both have."""
+    """The two on the queries of one set."""
 
     name: str
     queries: int
-    left_out: int
-    """queries that only one of the two has"""
     differing: list[str]
     """what the two have not in common beside the system: "corpus", "queries", the RULE"""
     first: float
@@ -129,7 +127,7 @@ def read_run_side(
     """The run of a file on a set of that name, judged by the split; judgements: their SHA-256."""
     report = evaluate({"run": run}, qrels, [measure])
     (values,) = report.per_query["run"].values()
-    fingerprints = {name: {"judgements": judgements}}
+    fingerprints = {name: {"judgements": judgements, RULE: "False"}}
     return Side(str(path), {name: values}, lambda _: run, {name: split}, fingerprints)
 
 
@@ -154,15 +152,15 @@ def compare(first: Side, second: Side, most: int) -> list[SetComparison]:
 def _compare_set(name: str, first: Side, second: Side, most: int) -> SetComparison:
     differing = _differing(name, first, second)
     before, after = first.values[name], second.values[name]
-    common = [query for query in before if query in after]
-    if not common:
+    if before.keys() != after.keys():  # as their judgements are the same, so are their queries
         raise DataError(
             f"{second.name}, set {name}",
             expected=f"queries that {first.name} has",
-            found="none of them",
-            remedy="Compare reports on the same queries.",
+            found=f"{len(before.keys() ^ after.keys())} that one of the two has alone",
+            remedy="The reports have been changed: make them again with m3search eval.",
         )
-    values = {"second": {q: after[q] for q in common}, "first": {q: before[q] for q in common}}
+    common = list(before)
+    values = {"second": after, "first": before}
     (difference,) = compare_rows(values)
     moved = sorted(common, key=lambda query: (-abs(after[query] - before[query]), query))
     moved = [query for query in moved if after[query] != before[query]]
@@ -170,7 +168,6 @@ def _compare_set(name: str, first: Side, second: Side, most: int) -> SetComparis
     return SetComparison(
         name,
         len(common),
-        len(before.keys() ^ after.keys()),
         differing,
         sum(before[query] for query in common) / len(common),
         sum(after[query] for query in common) / len(common),

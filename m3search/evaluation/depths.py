@@ -12,8 +12,8 @@ RETRIEVED = 100
 def retrieved(wanted: EvaluationSet) -> int:
     """Documents a query that the runs of a set hold: 100, or as many as a measure looks at; where
     one looks at whole runs, as AP does, all that the first stages of every row give."""
-    own = [settings.depth or wanted.depth for settings in wanted.row_settings.values()]
-    least = min([wanted.depth, *own])
+    depths = [plan.depth for plan in wanted.plans(1).values()]
+    least = min(depths, default=wanted.depth)
     return max([RETRIEVED, *(cutoff or least for cutoff in cutoffs(wanted.measures))])
 
 

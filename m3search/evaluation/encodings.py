@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse as sp
@@ -34,6 +35,8 @@ class KeptQueries:
     """what encoding them took, then or now"""
     alone: tuple[float, ...] = ()
     """seconds of some of them, each encoded alone; empty where that was not measured"""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    """on which that was measured"""
     reused: bool = False
 
 
@@ -43,12 +46,13 @@ def read_queries(folder: Path, texts: Sequence[str], tell: Tell) -> KeptQueries 
     if found is None:
         return None
     note, content = found
-    return KeptQueries(_unpack(content), note["seconds"], tuple(note["alone"]), reused=True)
+    alone = (tuple(note["alone"]), note["machine"])
+    return KeptQueries(_unpack(content), note["seconds"], *alone, reused=True)
 
 
 def write_queries(folder: Path, texts: Sequence[str], queries: KeptQueries) -> None:
     """Puts them into an entry's folder, whole or not at all."""
-    note = {"seconds": queries.seconds, "alone": queries.alone}
+    note = {"seconds": queries.seconds, "alone": queries.alone, "machine": dict(queries.machine)}
     write_checked(_file(folder, texts), note, _pack(queries.encoded))
 
 

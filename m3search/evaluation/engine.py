@@ -15,6 +15,7 @@ from m3search.evaluation.checked import Tell, damage
 from m3search.evaluation.collection import Collection
 from m3search.evaluation.encodings import KeptQueries, read_queries, write_queries
 from m3search.evaluation.latency import measure_encoding, sample_queries
+from m3search.model.machine import machine
 from m3search.records import Query
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _encode(
     """The queries encoded, unless an earlier evaluation has kept them in the folder."""
     texts = [query.text for query in queries]
     kept = read_queries(folder, texts, tell)
-    if kept is not None and (kept.alone or not latencies):
+    if kept is not None and not (latencies and _is_to_be_timed(kept)):
         return kept
     if kept is None:
         started = time.perf_counter()
@@ -147,9 +148,14 @@ def _encode(
         alone = measure_encoding(
             searcher, sample, lambda done: report("encoding queries alone", done, len(sample))
         )
-        kept = replace(kept, alone=alone)
+        kept = replace(kept, alone=alone, machine=machine())
     write_queries(folder, texts, kept)
     return kept
+
+
+def _is_to_be_timed(queries: KeptQueries) -> bool:
+    """Whether the times of queries alone are none, or those of another machine."""
+    return not queries.alone or dict(queries.machine) != machine()
 
 
 def _open_usable(engine: Engine, place: Path, collection: Collection, tell: Tell) -> Index | None:

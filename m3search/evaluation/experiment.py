@@ -201,7 +201,7 @@ class _Bench:
         self._plans = self.wanted.plans(asked_for(self.wanted), scores.fusion_weights)
         for row, plan in self._plans.items():
             scores.check(row, plan, where)
-            k = max(plan.k, plan.depth) if row in self._parts else plan.k
+            k = plan.depth if row in self._parts else plan.k
             self.runs[row] = scores.run(replace(plan, k=k))
 
     def _search(self, collection: Collection) -> ComponentScores:

@@ -62,10 +62,10 @@ def make_figures(
     result: SetResult, runs: Mapping[str, Run], qrels: Qrels, scores: ComponentScores | None
 ) -> SetFigures:
     """The figures of a set; scores: those that its rows of modes were made from."""
-    if scores is not None and result.details["settings"].get("drop_same_id"):
-        scores = scores.without_same_ids()
     if reads_answers(result.report.measures[0]):  # who looked for them judges what was found alone
         return SetFigures({}, None)
+    if scores is not None and result.details["settings"].get("drop_same_id"):
+        scores = scores.without_same_ids()
     recall = {row: recall_curve(run, qrels, DEPTHS) for row, run in runs.items()}
     return SetFigures(recall, _landscape(result, qrels, scores))
 

@@ -97,7 +97,7 @@ def recall_curve(run: Run, qrels: Qrels, depths: Sequence[int]) -> tuple[float, 
     for values, (query, grades) in zip(found, qrels.items(), strict=True):
         relevant = [document for document, grade in grades.items() if grade > 0]
         if relevant and (scored := run.get(query)):
-            places = in_order(scored)  # from the last one up
+            places = _in_order(scored)  # from the last one up
             ranks = [len(places) + 1 - places[name] for name in relevant if name in places]
             values[:] = [sum(rank <= depth for rank in ranks) / len(relevant) for depth in depths]
     return tuple(sum(column) / len(qrels) for column in found.T.tolist())
@@ -165,7 +165,9 @@ def _values(
 ) -> dict[str, dict[str, float]]:
     """Measure -> query -> value, for the queries that ir_measures answers about."""
     values: dict[str, dict[str, float]] = {name: {} for name in measures}
-    filled = {query: in_order(scored) for query, scored in run.items() if scored and query in qrels}
+    filled = {
+        query: _in_order(scored) for query, scored in run.items() if scored and query in qrels
+    }
     names: dict[str, list[str]] = {}
     for name, measure in measures.items():
         names.setdefault(str(measure), []).append(name)
@@ -185,7 +187,7 @@ def _values(
     return values
 
 
-def in_order(scored: Mapping[str, float]) -> dict[str, float]:
+def _in_order(scored: Mapping[str, float]) -> dict[str, float]:
     """The documents with their places from the last one up, as trec_eval orders them.
 
     By their scores as float32, and equal ones by id. RR@10 and others of ir_measures are not by

@@ -120,6 +120,8 @@ def latency_table(experiment: Experiment) -> list[Table]:
         "Milliseconds of a query asked alone on a warm index: the median and the 95th percentile. "
         "The 99th, and how many queries were timed, are in report.json."
     ) + when_timed(experiment.sets)
+    if any(each.details["settings"].get("exact") for each in experiment.sets):
+        note += " Where every document was looked at (see the settings), searches take that long."
     return _by_store_or_stage("Latency", stages, cells, note)
 
 

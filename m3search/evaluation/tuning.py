@@ -116,15 +116,17 @@ def judged_scores(wanted: EvaluationSet, scores: Path, row: str, measure: str) -
         found = found.without_same_ids()
     # as many as the evaluation took, and those that the measure needs
     (cutoff,) = cutoffs([measure])
-    needed = cutoff or min(retrieved(replace(wanted, measures=(measure,))), found.depth)
-    k = max(min(retrieved(wanted), found.depth), needed)
-    alone = replace(wanted, rows=(row,), run_files={}, fused={})
-    plan = alone.plans(k, found.fusion_weights).get(row)
+    alone = replace(wanted, rows=(row,), run_files={}, fused={}, measures=(measure,))
+    own = int(wanted.drop_same_id)
+    most = found.depth - own
+    k = max(min(retrieved(wanted), most), cutoff or min(retrieved(alone), most))
+    plan = alone.plans(k + own, found.fusion_weights).get(row)
     if plan is None:
         raise ConfigError(
             "row", expected="modes, as all or dense+sparse", found=row, remedy="Name modes."
         )
     found.check(row, plan, str(file))
+    plan = replace(plan, k=k)
     texts = {query.id: query.text for query in collection.queries}
     documents = {query: each.documents for query, each in found.queries.items()}
     return JudgedScores(wanted.name, found, texts, collection.judge([documents]), plan)

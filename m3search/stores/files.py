@@ -214,7 +214,7 @@ def forget(*arrays: npt.NDArray[Any]) -> None:
 
 
 def forget_around(mapped: memoryview) -> None:
-    """The same for the mapping of a file by a library, of which the view is a part.
+    """The same for the mapping of a file by a library, of which the view is a part, of any size.
 
     The view must stay valid meanwhile: then its mapping is where it is found, whatever other
     threads map and unmap beside it.
@@ -226,7 +226,7 @@ def forget_around(mapped: memoryview) -> None:
         return
     for line in maps.splitlines():
         start, end = (int(limit, 16) for limit in line.split(maxsplit=1)[0].split("-"))
-        if start <= place < end and end - start >= FORGOTTEN:
+        if start <= place < end:
             _madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 

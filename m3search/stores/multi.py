@@ -18,7 +18,7 @@ from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
 from m3search.stores.centroids import Tokens
 from m3search.stores.codecs import Codec, decode_together, decode_vectors, read_blob
-from m3search.stores.files import check_readable, damaged, forget_around
+from m3search.stores.files import FORGOTTEN, check_readable, damaged, forget_around
 from m3search.stores.late_interaction import Arranged, score_texts
 from m3search.stores.threads import thread_count, workers
 from m3search.stores.token_lists import TokenLists
@@ -133,6 +133,8 @@ class VectorStore:
 
     def forget(self) -> None:
         """Lets go of what this process holds in memory of the file."""
+        if self._path.stat().st_size < FORGOTTEN:
+            return
         with self._environment.lmdb.begin(buffers=True) as transaction:
             blob = transaction.get(KEY.pack(0))
             if blob is not None:

@@ -119,7 +119,7 @@ class IndexWriter:
                 self._segment.close()
                 shutil.rmtree(self._segment.folder, ignore_errors=True)
             if not self._whole:  # segments that were done, but not committed, may fill a disk
-                with suppress(ArtifactError):
+                with suppress(ArtifactError, OSError):
                     collect(self._path, read_manifest(self._path))
         finally:
             self._lock.release()
