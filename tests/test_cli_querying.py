@@ -17,6 +17,7 @@ from running_commands import (  # noqa: F401
 from searching import LoadedEncoder
 
 from m3search.corpus import read_run
+from m3search.index import Index
 
 
 def test_query_prints_one_line_of_json_a_hit(indexed: Callable[..., Result]) -> None:
@@ -173,3 +174,18 @@ def test_timings_of_a_file_are_of_one_query_each(indexed: Callable[..., Result])
     assert Path("each.trec").read_text() == Path("together.trec").read_text()
     lines = {line.split("  ")[0]: line for line in result.err.splitlines()}
     assert lines["search"].endswith(" of 3") and "p99" in lines["retrieve sparse"]
+
+
+def test_every_document_is_looked_at_where_that_is_asked(
+    indexed: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[bool] = []
+
+    def note(path: Path, *, exact: bool = False) -> Index:
+        opened.append(exact)
+        return open_index(path, exact=exact)
+
+    open_index = Index.open
+    monkeypatch.setattr(Index, "open", note)
+    found = [indexed("query", "late", "--json", *options).out for options in ((), ("--exact",))]
+    assert opened == [False, True] and found[0] == found[1]
