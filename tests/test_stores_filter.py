@@ -1,6 +1,7 @@
 """Conditions on metadata: what they select, and what is no filter."""
 
 import json
+import operator
 import re
 import tracemalloc
 from itertools import pairwise
@@ -83,6 +84,20 @@ def test_numbers_compare_as_numbers_and_text_as_text(tmp_path):
     assert matching(store, "x=9") == [0, 1]
     assert matching(store, "x>=99999999999999999999") == [4]
     assert matching(store, "x<a") == [0, 1, 2, 3, 4]
+
+
+def test_whole_numbers_of_64_bits_are_told_from_their_neighbours(tmp_path):
+    """Floats of them are the same, as those of ids of 19 digits."""
+    compare = {
+        "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le,
+        ">": operator.gt, ">=": operator.ge,
+    }  # fmt: skip
+    store = by_metadata(tmp_path, [{"x": number} for number in LARGE])
+    for wanted in LARGE:
+        for sign, holds in compare.items():
+            rows = [row for row, number in enumerate(LARGE) if holds(number, wanted)]
+            assert matching(store, f"x{sign}{wanted}") == rows, (sign, wanted)
+    assert matching(store, f"x in {LARGE[1]}|{LARGE[2]}") == [1, 2]
 
 
 def oracle(metadata, condition: Condition) -> bool:
