@@ -6,6 +6,7 @@
 # baselines, and the indexes of the model, are kept in indexes/mini-report, in a folder for these suites,
 # folders and options: what is there is used again.
 set -euo pipefail
+case ${1:-} in -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0" && exit ;; esac
 data=${1:?the folder of the sets}
 minilm=${2:?the folder of all-MiniLM-L6-v2}
 model=${3:-}
