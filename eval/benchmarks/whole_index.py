@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=200)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--lucene", action="store_true", help="needs the extra m3search[bm25]")
-    parser.add_argument("--index", type=Path, help="where the index is made, or is already")
+    parser.add_argument("--index", type=Path, help="where it is made, gone on with, or is")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     real, chosen = encode_asked(asked)
@@ -48,8 +48,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = asked.index or Path(place) / "index"
         result: dict[str, Any] = {}
-        if not folder.exists():
-            result["build"] = build(folder, source, asked.documents)
+        begun = folder.exists()
+        if not begun or not Index.open(folder).manifest.complete:
+            built = build(folder, source, asked.documents)
+            if not begun:  # else these are the times of a part
+                result["build"] = built
         index = Index.open(folder)
         result |= search(index, real, source, chosen, asked)
     publish(asked, result, table(result["rows"]))
