@@ -23,6 +23,12 @@ from searching import LoadedEncoder
 from m3search.cli.reading import count_lines
 
 
+def interrupt(texts: Sequence[str]) -> None:
+    """What Ctrl-C does while some texts are encoded."""
+    if any("stop here" in text for text in texts):
+        raise KeyboardInterrupt
+
+
 def test_index_prints_what_programs_rely_on(m3: Callable[..., Result]) -> None:
     result = m3("index", "corpus.jsonl", "--index", "one/two", "--json")
     assert result.code == 0
@@ -108,10 +114,6 @@ def test_wrong_lines_stop_or_are_listed(m3: Callable[..., Result]) -> None:
 def test_a_build_of_another_corpus_does_not_delete_the_first(
     m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
-    def interrupt(texts: Sequence[str]) -> None:
-        if any("stop here" in text for text in texts):
-            raise KeyboardInterrupt
-
     rows = [{"_id": str(i), "text": "stop here" if i == 600 else "go on"} for i in range(700)]
     Path("long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(interrupt))
@@ -148,10 +150,6 @@ def test_title_template_reads_escapes_as_typed_in_a_shell(m3: Callable[..., Resu
 def test_ctrl_c_says_what_is_committed(
     m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(texts: Sequence[str]) -> None:
-        if any("stop here" in text for text in texts):
-            raise KeyboardInterrupt
-
     monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(interrupt))
     rows = [{"_id": str(i), "text": "stop here" if i == 600 else "go on"} for i in range(700)]
     Path("long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -176,10 +174,6 @@ def test_ctrl_c_says_what_is_committed(
 def test_resume_goes_on_begins_and_leaves_what_is_finished(
     m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(texts: Sequence[str]) -> None:
-        if any("stop here" in text for text in texts):
-            raise KeyboardInterrupt
-
     rows = [{"_id": str(i), "text": "stop here" if i == 600 else f"{i} on"} for i in range(700)]
     Path("long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(LoadedEncoder, "before_encoding", staticmethod(interrupt))
@@ -202,10 +196,6 @@ def test_a_build_of_a_stream_goes_on_only_where_that_is_said(
     m3: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It cannot be told whether it is the same stream, and what it lacks would be deleted."""
-
-    def interrupt(texts: Sequence[str]) -> None:
-        if any("stop here" in text for text in texts):
-            raise KeyboardInterrupt
 
     def lines(first: int, last: int) -> str:
         rows = [{"_id": str(i), "text": "stop here" if i == 600 else f"{i} on"} for i in
@@ -280,10 +270,6 @@ def test_resume_compares_the_model(
     assert (other.code, other.out) == (1, "")
     assert "error: encoder other: expected the model that made the index, word-hash (" in other.err
     assert "found other (000000000000, cls pooling). Load that model, or build" in other.err
-
-    def interrupt(texts: Sequence[str]) -> None:
-        if any("stop here" in text for text in texts):
-            raise KeyboardInterrupt
 
     rows = [{"_id": str(i), "text": "stop here" if i == 600 else "go on"} for i in range(700)]
     Path("long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

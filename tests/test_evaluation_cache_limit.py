@@ -17,16 +17,6 @@ from m3search.evaluation.cache import Cache, default_cache
 from m3search.stores.commit import WriteLock
 
 
-@pytest.fixture
-def wanted(tmp_path: Path) -> EvaluationSet:
-    return EvaluationSet(make_set(tmp_path / "s"), depth=2)
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache")
-
-
 def make_entry(cache: Cache, key: str, size: int) -> Path:
     with cache.entry(key * 64, "set") as folder:
         (folder / "content").write_bytes(bytes(size))
@@ -122,8 +112,9 @@ def test_an_entry_that_was_removed_while_it_was_waited_for_is_made_anew(tmp_path
 
 
 def test_an_index_that_is_removed_while_it_is_searched_is_searched_to_the_end(
-    wanted: EvaluationSet, cache: Cache
+    tmp_path: Path,
 ) -> None:
+    wanted, cache = EvaluationSet(make_set(tmp_path / "s"), depth=2), Cache(tmp_path / "cache")
     expected, _ = evaluate(wanted, None)
     gone: list[bool] = []
 

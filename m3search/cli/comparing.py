@@ -85,12 +85,14 @@ def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side
         wanted = EvaluationSet(folder, "runs", split=split, measures=(measure,))
         files = check_set(wanted)
         run, set_name = read_run(path), folder.resolve().name
-        judged = read_answers(files.judgements) if files.has_answers else None
-        qrels = read_qrels(files.judgements) if judged is None else {}
-        if judged is not None:
-            qrels = load_collection(wanted).judge([run])
+        answers = read_answers(files.judgements) if files.has_answers else {}
+        qrels = (
+            load_collection(wanted).judge([run])
+            if files.has_answers
+            else read_qrels(files.judgements)
+        )
         check_run(path, run, set_name, qrels, lambda: read_corpus(files.corpus))
-        judgements = fingerprint_of_judgements(judged or qrels)
+        judgements = fingerprint_of_judgements(answers or qrels)
         return read_run_side(path, run, set_name, qrels, judgements, split, measure)
     place, colon, row = name.rpartition(":")
     if colon and not path.exists():

@@ -80,6 +80,7 @@ class VectorStore:
         self._codec = codec
         self._lists = lists
         check_readable(self._path)
+        self._large = self._path.stat().st_size >= FORGOTTEN
         try:
             self._environment = _open_environment(self._path)
             entries = int(self._environment.lmdb.stat()["entries"])
@@ -133,7 +134,7 @@ class VectorStore:
 
     def forget(self) -> None:
         """Lets go of what this process holds in memory of the file."""
-        if self._path.stat().st_size < FORGOTTEN:
+        if not self._large:
             return
         with self._environment.lmdb.begin(buffers=True) as transaction:
             blob = transaction.get(KEY.pack(0))
