@@ -70,7 +70,7 @@ class Encoder:
         """what documents are computed on and in, as "cpu float32": it may change their vectors"""
         self.model = model.eval().to(device)
         self._states = states
-        words = WordTable(tokenizer, model.vocabulary) if identity.word_terms else None
+        words = WordTable.made_for(identity.word_terms, tokenizer, model.vocabulary)
         self._tokenization = Tokenization(tokenizer, words)
         self._lock = threading.Lock()
 
@@ -171,7 +171,7 @@ class Encoder:
 
     def terms(self, text: str, kind: Kind = "document") -> dict[int, str]:
         """What stands behind the columns of `Encoded.sparse` that this text can have a weight in:
-        its pieces and, where they are terms, its words of several pieces."""
+        its pieces and, where they are terms, its words of several pieces and its stems."""
         with self._lock:
             return self._tokenization.terms(text, self._limit(kind), self.identity.mcls)
 

@@ -173,8 +173,7 @@ class Index:
     def set_weights(self, weights: GivenWeights) -> None:
         """Makes the weights of dense, sparse and multi those of a search that names none.
 
-        In one commit, at which this object is afterwards. ConfigError unless they are numbers from
-        0 up, not all 0.
+        This object is at the new commit afterwards. ConfigError unless from 0 up and not all 0.
         """
         plan = Plan.check(1, 1, MODES, weights, "exact", "union")
         with IndexWriter(self.path, self._snapshot) as writer:
@@ -232,10 +231,14 @@ class Index:
     ) -> Hits:
         """The k best rows of each query in one mode; `allowed` (rows,) may narrow it.
 
-        Every score is exact. In sparse mode the rows are, too; in the others a few of the best may
-        be missed where a segment is so large that it has shortcuts (see FORMAT.md), unless `exact`.
+        Every score is exact. In dense and multi a few of the best may be missed where a segment is
+        so large that it has shortcuts (see FORMAT.md), unless `exact`.
         """
         return self._snapshot.retrieve(mode, queries, k, allowed, exact=self.exact)
+
+    def weigh(self, queries: Encoded, allowed: BoolArray | None = None) -> Encoded:
+        """The queries as `retrieve` and `scores` take them: see `Snapshot.weigh`."""
+        return self._snapshot.weigh(queries, allowed)
 
     def scores(self, mode: Mode, query: Encoded, rows: npt.ArrayLike) -> FloatArray:
         """The exact score (n,) float32 of given rows for one query (n = 1)."""
@@ -258,10 +261,7 @@ class Index:
         return self._snapshot.ids(rows)
 
     def rows_of(self, ids: Sequence[str]) -> IntArray:
-        """The row (n,) int64 of each id, -1 where it is unknown or deleted.
-
-        Where rows are passages, it is the document's first.
-        """
+        """The row (n,) int64 of each id, of passages the first; -1 where it is none or deleted."""
         return self._snapshot.rows_of(ids)
 
     @property

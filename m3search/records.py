@@ -53,8 +53,17 @@ class Query(NamedTuple):
     text: str
 
 
+WordTerms = Literal["none", "words", "stems"]
+"""terms beside the pieces: none, words of several pieces, or these and the stems of all words"""
 DEFAULT_WEIGHTS = (1.0, 0.3, 1.0)
 """of dense, sparse and multi for passages (arXiv 2402.03216v4, section 4.1)"""
+
+
+def word_terms_of(found: object) -> WordTerms | None:
+    """What a file says of them; None for anything else. Older ones say whether words are terms."""
+    if isinstance(found, bool):
+        return "words" if found else "none"
+    return next((terms for terms in get_args(WordTerms) if terms == found), None)
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,10 @@ class ModelIdentity:
     mcls: bool = False
     fusion_weights: tuple[float, float, float] = DEFAULT_WEIGHTS
     """of dense, sparse and multi in a search that names none"""
-    word_terms: bool = False
-    """whether a word of several pieces is a term beside its pieces"""
+    word_terms: WordTerms = "none"
+    """what are terms beside the pieces"""
+    idf: bool = False
+    """whether a search multiplies lexical weights by how rare their terms are in the index"""
 
 
 class Token(NamedTuple):

@@ -143,9 +143,10 @@ class Searcher:
         if not len(index):
             return []
         encoded = self.encode_query(text)
-        found = rank(index, encoded, plan.clip(len(index)), allowed)
+        asked = index.weigh(encoded, allowed)
+        found = rank(index, asked, plan.clip(len(index)), allowed)
         kept = found.rows[0] >= 0
-        return _to_hits(index, encoded, plan, found.rows[0][kept], found.scores[0][kept])
+        return _to_hits(index, asked, plan, found.rows[0][kept], found.scores[0][kept])
 
     def run(
         self,
@@ -174,7 +175,7 @@ class Searcher:
         for start in range(0, len(encoded), BATCH):
             ids = encoded.ids[start : start + BATCH]
             if len(index):
-                batch = encoded.encoded[start : start + BATCH]
+                batch = index.weigh(encoded.encoded[start : start + BATCH], allowed)
                 found = rank(index, batch, plan.clip(len(index)), allowed)
                 run.update(_to_run(index, ids, found))
             else:
@@ -200,7 +201,8 @@ class Searcher:
         self._require([*modes, *stages])
         index = self._pin()
         for start in range(0, len(queries), BATCH):
-            ids, batch = queries.ids[start : start + BATCH], queries.encoded[start : start + BATCH]
+            ids = queries.ids[start : start + BATCH]
+            batch = index.weigh(queries.encoded[start : start + BATCH])
             most = min(depth, len(index))
             found = score_candidates(index, batch, stages, modes, most, reach=reach)
             for query, scored in zip(ids, found, strict=True):
@@ -235,10 +237,19 @@ class Searcher:
                 latest = self._latest = (text, encoder.encode([text], "query"))
         return latest[1]
 
-    def explain(self, text: str, hit: Hit) -> Explanation:
-        """Why `hit` answers `text`: the matched terms, and each query token's best match."""
+    def explain(
+        self,
+        text: str,
+        hit: Hit,
+        filter: str | Filter | None = None,  # noqa: A002
+    ) -> Explanation:
+        """Why `hit` answers `text`: the matched terms, and each query token's best match.
+
+        filter: that of the search, among whose documents terms are rare or frequent.
+        """
         index = self._pin()
-        return explain_hit(index, self.encoder, text, self.encode_query(text), hit)
+        query = index.weigh(self.encode_query(text), _allowed(index, filter))
+        return explain_hit(index, self.encoder, text, query, hit)
 
     def snippet(self, text: str, hit: Hit, width: int = 240) -> Snippet:
         """About `width` characters of the hit's text around the terms that matched `text`.

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse as sp
 
 from m3search.model.passages import cut_passages
-from m3search.records import Encoded, Kind, Mode, ModelIdentity
+from m3search.records import MODES, Encoded, Kind, Mode, ModelIdentity
 from m3search.stores.codecs import decode_vectors, encode_vectors, find_codec
 
 DIM, VOCABULARY, MULTI_DIM = 8, 40, 4
@@ -28,7 +28,9 @@ class FakeEncoder:
         self.identity = identity
         self.encoded: list[str] = []
 
-    def encode(self, texts: Sequence[str], kind: Kind = "document") -> Encoded:
+    def encode(
+        self, texts: Sequence[str], kind: Kind = "document", *, progress: object = None
+    ) -> Encoded:
         self.encoded += texts
         dense = np.zeros((len(texts), DIM), dtype=np.float32)
         sparse = np.zeros((len(texts), VOCABULARY), dtype=np.float32)
@@ -43,6 +45,9 @@ class FakeEncoder:
             multi.append(_unit(random.normal(size=(count, MULTI_DIM))))
         truncated = np.array([len(text) > 200 for text in texts], dtype=bool)
         return Encoded(dense, sp.csr_array(sparse), multi, truncated)
+
+    def require(self, modes: Sequence[str]) -> None:
+        assert set(modes) <= set(MODES)
 
     def passages(self, text: str, tokens: int, overlap: int = 0) -> list[tuple[int, int]]:
         starts = np.array([word.start() for word in re.finditer(r"\S+", text)], np.int64)

@@ -163,6 +163,9 @@ class ListIndex:
     def as_stored(self, encoded: Encoded) -> Encoded:
         return encoded
 
+    def weigh(self, queries: Encoded, allowed: np.ndarray | None = None) -> Encoded:
+        return queries
+
     def score(self, mode: Mode, query: Encoded, row: int) -> float:
         if mode == "dense":
             pairs = zip(query.dense[0], self.encoded.dense[row], strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -11,11 +12,12 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from index_fakes import TOLERANCE, FakeEncoder, slow_rank, slow_scores
+from index_fakes import IDENTITY, TOLERANCE, VOCABULARY, FakeEncoder, slow_rank, slow_scores
 
 from m3search.candidates import retrieve_documents
 from m3search.index import Index
 from m3search.records import MODES, Document
+from m3search.stores.rarity import rarity
 
 IDS = st.integers(0, 14).map(lambda number: f"d{number}")
 DOCUMENTS = st.lists(
@@ -30,6 +32,7 @@ DOCUMENTS = st.lists(
     max_size=9,
 )
 SIZES = st.integers(1, 6)
+MODEL = replace(IDENTITY, idf=True)
 
 
 class Changes(RuleBasedStateMachine):
@@ -57,7 +60,7 @@ class Changes(RuleBasedStateMachine):
         self.index = Index.build(
             self.folder / "index",
             documents,
-            FakeEncoder(),
+            FakeEncoder(MODEL),
             segment_documents=size,
             multi_codec=codec,
             chunk=chunk,
@@ -67,7 +70,7 @@ class Changes(RuleBasedStateMachine):
     @rule(documents=DOCUMENTS, size=SIZES)
     def add(self, documents, size):
         replaced = sum(document.id in self.held for document in documents)
-        report = self.index.add(documents, FakeEncoder(), segment_documents=size)
+        report = self.index.add(documents, FakeEncoder(MODEL), segment_documents=size)
         assert (report.documents, report.replaced) == (len(documents), replaced)
         for document in documents:
             self.held.pop(document.id, None)
@@ -119,6 +122,10 @@ class Changes(RuleBasedStateMachine):
         query = encoder.encode([text], "query")
         allowed = rows % 2 == 1 if odd else None
         mask = np.arange(self.index.rows) % 2 == 1 if odd else None
+        kept = texts.sparse if allowed is None else texts.sparse[np.flatnonzero(allowed)]
+        counts = np.bincount(kept.indices, minlength=VOCABULARY)[query.sparse.indices]
+        expected = query.sparse.data * rarity(counts, kept.shape[0])
+        np.testing.assert_allclose(self.index.weigh(query, mask).sparse.data, expected, rtol=1e-6)
         for mode in MODES:
             exact = self.index.scores(mode, query, rows)
             slow = slow_scores(mode, query, texts, self.codec)
@@ -136,10 +143,12 @@ class Changes(RuleBasedStateMachine):
             fresh = Index.build(
                 Path(folder) / "fresh",
                 self.held.values(),
-                FakeEncoder(),
+                FakeEncoder(MODEL),
                 multi_codec=self.codec,
                 chunk=self.chunk,
             )
+            ours, theirs = self.index.weigh(query), fresh.weigh(query)
+            assert ours.sparse.data.tobytes() == theirs.sparse.data.tobytes()
             for mode in MODES:
                 ours, theirs = (
                     retrieve_documents(index, mode, query, k) for index in (self.index, fresh)

@@ -89,9 +89,13 @@ def test_it_says_where_it_comes_from(tiny_checkpoint: Path, tmp_path: Path) -> N
     other = changed(tiny_checkpoint, tmp_path / "b", "sparse_linear.pt", 2.0)
     out = tmp_path / "mean"
     averaging.main([str(tiny_checkpoint), str(other), "--fusion-weights", "0.5", "2", "1",
-                    "--out", str(out)])  # fmt: skip
+                    "--word-terms", "stems", "--idf", "--out", str(out)])  # fmt: skip
     info = json.loads((out / "m3.json").read_text(encoding="utf-8"))
     assert info["fusion_weights"] == [0.5, 2.0, 1.0]
+    assert (info["word_terms"], info["idf"]) == ("stems", True)
+    again = averaging.average([out, other], [1, 1]).info
+    assert (again.word_terms, again.idf, again.fusion_weights) == ("stems", True, (0.5, 2.0, 1.0))
+    assert not averaging.average([out, other], [1, 1], idf=False).info.idf
     one, two = info["training"]["mean_of"]
     assert one["share"] == two["share"] == 0.5
     assert one["fingerprint"] != two["fingerprint"]

@@ -14,13 +14,14 @@ from training_runs import changed, copy_weights, make_recipe, read_log, write_li
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError
 from m3search.model.checkpoint import load_checkpoint, read_info
-from m3search.records import MODES, Mode
+from m3search.records import MODES, Mode, WordTerms
 from m3search.training.inputs import Source, Start
 from m3search.training.loop import train
 from m3search.training.recipe import Objective, Recipe
 from m3search.training.run import Run
 from m3search.training.start import start_model
 
+WORD_TERMS: tuple[WordTerms, ...] = ("none", "words", "stems")
 HEADS = {"sparse": "sparse_linear.pt", "multi": "colbert_linear.pt"}
 
 
@@ -166,9 +167,9 @@ def test_retromae_reads_every_text_and_the_others_pairs(
 def test_words_are_terms_in_training_and_behind_it(recipe: Recipe, tmp_path: Path) -> None:
     """What a checkpoint says is kept, unless a recipe says otherwise."""
     scores = []
-    for words in (True, False):
-        start = replace(recipe.start, word_terms=words)
-        run = Run(replace(recipe, start=start), tmp_path / f"run-{words}")
+    for terms in WORD_TERMS:
+        start = replace(recipe.start, word_terms=terms)
+        run = Run(replace(recipe, start=start), tmp_path / f"run-{terms}")
         texts = run.finetuning.read(run.sampler.batch(0))
         (word,) = run.tokenization.encode(["unforgettableharbourmasters"], 64).ids
         assert len(word) > 3
@@ -177,16 +178,17 @@ def test_words_are_terms_in_training_and_behind_it(recipe: Recipe, tmp_path: Pat
         scored = run.finetuning.score(0, texts)
         scores.append(scored.scores["sparse"].detach())
         with run.as_encoder(64) as encoder:
-            assert encoder.identity.word_terms is words
+            assert encoder.identity.word_terms == terms
             wide = encoder.identity.vocabulary > run.model.vocabulary
-            assert wide is words and encoder.encode(["tea"]).sparse.shape[1] > 0
-    assert bool((scores[0] > scores[1]).all())
-    first = train(replace(recipe, start=replace(recipe.start, word_terms=True)), tmp_path / "first")
-    assert read_info(first).word_terms
-    assert read_info(train(after(recipe, first), tmp_path / "second")).word_terms
+            assert wide is (terms != "none") and encoder.encode(["tea"]).sparse.shape[1] > 0
+    assert bool((scores[2] > scores[1]).all()) and bool((scores[1] > scores[0]).all())
+    start = replace(recipe.start, word_terms="stems")
+    first = train(replace(recipe, start=start), tmp_path / "first")
+    assert read_info(first).word_terms == "stems"
+    assert read_info(train(after(recipe, first), tmp_path / "second")).word_terms == "stems"
     third = after(recipe, first)
-    third = replace(third, start=replace(third.start, word_terms=False))
-    assert not read_info(train(third, tmp_path / "third")).word_terms
+    third = replace(third, start=replace(third.start, word_terms="none"))
+    assert read_info(train(third, tmp_path / "third")).word_terms == "none"
 
 
 def test_retromae_learns_from_plain_texts(recipe: Recipe, tmp_path: Path) -> None:

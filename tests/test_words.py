@@ -19,7 +19,8 @@ from m3search.errors import ArtifactError
 from m3search.model.checkpoint import load_checkpoint, save_checkpoint
 from m3search.model.terms import lexical_matrix
 from m3search.model.tokenization import Tokenization
-from m3search.model.words import WORD_COLUMNS, WordTable, word_weights
+from m3search.model.word_numbers import WORD_COLUMNS
+from m3search.model.words import WordTable, word_weights
 from m3search.training.encoding import represent
 from m3search.training.representations import Layout, lexical_scores
 
@@ -37,7 +38,7 @@ def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     """The tiny checkpoint with words as terms."""
     folder = tmp_path_factory.mktemp("words")
     model, tokenizer, info = load_checkpoint(tiny_checkpoint)
-    save_checkpoint(folder, model, tokenizer, replace(info, word_terms=True))
+    save_checkpoint(folder, model, tokenizer, replace(info, word_terms="words"))
     return folder
 
 
@@ -67,7 +68,7 @@ def test_words_end_at_spaces_and_punctuation(
 
 def test_nothing_has_no_words(tokenization: Tokenization) -> None:
     found = tokenization.words.find(np.zeros(0, np.int64))
-    assert [len(part) for part in found] == [0, 0, 0]
+    assert [len(part) for part in found] == [0, 0, 0, 0]
 
 
 def test_pieces_of_bytes_are_no_words(sample_texts: list[str]) -> None:
@@ -94,6 +95,7 @@ def test_the_numbers_of_words_never_change(tokenization: Tokenization) -> None:
     table = WordTable.__new__(WordTable)
     table._size = 100
     table._starts, table._joins = np.zeros((2, 100), bool)
+    table._letters = None
     table._joins[[41, 42, 43]] = True
     (term,) = table.find(ids).terms
     mask, golden = (1 << 64) - 1, 0x9E3779B97F4A7C15
@@ -117,7 +119,7 @@ def test_words_spread_over_their_columns() -> None:
     pairs = np.unique(pairs, axis=0)
     ids = np.concatenate([pairs, np.full((len(pairs), 1), 90_000)], axis=1)
     table = WordTable.__new__(WordTable)
-    table._size, table._starts = 0, np.zeros(90_001, bool)
+    table._size, table._starts, table._letters = 0, np.zeros(90_001, bool), None
     table._joins = np.arange(90_001) < 90_000
     terms = table.find(ids).terms
     assert len(terms) == len(pairs) and terms.min() >= 0 and terms.max() < WORD_COLUMNS
@@ -173,7 +175,7 @@ def test_an_encoder_with_words_has_all_that_one_without_has(
         Encoder.load(folder, device="cpu", dtype=torch.float32)
         for folder in (tiny_checkpoint, checkpoint)
     )
-    assert encoder.identity.word_terms and not plain.identity.word_terms
+    assert (encoder.identity.word_terms, plain.identity.word_terms) == ("words", "none")
     assert encoder.identity.fingerprint != plain.identity.fingerprint
     pieces = plain.identity.vocabulary
     assert encoder.identity.vocabulary == pieces + WORD_COLUMNS
@@ -221,12 +223,12 @@ def test_words_without_a_weight_have_a_finite_gradient(tokenization: Tokenizatio
     assert torch.isfinite(weights.grad).all()
 
 
-@pytest.mark.parametrize("found", ["yes", 1, None])
-def test_word_terms_is_true_or_false(checkpoint: Path, tmp_path: Path, found: object) -> None:
+@pytest.mark.parametrize("found", ["yes", 1, None, ["words"]])
+def test_word_terms_is_one_of_three(checkpoint: Path, tmp_path: Path, found: object) -> None:
     save_checkpoint(tmp_path, *load_checkpoint(checkpoint))
     record = json.loads((tmp_path / "m3.json").read_text())
     (tmp_path / "m3.json").write_text(json.dumps(record | {"word_terms": found}))
-    with pytest.raises(ArtifactError, match=r"m3\.json: expected word_terms true or false"):
+    with pytest.raises(ArtifactError, match=r"m3\.json: expected word_terms one of none, words"):
         load_checkpoint(tmp_path)
 
 
@@ -240,7 +242,12 @@ def test_the_layout_of_texts_is_that_of_each_of_them(
         options = (tokenization.special_ids, torch.device("cpu"), table)
         apart = [Layout.of([row], *options) for row in ids]
         whole = Layout.of(ids, *options)
-        for joined, *parts in zip(whole, *apart, strict=True):
+        before = np.cumsum([0, *(len(layout.terms) for layout in apart[:-1])])
+        moved = [
+            layout._replace(word_tokens=layout.word_tokens + int(start))
+            for layout, start in zip(apart, before, strict=True)
+        ]
+        for joined, *parts in zip(whole, *moved, strict=True):
             assert torch.equal(joined, torch.cat(parts))
         assert len(whole.words) > 0 or table is None
         nothing = Layout.of([], *options)

@@ -18,7 +18,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from tooling import check_new, give_report, options, share
@@ -30,6 +30,7 @@ from m3search.errors import ConfigError
 from m3search.model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from m3search.model.fingerprints import remembered_fingerprint
 from m3search.model.modeling import M3Model
+from m3search.records import WordTerms
 
 FREE = ("dropout", "dropout_prob", "dtype", "transformers_version", "_name_or_path")
 """ends of the names of settings that may differ"""
@@ -49,11 +50,14 @@ def average(
     folders: Sequence[Path],
     shares: Sequence[float],
     fusion_weights: tuple[float, float, float] | None = None,
+    word_terms: WordTerms | None = None,
+    idf: bool | None = None,
 ) -> Loaded:
     """The mean of two checkpoints or more, with the tokenizer of the first.
 
-    shares: how much each counts, above 0; their sum does not matter. fusion_weights: by default
-    those of the first. ConfigError where the checkpoints do not go together.
+    shares: how much each counts, above 0; their sum does not matter. fusion_weights, word_terms,
+    idf: how the mean is searched with; by default as the first. ConfigError where the checkpoints
+    do not go together.
     """
     loaded = [Loaded(folder, *load_checkpoint(folder)) for folder in folders]
     first = loaded[0]
@@ -71,7 +75,8 @@ def average(
         min(each.info.max_length for each in loaded),
         training={"mean_of": [origin(*each) for each in zip(loaded, parts, strict=True)]},
         fusion_weights=fusion_weights or first.info.fusion_weights,
-        word_terms=first.info.word_terms,
+        word_terms=first.info.word_terms if word_terms is None else word_terms,
+        idf=first.info.idf if idf is None else idf,
     )
     return first._replace(info=info)
 
@@ -84,7 +89,6 @@ def check_alike(first: Loaded, other: Loaded) -> None:
         ("configuration", configuration(first.model), configuration(other.model)),
         ("shapes of weights", shapes(first.model), shapes(other.model)),
         ("pooling", first.info.pooling, other.info.pooling),
-        ("word_terms", first.info.word_terms, other.info.word_terms),
     ):
         if wanted != found:
             raise ConfigError(
@@ -165,6 +169,16 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--fusion-weights", type=float, nargs=3, metavar=("W1", "W2", "W3"),
         help="of dense, sparse and multi; by default those of the first",
     )  # fmt: skip
+    parser.add_argument(
+        "--word-terms",
+        choices=get_args(WordTerms),
+        help="terms beside the pieces, as in a recipe; by default those of the first",
+    )
+    parser.add_argument(
+        "--idf",
+        action=argparse.BooleanOptionalAction,
+        help="whether searches weigh terms by their rarity; by default as with the first",
+    )
     return parser.parse_args(arguments)
 
 
@@ -189,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found=", ".join(map(str, weights)),
             remedy="Give those of dense, sparse and multi.",
         )
-    mean = average(args.checkpoints, shares, weights)
+    mean = average(args.checkpoints, shares, weights, args.word_terms, args.idf)
     save_checkpoint(args.out, mean.model, mean.tokenizer, mean.info, dtype=torch.float16)
     report = {
         "checkpoint": str(args.out),

@@ -191,7 +191,8 @@ def _answer(answering: Answering, text: str, *, named: bool = False) -> int:
         what = "no word of the query is known to the model" if text.strip() else "a blank query"
         print_note(f"{what}: the order of the hits says little")
     for hit in hits:
-        explanation = searcher.explain(text, hit) if answering.explain else None
+        condition = answering.settings["filter"]
+        explanation = searcher.explain(text, hit, condition) if answering.explain else None
         if answering.json:
             line: dict[str, Any] = {"query": text} if named else {}
             line |= hit.to_json()

@@ -27,6 +27,7 @@ def identify(
         mcls=mcls,
         fusion_weights=info.fusion_weights or DEFAULT_WEIGHTS,
         word_terms=info.word_terms,
+        idf=info.idf,
     )
 
 

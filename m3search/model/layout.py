@@ -8,12 +8,12 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from m3search.errors import ArtifactError, ConfigError
 from m3search.model.damage import writing
 from m3search.model.modeling import POOLINGS, M3Model, Pooling
-from m3search.records import MODES
+from m3search.records import MODES, WordTerms, word_terms_of
 
 FORMAT_VERSION = 1
 FULL_DISK = "Free space on the disk, then write it again; a training does with --resume."
@@ -45,8 +45,10 @@ class CheckpointInfo:
     """recipe and data fingerprints, empty where unknown"""
     fusion_weights: tuple[float, float, float] | None = None
     """of dense, sparse and multi, that suit its heads; None where it says nothing"""
-    word_terms: bool = False
-    """whether a word of several pieces is a term beside its pieces (`m3search.model.words`)"""
+    word_terms: WordTerms = "none"
+    """what are terms beside the pieces (`m3search.model.words`)"""
+    idf: bool = False
+    """whether searches multiply lexical weights by how rare their terms are in the index"""
 
 
 def read_info(folder: Path) -> CheckpointInfo:
@@ -85,15 +87,28 @@ def read_info(folder: Path) -> CheckpointInfo:
         int(record.get("step", 0)),
         dict(record.get("training", {})),
         _fusion_weights(path, record.get("fusion_weights")),
-        _word_terms(path, record.get("word_terms", False)),
+        _word_terms(path, record.get("word_terms", "none")),
+        _idf(path, record.get("idf", False)),
     )
 
 
-def _word_terms(path: Path, found: Any) -> bool:
+def _word_terms(path: Path, found: Any) -> WordTerms:
+    stated = word_terms_of(found)
+    if stated is None:
+        raise ArtifactError(
+            str(path),
+            expected=f"word_terms one of {', '.join(get_args(WordTerms))}",
+            found=repr(found),
+            remedy="Repair the file or copy the checkpoint again.",
+        )
+    return stated
+
+
+def _idf(path: Path, found: Any) -> bool:
     if not isinstance(found, bool):
         raise ArtifactError(
             str(path),
-            expected="word_terms true or false",
+            expected="idf true or false",
             found=repr(found),
             remedy="Repair the file or copy the checkpoint again.",
         )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ArtifactError
-from m3search.model.words import NO_WORDS, WordTable
+from m3search.model.words import NO_WORDS, WordTable, stem_name
 from m3search.records import BoolArray, IntArray, Token
 
 MCLS_STRIDE = 256
@@ -110,7 +110,8 @@ class Tokenization:
         ]
 
     def terms(self, text: str, max_length: int, mcls: bool = False) -> dict[int, str]:
-        """By their columns the terms of a text: its pieces and, as `words` has them, its words."""
+        """By their columns the terms of a text: its pieces and, as `words` has them, its words, and
+        its stems as "compu*"."""
         (ids,) = self.encode([text], max_length, mcls).ids
         pieces = self.pieces(ids.tolist())
         special = set(self.special_ids.tolist())
@@ -121,8 +122,11 @@ class Tokenization:
         }
         found = self.words.find(ids) if self.words else NO_WORDS
         last = np.cumsum(found.sizes)
-        for column, start, stop in zip(found.terms.tolist(), last - found.sizes, last, strict=True):
-            terms[column] = "".join(pieces[place] for place in found.tokens[start:stop])
+        for column, start, stop, stem in zip(
+            found.terms.tolist(), last - found.sizes, last, found.stems.tolist(), strict=True
+        ):
+            word = "".join(pieces[place] for place in found.tokens[start:stop])
+            terms[column] = stem_name(word) if stem else word
         return terms
 
     def cls_mask(self, ids: Ids, mcls: bool = False) -> BoolArray:

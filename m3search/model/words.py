@@ -1,10 +1,14 @@
-"""Words of token ids: where they begin, and the terms that words of several pieces make.
+"""Words of token ids: where they begin, and the terms that words and their stems make.
 
 A vocabulary of pieces cuts rare words, and most words of most languages, into parts that many
 other words have too. So a word of several pieces can be a term of its own beside its pieces. Its
 weight is the Euclidean length of theirs: where both texts weigh the pieces alike, the whole word
 counts as much again as its pieces do together. Its column stands behind those of the vocabulary and
 is a number that the word is hashed to, so no word is unknown, and two words rarely meet in one.
+
+And the forms of a word ("computer", "computing") are different pieces, which have no term together.
+So the stem of every word can be one more term, of the same weight as the word: its first five
+letters, whatever the language.
 """
 
 from __future__ import annotations
@@ -14,49 +18,59 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from m3search.corpus.scripts import is_spaceless
 from m3search.errors import ArtifactError
-from m3search.records import BoolArray, FloatArray, IntArray
+from m3search.model.word_numbers import (
+    STEM_LETTERS,
+    WORD_COLUMNS,
+    first_letters,
+    is_byte,
+    stem_numbers,
+    word_numbers,
+)
+from m3search.records import BoolArray, FloatArray, IntArray, WordTerms
 
 SPACE = "▁"
 """What begins a word in a sentencepiece vocabulary."""
 
+MARKS = f"{SPACE}#"
+"""What stands around the letters of a piece: where a word begins, or goes on in WordPiece."""
+
 BYTE_SPACES = ("Ġ", "Ċ", "ĉ", "č")
 """Space, newline, tab and carriage return as byte-level BPE spells them: each begins a word."""
 
-WORD_COLUMNS = 1 << 21
-"""columns that words share: of a million words 38 % are not alone in theirs, of 50,000 2 %"""
-
-_FACTOR = 0x9E3779B97F4A7C15
-"""odd, from the golden ratio (Knuth, TAOCP 3, 6.4): multiplied, it spreads numbers that are near"""
-
 
 class Words(NamedTuple):
-    """The words of several pieces in some texts, in their order."""
+    """The words and stems that are terms in some texts, in the order in which they begin."""
 
     tokens: IntArray
-    """(tokens,) places of the pieces that these words are made of, word by word"""
+    """(tokens,) places of the pieces that these are made of, one term after the other; those of a
+    stem are those of its whole word"""
     sizes: IntArray
-    """(words,) pieces of each"""
+    """(terms,) pieces of each"""
     terms: IntArray
-    """(words,) the column of each, from the size of the vocabulary on"""
+    """(terms,) the column of each, from the size of the vocabulary on"""
+    stems: BoolArray
+    """(terms,) whether it is the stem of its word, not the word"""
 
 
-NO_WORDS = Words(*(np.zeros(0, np.int64) for _ in Words._fields))
+_NONE = np.zeros(0, np.int64)
+NO_WORDS = Words(_NONE, _NONE, _NONE, _NONE.astype(bool))
 
 
 class WordTable:
     """What finding words needs to know of a tokenizer with V ids."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, size: int) -> None:
-        """size: V, the columns in front of those of the words.
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, size: int, *, stems: bool = False
+    ) -> None:
+        """size: V, the columns in front of those of the words. stems: whether they are terms, too.
 
         ArtifactError for byte-level BPE, whose pieces are no letters.
         """
-        pieces = pieces_of(tokenizer, size)
+        pieces = [piece or "" for piece in pieces_of(tokenizer, size)]
         if not _continuing_prefix(tokenizer) and _spelling(pieces) == BYTE_SPACES:
             raise ArtifactError(
                 "the tokenizer",
@@ -68,12 +82,21 @@ class WordTable:
         self._starts = word_starts(tokenizer, size)
         special = set(tokenizer.all_special_ids)
         self._joins = np.array(
-            [number not in special and _joins(piece or "") for number, piece in enumerate(pieces)],
+            [number not in special and _joins(piece) for number, piece in enumerate(pieces)],
             dtype=bool,
         )
+        inner = [piece if is_byte(piece) else piece.strip(MARKS) for piece in pieces]
+        self._letters = first_letters(inner) if stems else None
+
+    @classmethod
+    def made_for(
+        cls, terms: WordTerms, tokenizer: PreTrainedTokenizerFast, size: int
+    ) -> WordTable | None:
+        """That of a model with these terms; None where its pieces alone are terms."""
+        return None if terms == "none" else cls(tokenizer, size, stems=terms == "stems")
 
     def find(self, ids: IntArray) -> Words:
-        """The words of several pieces in ids (L,) of one text or of some in a row, or (B, L).
+        """The words of several pieces, and stems, in ids (L,) of one text or some, or (B, L).
 
         Special tokens, pieces without a letter or digit, and pieces of scripts that are written
         without spaces belong to no word and end the one before them. The rows of a batch, and
@@ -85,21 +108,37 @@ class WordTable:
         joins = self._joins[ids]
         after = np.concatenate([[False], joins[:-1]])
         begins = joins & (self._starts[ids] | ~after)
-        number = np.cumsum(begins) - 1
-        places = np.flatnonzero(joins)
-        sizes = np.bincount(number[places])
+        firsts = np.flatnonzero(begins)
+        sizes = np.bincount((np.cumsum(begins) - 1)[joins], minlength=len(firsts))
         several = sizes > 1
-        tokens = places[several[number[places]]]
-        return Words(tokens, sizes[several], self._size + _hashes(ids[tokens], sizes[several]))
+        words = self._terms(ids, firsts[several], sizes[several], stems=False)
+        if self._letters is None:
+            return words
+        return _in_order(words, self._terms(ids, firsts, sizes, stems=True))
+
+    def _terms(self, ids: IntArray, firsts: IntArray, sizes: IntArray, *, stems: bool) -> Words:
+        """The words, or their stems, that begin at the places `firsts` of ids."""
+        tokens = _ranges(firsts, sizes)
+        if stems:
+            assert self._letters is not None
+            numbers = stem_numbers(self._letters[ids[tokens]], sizes)
+        else:
+            numbers = word_numbers(ids[tokens], sizes)
+        return Words(tokens, sizes, self._size + numbers, np.full(len(sizes), stems))
 
 
-def sparse_columns(size: int, word_terms: bool) -> int:
+def sparse_columns(size: int, word_terms: WordTerms) -> int:
     """Columns of the sparse mode: one for each of `size` pieces, and those that words share."""
-    return size + WORD_COLUMNS if word_terms else size
+    return size if word_terms == "none" else size + WORD_COLUMNS
+
+
+def stem_name(word: str) -> str:
+    """What stands for the stem of a word, given as its pieces, as "compu*"."""
+    return word.strip(MARKS).replace("##", "")[:STEM_LETTERS].lower() + "*"
 
 
 def word_weights(weights: FloatArray, sizes: IntArray) -> FloatArray:
-    """(words,) weights of words whose pieces weigh `weights` (tokens,), word by word."""
+    """(words,) weights of words, or of their stems, whose pieces weigh `weights` (tokens,)."""
     if not len(sizes):
         return np.zeros(0, np.float32)
     squares = np.add.reduceat(weights.astype(np.float32) ** 2, np.cumsum(sizes) - sizes)
@@ -147,32 +186,30 @@ def pieces_of(tokenizer: PreTrainedTokenizerFast, size: int) -> list[str | None]
     return list(tokenizer.convert_ids_to_tokens(list(range(size))))
 
 
-def _hashes(ids: IntArray, sizes: IntArray) -> IntArray:
-    """(words,) numbers below `WORD_COLUMNS` of words given by their pieces, one after the other."""
-    if not len(sizes):
-        return np.zeros(0, np.int64)
-    firsts = np.cumsum(sizes) - sizes
-    places = (np.arange(len(ids)) - np.repeat(firsts, sizes) + 1).astype(np.uint64)
-    mixed = _mix(_mix(ids.astype(np.uint64)) + places * np.uint64(_FACTOR))
-    sums = _mix(np.add.reduceat(mixed, firsts))
-    return (sums >> np.uint64(64 - WORD_COLUMNS.bit_length() + 1)).astype(np.int64)
+def _in_order(first: Words, second: Words) -> Words:
+    """The terms of both, by the places where they begin."""
+    sizes = np.concatenate([first.sizes, second.sizes])
+    tokens = np.concatenate([first.tokens, second.tokens])
+    begins = np.cumsum(sizes) - sizes
+    order = np.argsort(tokens[begins], kind="stable")
+    terms = np.concatenate([first.terms, second.terms])[order]
+    stems = np.concatenate([first.stems, second.stems])[order]
+    return Words(tokens[_ranges(begins[order], sizes[order])], sizes[order], terms, stems)
 
 
-def _mix(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Every bit of a number changes about half of those of its mix (splitmix64, Steele 2014)."""
-    with np.errstate(over="ignore"):
-        mixed = numbers * np.uint64(_FACTOR)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+def _ranges(firsts: IntArray, sizes: IntArray) -> IntArray:
+    """first, first + 1, ..., first + size - 1 of each, one after the other."""
+    before = np.cumsum(sizes) - sizes
+    ranges: IntArray = np.repeat(firsts - before, sizes) + np.arange(sizes.sum())
+    return ranges
 
 
 def _joins(piece: str) -> bool:
     """Whether a piece is part of a word: it has a letter, a digit, a mark such as a vowel sign or,
     of a letter that has no piece of its own, a byte."""
-    if len(piece) == 6 and piece.startswith("<0x"):
+    if is_byte(piece):
         return True
-    inner = piece.strip("▁#")
+    inner = piece.strip(MARKS)
     lettered = any(c.isalnum() or unicodedata.category(c)[0] == "M" for c in inner)
     return lettered and not _is_spaceless(inner)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from m3search.corpus import TITLE_TEMPLATE
 from m3search.errors import ArtifactError
-from m3search.records import DEFAULT_WEIGHTS, ModelIdentity
+from m3search.records import DEFAULT_WEIGHTS, ModelIdentity, word_terms_of
 from m3search.stores.files import damaged
 
 FORMAT = "m3search-index"
@@ -272,7 +272,10 @@ def _to_manifest(fields: Mapping[str, Any]) -> Manifest:
 
 def _to_identity(fields: Mapping[str, Any]) -> ModelIdentity:
     weights = fields.get("fusion_weights", DEFAULT_WEIGHTS)
-    return ModelIdentity(**{**fields, "fusion_weights": _three(weights)})
+    terms = word_terms_of(fields.get("word_terms", "none"))
+    if terms is None:
+        raise ValueError(f"word_terms {fields['word_terms']!r}")
+    return ModelIdentity(**{**fields, "fusion_weights": _three(weights), "word_terms": terms})
 
 
 def _three(weights: Sequence[Any]) -> tuple[float, float, float]:

@@ -101,6 +101,27 @@ class CscStore:
         scores: FloatArray = score_rows(wanted, self._lists(terms, weights))
         return scores.astype(np.float32)[back]
 
+    def frequencies(self, terms: IntArray, kept: BoolArray | None = None) -> IntArray:
+        """(n,) how many rows have a weight for each term; of those `kept` (rows,) alone, if given.
+
+        terms: (n,) that differ.
+        """
+        places, known = self.table.find(terms)
+        starts, stops = self.table.indptr[places], self.table.indptr[places + 1]
+        counts = np.zeros(len(terms), dtype=np.int64)
+        counts[known] = stops - starts
+        if kept is not None:
+            lists = zip(starts.tolist(), stops.tolist(), strict=True)
+            counts[known] = [self._count(self.rows[start:stop], kept) for start, stop in lists]
+        return counts
+
+    def _count(self, rows: npt.NDArray[np.int32], kept: BoolArray) -> int:
+        try:
+            return int(np.count_nonzero(kept[rows]))
+        except IndexError:
+            self.check_rows(rows)
+            raise
+
     def forget(self) -> None:
         """Lets go of what this process holds in memory of the posting lists."""
         forget(self.rows, self.codes)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import PurePath
 
 from m3search.model.modeling import Pooling
+from m3search.records import WordTerms
 from m3search.training.ranges import check_least, check_most, check_positive, check_share
 
 SHORTEST = 3
@@ -48,9 +49,9 @@ class Start:
     max_length: int | None = None
     """tokens, the limit of the finished encoder, whose position table is extended where it is
     shorter; None is what the checkpoint says"""
-    word_terms: bool | None = None
-    """whether a word of several pieces is a term beside its pieces; None is what the checkpoint
-    says, and false where it says nothing"""
+    word_terms: WordTerms | None = None
+    """what are terms beside the pieces: "words" of several pieces, or "stems" of all words, too;
+    None is what the checkpoint says, and "none" where it says nothing"""
     dropout: float = 0.1
     """probability, in every dropout layer of the encoder while it trains"""
     fit_heads: bool = False

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from m3search.encoder import Encoder
 from m3search.model.modeling import M3Model
 from m3search.model.words import sparse_columns
-from m3search.records import ModelIdentity
+from m3search.records import ModelIdentity, WordTerms
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def as_encoder(
     max_length: int,
     device: torch.device,
     dtype: torch.dtype,
-    word_terms: bool = False,
+    word_terms: WordTerms = "none",
 ) -> Iterator[Encoder]:
     """The model as it is now; in the block it drops nothing out, behind it it trains on."""
     identity = ModelIdentity(

@@ -114,6 +114,9 @@ class Output:
     fusion_weights: tuple[float, float, float] | None = None
     """of dense, sparse and multi in a search with the finished checkpoint that names none; None is
     what the start says"""
+    idf: bool | None = None
+    """whether searches with the finished checkpoint multiply lexical weights by how rare their
+    terms are in the index; None is what the start says"""
 
     def __post_init__(self) -> None:
         check_least(self, 1, "log_every", "save_every")

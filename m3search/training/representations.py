@@ -32,13 +32,13 @@ class Layout(NamedTuple):
     vector_counts: Tensor
     """(N,) int64 token vectors of each text: all its tokens but the first"""
     words: Tensor
-    """(W,) int64 column of every word that is a term beside its pieces, text by text"""
+    """(W,) int64 column of every word or stem that is a term beside the pieces, text by text"""
     word_counts: Tensor
     """(N,) int64 of those words in each text"""
     word_sizes: Tensor
     """(W,) int64 pieces of each word"""
-    in_word: Tensor
-    """(T,) int64, 1 where a token is a piece of such a word, else 0"""
+    word_tokens: Tensor
+    """int64 places of these pieces among the tokens that can carry a weight, word by word"""
 
     @classmethod
     def of(
@@ -65,7 +65,7 @@ class Layout(NamedTuple):
             found.terms,
             np.bincount(texts[firsts], minlength=len(ids)),
             found.sizes,
-            np.bincount(found.tokens, minlength=len(flat))[kept],
+            (np.cumsum(kept) - 1)[found.tokens],
         )
         return cls(*(torch.from_numpy(column.astype(np.int64)).to(device) for column in columns))
 
@@ -75,7 +75,7 @@ class Layout(NamedTuple):
         terms, texts = self.terms, _owners(self.term_counts)
         if not len(self.words):
             return terms, weights, texts
-        squares = weights[self.in_word.bool()] ** 2
+        squares = weights[self.word_tokens] ** 2
         sums = squares.new_zeros(len(self.words)).index_add(0, _owners(self.word_sizes), squares)
         lengths = torch.where(sums > 0, sums, 1).sqrt() * (sums > 0)  # no gradient of sqrt at 0
         return (

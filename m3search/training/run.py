@@ -68,10 +68,11 @@ class Run:
         self._heads = started.heads
         self._checkpoints = {"start.checkpoint": started.fingerprint}
         self._fusion_weights = recipe.output.fusion_weights or started.fusion_weights
+        self._idf = started.idf if recipe.output.idf is None else recipe.output.idf
         check_refresh(recipe, self._heads)
         check_lengths(recipe, self.model)
         self._word_terms = started.word_terms
-        words = WordTable(self.tokenizer, self.model.vocabulary) if self._word_terms else None
+        words = WordTable.made_for(self._word_terms, self.tokenizer, self.model.vocabulary)
         self.tokenization = Tokenization(self.tokenizer, words)
         self.corpora = read_data(recipe.data, texts=recipe.stage == "retromae")
         self._lengths = self._read_lengths()
@@ -280,6 +281,7 @@ class Run:
                 _origin(self.recipe, self.corpora),
                 self._fusion_weights,
                 self._word_terms,
+                self._idf,
             ),
             dtype=torch.float16 if half else torch.float32,
             heads={*self._heads, *self.recipe.heads} - {"dense"},

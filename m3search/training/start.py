@@ -24,6 +24,7 @@ from m3search.model.fingerprints import remembered_fingerprint
 from m3search.model.layout import count_positions
 from m3search.model.modeling import M3Model
 from m3search.model.resolve import resolve
+from m3search.records import WordTerms
 from m3search.training.positions import extend_positions
 from m3search.training.recipe import Lora, Recipe, Start
 
@@ -41,8 +42,10 @@ class Started(NamedTuple):
     """SHA-256 of the files it was read from"""
     fusion_weights: tuple[float, float, float] | None
     """that a search with it has by default, where its checkpoint says any"""
-    word_terms: bool
-    """whether words of several pieces are terms"""
+    word_terms: WordTerms
+    """what are terms beside the pieces"""
+    idf: bool
+    """whether searches with it weigh terms by their rarity"""
 
 
 def start_model(start: Start) -> Started:
@@ -73,7 +76,7 @@ def start_model(start: Start) -> Started:
     length = start.max_length or min(info.max_length, positions_of(model))
     known = remembered_fingerprint(folder)
     words = info.word_terms if start.word_terms is None else start.word_terms
-    return Started(model, tokenizer, length, heads, known, info.fusion_weights, words)
+    return Started(model, tokenizer, length, heads, known, info.fusion_weights, words, info.idf)
 
 
 def positions_of(model: M3Model) -> int:

@@ -1,0 +1,160 @@
+"""Lexical weights times the rarity of their terms: in every search, and after every change."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from index_fakes import IDENTITY, FakeEncoder, slow_scores
+from scipy import sparse as sp
+from typer.testing import CliRunner
+
+from m3search.cli.program import app
+from m3search.encoder import Encoder
+from m3search.errors import ArtifactError
+from m3search.index import Index
+from m3search.model.checkpoint import load_checkpoint, read_info, save_checkpoint
+from m3search.records import Document, Encoded, Query
+from m3search.search import Searcher
+from m3search.stores.rarity import rarity
+
+DOCUMENTS = [
+    Document(f"d{i}", f"{'rare' if i % 7 == 0 else 'often'} text {i}", metadata={"n": i})
+    for i in range(40)
+]
+RARE = replace(IDENTITY, idf=True)
+
+
+def build(path: Path, documents: list[Document] = DOCUMENTS, **options: int) -> Index:
+    return Index.build(path, documents, FakeEncoder(RARE), **options)
+
+
+def slow_rarity(count: int, rows: int) -> float:
+    return math.log(1 + (rows - count + 0.5) / (count + 0.5)) / math.log(1 + (rows - 0.5) / 1.5)
+
+
+def slow_weights(query: Encoded, texts: Encoded) -> np.ndarray:
+    """(columns,) of one query, by loops over the texts that may be found."""
+    columns = [set(texts.sparse[[row]].indices.tolist()) for row in range(len(texts))]
+    weights = np.zeros(query.sparse.shape[1])
+    for term, weight in zip(query.sparse.indices, query.sparse.data, strict=True):
+        count = sum(int(term) in row for row in columns)
+        weights[term] = weight * slow_rarity(max(count, 1), len(columns))
+    return weights
+
+
+def texts_of(documents: list[Document]) -> Encoded:
+    return FakeEncoder().encode([document.text for document in documents])
+
+
+def test_rarity_is_one_for_the_rarest_and_falls() -> None:
+    counts = np.array([1, 2, 10, 99, 100, 0])
+    found = rarity(counts, 100)
+    expected = [slow_rarity(max(int(count), 1), 100) for count in counts]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert found[0] == found[-1] == 1 and (np.diff(found[:-1]) < 0).all() and found[4] > 0
+    assert rarity(np.array([1]), 1).tolist() == [1.0]
+    assert rarity(np.zeros(2, np.int64), 0).tolist() == [1.0, 1.0]
+
+
+def test_searches_weigh_terms_by_their_rarity(tmp_path: Path) -> None:
+    index = build(tmp_path, segment_documents=7)
+    assert len(index.manifest.segments) > 1
+    searcher = Searcher(index, FakeEncoder(RARE))
+    query = FakeEncoder().encode(["rare text 7"], "query")
+    weights = slow_weights(query, texts_of(DOCUMENTS))
+    np.testing.assert_allclose(index.weigh(query).sparse.toarray()[0], weights, rtol=1e-6)
+    weighed = replace(query, sparse=sp.csr_array(weights[np.newaxis]))
+    expected = slow_scores("sparse", weighed, texts_of(DOCUMENTS), "int4")
+    by_id = dict(zip([document.id for document in DOCUMENTS], expected.tolist(), strict=True))
+    hits = searcher.search("rare text 7", 5)
+    assert {h.document.id: h.scores["sparse"] for h in hits} == pytest.approx(
+        {h.document.id: by_id[h.document.id] for h in hits}, rel=1e-5
+    )
+    alone = searcher.run([Query("q", "rare text 7")], 40, modes=["sparse"])["q"]
+    assert alone == pytest.approx({name: s for name, s in by_id.items() if s > 0}, rel=1e-5)
+    (scored,) = searcher.candidates(searcher.encode([Query("q", "rare text 7")]), depth=40)
+    found = dict(zip(scored.documents, scored.scored.scores["sparse"].tolist(), strict=True))
+    assert found == pytest.approx(by_id, rel=1e-5)
+
+
+def test_a_model_that_does_not_say_so_has_weights_as_they_are(tmp_path: Path) -> None:
+    index = Index.build(tmp_path, DOCUMENTS, FakeEncoder())
+    query = FakeEncoder().encode(["rare text 7"], "query")
+    assert index.weigh(query) is query
+
+
+def test_deleted_and_added_documents_count_at_once(tmp_path: Path) -> None:
+    index = build(tmp_path / "changed", segment_documents=7)
+    query = FakeEncoder().encode(["often text 1"], "query")
+    index.weigh(query)  # what is counted here must not be taken later
+    index.delete([document.id for document in DOCUMENTS[:15]])
+    index.add([Document("new", "often text 1")], FakeEncoder(RARE))
+    left = [*DOCUMENTS[15:], Document("new", "often text 1")]
+    fresh = build(tmp_path / "fresh", left)
+    for _ in range(2):
+        found = index.weigh(query).sparse
+        np.testing.assert_allclose(
+            found.toarray()[0], slow_weights(query, texts_of(left)), rtol=1e-6
+        )
+        assert found.data.tobytes() == fresh.weigh(query).sparse.data.tobytes()
+    index.compact()
+    assert index.weigh(query).sparse.data.tobytes() == found.data.tobytes()
+
+
+@pytest.mark.parametrize("condition", ["n<20", "n=7", "n>100"])
+def test_a_filtered_search_is_a_search_of_the_filtered_corpus(
+    tmp_path: Path, condition: str
+) -> None:
+    index = build(tmp_path / "all", segment_documents=9)
+    index.delete(["d3"])
+    kept = index.ids(np.flatnonzero(index.select(condition)))
+    apart = build(tmp_path / "apart", [d for d in DOCUMENTS if d.id in kept])
+    ours, theirs = (Searcher(each, FakeEncoder(RARE)) for each in (index, apart))
+    found = ours.search("often text 1", 10, filter=condition)
+    wanted = theirs.search("often text 1", 10)
+    assert [(h.document.id, h.score, h.scores) for h in found] == [
+        (h.document.id, h.score, h.scores) for h in wanted
+    ]
+    queries = [Query("q", "often text 1")]
+    assert ours.run(queries, 10, filter=condition) == theirs.run(queries, 10)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("idf")
+    model, tokenizer, info = load_checkpoint(tiny_checkpoint)
+    save_checkpoint(folder, model, tokenizer, replace(info, idf=True))
+    return folder
+
+
+def test_a_checkpoint_says_so(checkpoint: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    assert read_info(checkpoint).idf and not read_info(tiny_checkpoint).idf
+    assert Encoder.load(checkpoint).identity.idf
+    save_checkpoint(tmp_path, *load_checkpoint(checkpoint))
+    record = json.loads((tmp_path / "m3.json").read_text())
+    (tmp_path / "m3.json").write_text(json.dumps(record | {"idf": "yes"}))
+    with pytest.raises(ArtifactError, match=r"m3\.json: expected idf true or false"):
+        read_info(tmp_path)
+
+
+@pytest.mark.parametrize("options", [(), ("--filter", "n<5")])
+def test_what_is_explained_adds_up(
+    checkpoint: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    texts = ["a lighthouse", "lighthouses of tea", "tea and bread", "the lighthouse", "bread"]
+    documents = [Document(f"d{i}", text, metadata={"n": i}) for i, text in enumerate(texts * 3)]
+    Index.build(tmp_path / "index", documents, Encoder.load(checkpoint))
+    arguments = ["query", "lighthouse of bread", "--index", str(tmp_path / "index"), "--json",
+                 "--explain", *options]  # fmt: skip
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines
+    for line in lines:
+        products = sum(term["product"] for term in line["explain"]["terms"])
+        assert products == pytest.approx(line["scores"]["sparse"], rel=1e-4)

@@ -1,0 +1,245 @@
+"""Stems of words as terms: which there are, what they weigh, and the same in training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import sentencepiece_tokenizer
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from m3search.encoder import Encoder
+from m3search.errors import ArtifactError
+from m3search.index import Index
+from m3search.model.checkpoint import load_checkpoint, save_checkpoint
+from m3search.model.terms import lexical_matrix
+from m3search.model.tokenization import Tokenization
+from m3search.model.word_numbers import WORD_COLUMNS, first_letters, stem_numbers
+from m3search.model.words import WordTable
+from m3search.records import Document, word_terms_of
+from m3search.search import Searcher
+from m3search.stores.manifest import _fingerprint, parse_manifest
+from m3search.training.encoding import represent
+from m3search.training.representations import Layout, lexical_scores
+
+TEXT = "Computers compute; the computation of tea"
+
+
+@pytest.fixture(scope="module")
+def tokenization(sample_texts: list[str]) -> Tokenization:
+    tokenizer = sentencepiece_tokenizer(sample_texts)
+    return Tokenization(tokenizer, WordTable(tokenizer, len(tokenizer), stems=True))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint with words and stems as terms."""
+    folder = tmp_path_factory.mktemp("stems")
+    model, tokenizer, info = load_checkpoint(tiny_checkpoint)
+    save_checkpoint(folder, model, tokenizer, replace(info, word_terms="stems"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(checkpoint: Path) -> Encoder:
+    return Encoder.load(checkpoint, device="cpu", dtype=torch.float32)
+
+
+def stems_of(tokenization: Tokenization, text: str) -> list[str]:
+    return [name for name in tokenization.terms(text, 512).values() if name.endswith("*")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (TEXT, ["compu*", "the*", "of*", "tea*"]),
+        ("unforgettable-lighthouses", ["unfor*", "light*"]),
+        ("Lighthouse lights the sea", ["light*", "the*", "sea*"]),
+        ("1984 ... ???", ["1984*"]),
+        ("東京都庁舎", []),
+        ("", []),
+    ],
+)
+def test_every_word_has_a_stem(tokenization: Tokenization, text: str, expected: list[str]) -> None:
+    assert stems_of(tokenization, text) == expected
+
+
+def test_forms_of_a_word_have_one_stem_wherever_they_are_cut() -> None:
+    names = [
+        "com",
+        "##put",
+        "##er",
+        "comp",
+        "##uter",
+        "##s",
+        "computer",
+        "c",
+        "##ompute",
+        "Com",
+        "p",
+    ]
+    names = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", *names]
+    model = models.WordPiece({name: i for i, name in enumerate(names)}, unk_token="[UNK]")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(model), unk_token="[UNK]", cls_token="[CLS]",
+        sep_token="[SEP]", pad_token="[PAD]",
+    )  # fmt: skip
+    table = WordTable(tokenizer, len(names), stems=True)
+
+    def stems(*pieces: str) -> list[int]:
+        found = table.find(np.array([1, *(names.index(piece) for piece in pieces), 2]))
+        return found.terms[found.stems].tolist()
+
+    (wanted,) = stems("computer")
+    for cut in (("com", "##put", "##er"), ("comp", "##uter", "##s"), ("c", "##ompute"),
+                ("Com", "##put")):  # fmt: skip
+        assert stems(*cut) == [wanted]
+    assert stems("com") != [wanted] and stems("comp") != [wanted]
+    assert stems("com") == stems("Com") != stems("c", "##put")
+    assert stems("comp", "com", "##put") == [
+        *stems("comp"),
+        wanted,
+    ]  # of words in a row each has its own
+
+
+def test_the_numbers_of_stems_never_change() -> None:
+    """An index holds them: these are written down, and computed here in plain integers."""
+    mask, golden = (1 << 64) - 1, 0x9E3779B97F4A7C15
+
+    def mix(number: int) -> int:
+        number = number * golden & mask
+        number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & mask
+        number = (number ^ number >> 27) * 0x94D049BB133111EB & mask
+        return number ^ number >> 31
+
+    def expected(letters: list[int]) -> int:
+        parts = (mix(c + (1 << 32)) + n * golden for n, c in enumerate(letters, 1))
+        return mix(sum(mix(part & mask) for part in parts) & mask) >> 43
+
+    pieces = first_letters(["lig", "htho", "uses", "<0xE1>", "Ä", "abcdefg"])
+    found = stem_numbers(pieces, np.array([3, 2, 1])).tolist()
+    assert found == [
+        expected([ord(c) for c in "light"]), expected([0x1100E1, ord("ä")]),
+        expected([ord(c) for c in "abcde"]),
+    ]  # fmt: skip
+    assert found[0] == 129_732
+    assert len(stem_numbers(pieces[:0], np.zeros(0, np.int64))) == 0
+
+
+def test_stems_spread_over_their_columns() -> None:
+    """As many meet in one column as balls thrown at random meet in a box."""
+    letters = np.random.default_rng(0).integers(97, 123, (200_000, 5))
+    letters = np.unique(letters, axis=0)
+    found = stem_numbers(letters, np.ones(len(letters), np.int64))
+    filled = WORD_COLUMNS * (1 - np.exp(-len(letters) / WORD_COLUMNS))
+    assert len(np.unique(found)) == pytest.approx(filled, rel=0.002)
+
+
+def test_a_stem_weighs_what_its_heaviest_word_does(tokenization: Tokenization) -> None:
+    """Beside a loop over every text and word."""
+    texts = [TEXT, "", "a lighthouse of lighthouses and light", "tea"]
+    rows = tokenization.encode(texts, 64).ids
+    size, table = len(tokenization._tokenizer), tokenization.words
+    ids = np.full((len(rows), max(map(len, rows))), tokenization.pad_id)
+    for row, own in zip(ids, rows, strict=True):
+        row[: len(own)] = own
+    weights = np.random.default_rng(1).random(ids.shape).astype(np.float32)
+    kept = ~np.isin(ids, tokenization.special_ids)
+    matrix = lexical_matrix(ids, weights, kept, size + WORD_COLUMNS, table)
+    for number, (text, row) in enumerate(zip(texts, rows, strict=True)):
+        names = tokenization.pieces(row.tolist())
+        words: list[tuple[str, float]] = []
+        for name, weight in list(zip(names, weights[number].tolist(), strict=False))[1:-1]:
+            letters = name.strip("▁").lower()
+            if not letters.isalnum():
+                words.append(("", 0.0))
+            elif name.startswith("▁"):
+                words.append((letters, weight**2))
+            else:
+                words[-1] = (words[-1][0] + letters, words[-1][1] + weight**2)
+        wanted: dict[str, float] = {}
+        for letters, square in words:
+            if letters.isalnum():
+                stem = letters[:5] + "*"
+                wanted[stem] = max(wanted.get(stem, 0.0), square**0.5)
+        line = matrix[[number]]
+        found = dict(zip(line.indices.tolist(), line.data.tolist(), strict=True))
+        named = {name: found[term] for term, name in tokenization.terms(text, 64).items()}
+        assert {name: w for name, w in named.items() if name.endswith("*")} == pytest.approx(wanted)
+
+
+def test_only_forms_of_words_are_found_beside_what_was(
+    encoder: Encoder, tiny_checkpoint: Path
+) -> None:
+    plain = Encoder.load(tiny_checkpoint, device="cpu", dtype=torch.float32)
+    pieces = plain.identity.vocabulary
+    assert encoder.identity.word_terms == "stems"
+    assert encoder.identity.vocabulary == pieces + WORD_COLUMNS
+    texts = ["harbourmasters", "harbours", "tea"]
+    found, without = encoder.encode(texts), plain.encode(texts)
+    assert (found.sparse[:, :pieces] != without.sparse).nnz == 0
+    own = found.sparse[:, pieces:]
+    scores = (own @ own.T).toarray()
+    assert scores[0, 1] > 0 and scores[0, 2] == scores[1, 2] == 0
+    named = encoder.lexical_weights(found, texts)
+    assert "harbo*" in named[0] and "harbo*" in named[1]
+
+
+def test_training_scores_stems_as_the_encoder_does(checkpoint: Path, encoder: Encoder) -> None:
+    model, tokenizer, _ = load_checkpoint(checkpoint)
+    table = WordTable(tokenizer, model.vocabulary, stems=True)
+    tokenization = Tokenization(tokenizer, table)
+    texts = [[TEXT, "a lighthouse"], ["lights, computing and lighthouses", TEXT, "tea"]]
+    encoded = [encoder.encode(part).sparse for part in texts]
+    ids = [tokenization.encode(part, 64).ids for part in texts]
+    parts = [represent(model, tokenization, rows, ["sparse"]) for rows in ids]
+    special = tokenization.special_ids
+    layouts = [Layout.of(rows, special, torch.device("cpu"), table) for rows in ids]
+    scores = lexical_scores(layouts[0], parts[0].weights, layouts[1], parts[1].weights)
+    expected = (encoded[0] @ encoded[1].T).toarray()
+    torch.testing.assert_close(scores.detach(), torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
+    scores.sum().backward()
+    assert float(model.sparse_linear.weight.grad.abs().max()) > 0
+
+
+def test_an_index_finds_another_form_and_says_why(encoder: Encoder, tmp_path: Path) -> None:
+    documents = [
+        Document("form", "the harbours of whitby"), Document("none", "tea and bread"),
+    ]  # fmt: skip
+    index = Index.build(tmp_path / "index", documents, encoder)
+    assert Index.open(tmp_path / "index").manifest.model == encoder.identity
+    (hit,) = Searcher(index, encoder).search("harbourmasters", modes=("sparse",))
+    assert hit.document.id == "form"
+    matches = Searcher(index, encoder).explain("harbourmasters", hit).terms
+    assert "harbo*" in {match.term for match in matches}
+    assert sum(match.product for match in matches) == pytest.approx(hit.score, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [(False, "none"), (True, "words"), ("none", "none"), ("words", "words"), ("stems", "stems"),
+     ("x", None), (1, None), (None, None)],
+)  # fmt: skip
+def test_older_files_say_whether_words_are_terms(found: object, expected: str | None) -> None:
+    assert word_terms_of(found) == expected
+
+
+def test_an_index_that_says_true_has_words(encoder: Encoder, tmp_path: Path) -> None:
+    Index.build(tmp_path, [Document("a", "tea")], encoder)
+    fields = json.loads((tmp_path / "manifest.json").read_text())
+    assert fields["model"]["word_terms"] == "stems"
+
+    def read(found: object) -> str:
+        changed = {**fields, "model": {**fields["model"], "word_terms": found}}
+        changed["sha256"] = _fingerprint({k: v for k, v in changed.items() if k != "sha256"})
+        content = json.dumps(changed).encode()
+        return parse_manifest(tmp_path / "manifest.json", content).model.word_terms
+
+    assert (read(True), read(False), read("stems")) == ("words", "none", "stems")
+    with pytest.raises(ArtifactError, match="word_terms 'other'"):
+        read("other")
