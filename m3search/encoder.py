@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -168,6 +168,14 @@ class Encoder:
         """What stands behind each row of `Encoded.multi` for this text, in row order."""
         with self._lock:
             return self._tokenization.tokens(text, self._limit(kind), self.identity.mcls)
+
+    def token_weights(self, tokens: Sequence[Token], terms: Mapping[int, float]) -> list[float]:
+        """What each token of a text weighs where the terms of another text have these weights.
+
+        terms: by their columns. It is the weight of its piece, or its share in that of its word or
+        stem, whichever is more: shares of equal pieces are what these weigh alone.
+        """
+        return self._tokenization.token_weights([token.id for token in tokens], terms)
 
     def terms(self, text: str, kind: Kind = "document") -> dict[int, str]:
         """What stands behind the columns of `Encoded.sparse` that this text can have a weight in:

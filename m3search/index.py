@@ -173,7 +173,7 @@ class Index:
     def set_weights(self, weights: GivenWeights) -> None:
         """Makes the weights of dense, sparse and multi those of a search that names none.
 
-        This object is at the new commit afterwards. ConfigError unless from 0 up and not all 0.
+        This object is at the new commit afterwards. ConfigError unless from 0 up, and one above.
         """
         plan = Plan.check(1, 1, MODES, weights, "exact", "union")
         with IndexWriter(self.path, self._snapshot) as writer:
@@ -236,9 +236,9 @@ class Index:
         """
         return self._snapshot.retrieve(mode, queries, k, allowed, exact=self.exact)
 
-    def weigh(self, queries: Encoded, allowed: BoolArray | None = None) -> Encoded:
-        """The queries as `retrieve` and `scores` take them: see `Snapshot.weigh`."""
-        return self._snapshot.weigh(queries, allowed)
+    def with_rarity(self, queries: Encoded, allowed: BoolArray | None = None) -> Encoded:
+        """What to ask `retrieve` and `scores` with for encoded queries: `Snapshot.with_rarity`."""
+        return self._snapshot.with_rarity(queries, allowed)
 
     def scores(self, mode: Mode, query: Encoded, rows: npt.ArrayLike) -> FloatArray:
         """The exact score (n,) float32 of given rows for one query (n = 1)."""
@@ -261,7 +261,7 @@ class Index:
         return self._snapshot.ids(rows)
 
     def rows_of(self, ids: Sequence[str]) -> IntArray:
-        """The row (n,) int64 of each id, of passages the first; -1 where it is none or deleted."""
+        """The row (n,) int64 of each id, or its first passage; -1 where unknown or deleted."""
         return self._snapshot.rows_of(ids)
 
     @property

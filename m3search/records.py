@@ -59,6 +59,19 @@ DEFAULT_WEIGHTS = (1.0, 0.3, 1.0)
 """of dense, sparse and multi for passages (arXiv 2402.03216v4, section 4.1)"""
 
 
+NEWER_DEFAULTS: Mapping[str, Any] = MappingProxyType({"word_terms": "none", "idf": False})
+"""of what a file says of a model, that releases before did not know"""
+
+
+def without_newer_defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file is to say of a model: earlier releases read it, too, where it has nothing new."""
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in NEWER_DEFAULTS or value != NEWER_DEFAULTS[name]
+    }
+
+
 def word_terms_of(found: object) -> WordTerms | None:
     """What a file says of them; None for anything else. Older ones say whether words are terms."""
     if isinstance(found, bool):

@@ -36,11 +36,12 @@ from m3search.records import (
 )
 from m3search.snippet import Snippet, cut_snippet, term_spans
 from m3search.stores.filter import Filter
-from m3search.timings import stage
+from m3search.timings import WEIGH, stage
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
     from m3search.index import Index
+    from m3search.stores.manifest import Manifest
 
 MARKED_WEIGHT = 0.4
 """of the heaviest term's weight in the query: what a word must weigh to be marked in a snippet"""
@@ -77,6 +78,7 @@ class Searcher:
         self._encoder = encoder
         self._lock = threading.Lock()
         self._latest: tuple[str, Encoded] | None = None
+        self._latest_asked: tuple[tuple[Manifest, str, str | Filter | None], Encoded] | None = None
         if encoder is not None:
             check_identity(encoder.identity, index.manifest.model)
 
@@ -143,7 +145,7 @@ class Searcher:
         if not len(index):
             return []
         encoded = self.encode_query(text)
-        asked = index.weigh(encoded, allowed)
+        asked = _with_rarity(index, encoded, MODES, allowed)
         found = rank(index, asked, plan.clip(len(index)), allowed)
         kept = found.rows[0] >= 0
         return _to_hits(index, asked, plan, found.rows[0][kept], found.scores[0][kept])
@@ -171,11 +173,12 @@ class Searcher:
         index = self._pin()
         allowed = _allowed(index, filter)
         encoded = queries if isinstance(queries, EncodedQueries) else self.encode(queries)
+        asked = _with_rarity(index, encoded.encoded, (*plan.modes, *plan.first_stages), allowed)
         run: Run = {}
         for start in range(0, len(encoded), BATCH):
             ids = encoded.ids[start : start + BATCH]
             if len(index):
-                batch = index.weigh(encoded.encoded[start : start + BATCH], allowed)
+                batch = asked[start : start + BATCH]
                 found = rank(index, batch, plan.clip(len(index)), allowed)
                 run.update(_to_run(index, ids, found))
             else:
@@ -200,9 +203,9 @@ class Searcher:
         """
         self._require([*modes, *stages])
         index = self._pin()
+        asked = _with_rarity(index, queries.encoded, (*modes, *stages))
         for start in range(0, len(queries), BATCH):
-            ids = queries.ids[start : start + BATCH]
-            batch = index.weigh(queries.encoded[start : start + BATCH])
+            ids, batch = queries.ids[start : start + BATCH], asked[start : start + BATCH]
             most = min(depth, len(index))
             found = score_candidates(index, batch, stages, modes, most, reach=reach)
             for query, scored in zip(ids, found, strict=True):
@@ -245,22 +248,36 @@ class Searcher:
     ) -> Explanation:
         """Why `hit` answers `text`: the matched terms, and each query token's best match.
 
-        filter: that of the search, among whose documents terms are rare or frequent.
+        filter: that of the search, as rarity is among what it lets through. Where the index has
+        changed since, weights are those of now.
         """
         index = self._pin()
-        query = index.weigh(self.encode_query(text), _allowed(index, filter))
+        query = self._asked(index, text, filter)
         return explain_hit(index, self.encoder, text, query, hit)
+
+    def _asked(self, index: Index, text: str, condition: str | Filter | None) -> Encoded:
+        """What the index is asked with for a text; the latest is kept for all hits of a search."""
+        of = (index.manifest, text, condition)
+        latest = self._latest_asked
+        if latest is None or latest[0] != of:
+            allowed = _allowed(index, condition)
+            latest = self._latest_asked = (
+                of,
+                _with_rarity(index, self.encode_query(text), MODES, allowed),
+            )
+        return latest[1]
 
     def snippet(self, text: str, hit: Hit, width: int = 240) -> Snippet:
         """About `width` characters of the hit's text around the terms that matched `text`.
 
         Words that weigh little in the query, such as articles, are not marked.
         """
-        terms = self.encode_query(text).sparse
-        weights = dict(zip(terms.indices.tolist(), terms.data.tolist(), strict=True))
-        least = MARKED_WEIGHT * max(weights.values(), default=0.0)
+        terms = self._asked(self._pin(), text, None).sparse
+        asked = dict(zip(terms.indices.tolist(), terms.data.tolist(), strict=True))
+        least = MARKED_WEIGHT * max(asked.values(), default=0.0)
         body = hit.text
         tokens = self.encoder.tokens(body, "document")
+        weights = self.encoder.token_weights(tokens, asked)
         return cut_snippet(body, term_spans(body, tokens, weights, least), width)
 
 
@@ -306,6 +323,16 @@ def _to_run(index: Index, ids: Sequence[str], found: Hits) -> Run:
             ids, found.rows.tolist(), found.scores.tolist(), strict=True
         )
     }
+
+
+def _with_rarity(
+    index: Index, queries: Encoded, modes: Sequence[Mode], allowed: BoolArray | None = None
+) -> Encoded:
+    """What the index is asked with for the queries in these modes."""
+    if "sparse" not in modes or not index.manifest.model.idf:
+        return queries
+    with stage(WEIGH):
+        return index.with_rarity(queries, allowed)
 
 
 def _allowed(index: Index, condition: str | Filter | None) -> BoolArray | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from m3search.corpus.scripts import is_spaceless
@@ -56,17 +56,17 @@ def printable(text: str) -> str:
 
 
 def term_spans(
-    text: str, tokens: Sequence[Token], weights: Mapping[int, float], least: float = 0.0
+    text: str, tokens: Sequence[Token], weights: Sequence[float], least: float = 0.0
 ) -> list[Span]:
     """The words of the text that the terms match, in order, apart from each other.
 
-    tokens: of this text, in order. weights: by vocabulary id; a word weighs what its pieces do
+    tokens: of this text, in order. weights: of each token; a word weighs what its pieces do
     together; one that weighs less than `least` is left out.
     """
-    words: dict[tuple[int, int], list[Token]] = {}
+    words: dict[tuple[int, int], list[tuple[Token, float]]] = {}
     word = (0, 0)
-    for token in tokens:
-        if weights.get(token.id, 0.0) <= 0 or not token.start < token.end <= len(text):
+    for token, weight in zip(tokens, weights, strict=True):
+        if weight <= 0 or not token.start < token.end <= len(text):
             continue
         if not any(character.isalnum() for character in text[token.start : token.end]):
             continue
@@ -75,11 +75,11 @@ def term_spans(
             word = _word_around(text, start, end)
         elif end > word[1]:  # a piece that goes past the word it began in
             word = (word[0], _word_around(text, start, end)[1])
-        words.setdefault(word, []).append(token)
+        words.setdefault(word, []).append((token, weight))
     spans = [
-        Span(*word, sum(weights[token.id] for token in pieces))
+        Span(*word, sum(weight for _, weight in pieces))
         for word, pieces in words.items()
-        if sum(p.end - p.start for p in pieces) >= COVERED_SHARE * (word[1] - word[0])
+        if sum(p.end - p.start for p, _ in pieces) >= COVERED_SHARE * (word[1] - word[0])
     ]
     return [span for span in _apart(spans) if span.weight >= least]
 

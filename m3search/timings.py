@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 
 PERCENTILES = (50, 95, 99)
+WEIGH = "weigh terms"
+"""the stage in which the rarity of the terms of queries is counted"""
 
 _measuring: ContextVar[Timings | None] = ContextVar("measuring", default=None)
 

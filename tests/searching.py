@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -102,6 +102,9 @@ class WordEncoder:
     def knows(self, text: str) -> bool:
         return any(word.group() != "unknown" for word in WORD.finditer(text))
 
+    def token_weights(self, tokens: Sequence[Token], terms: Mapping[int, float]) -> list[float]:
+        return [terms.get(token.id, 0.0) for token in tokens]
+
     def terms(self, text: str, kind: Kind = "document") -> dict[int, str]:
         return {token.id: token.text for token in self.tokens(text, kind)}
 
@@ -163,7 +166,7 @@ class ListIndex:
     def as_stored(self, encoded: Encoded) -> Encoded:
         return encoded
 
-    def weigh(self, queries: Encoded, allowed: np.ndarray | None = None) -> Encoded:
+    def with_rarity(self, queries: Encoded, allowed: np.ndarray | None = None) -> Encoded:
         return queries
 
     def score(self, mode: Mode, query: Encoded, row: int) -> float:

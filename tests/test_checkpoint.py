@@ -35,7 +35,7 @@ def test_a_round_trip_keeps_every_weight(tiny_checkpoint: Path, tmp_path: Path) 
     model, tokenizer, info = load_checkpoint(tiny_checkpoint)
     assert info == CheckpointInfo("cls", 8192)
     written = CheckpointInfo(
-        "cls", 4096, 17, {"recipe": {"stage": "finetune"}}, (0.5, 0, 1.25), True
+        "cls", 4096, 17, {"recipe": {"stage": "finetune"}}, (0.5, 0, 1.25), "words", True
     )
     save_checkpoint(tmp_path, model, tokenizer, written)
     again, same_tokenizer, read = load_checkpoint(tmp_path)

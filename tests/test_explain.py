@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import pytest
@@ -25,9 +26,15 @@ from m3search.snippet import (
 TEXTS = ["late interaction, late answers", "dense vectors", "an answer about tea"]
 
 
+def spans_by_id(
+    text: str, tokens: Sequence[Token], weights: Mapping[int, float], least: float = 0.0
+) -> list[Span]:
+    return term_spans(text, tokens, [weights.get(token.id, 0.0) for token in tokens], least)
+
+
 def spans_of(text: str, *words: str) -> list[Span]:
     tokens = WordEncoder().tokens(text)
-    return term_spans(text, tokens, {word_id(word): 1.0 for word in words})
+    return spans_by_id(text, tokens, {word_id(word): 1.0 for word in words})
 
 
 @settings(deadline=None, max_examples=60)
@@ -139,7 +146,7 @@ def test_different_words_weigh_more_than_one_repeated() -> None:
 def test_heavy_words_weigh_more_than_light_ones() -> None:
     text = "the of " + "word " * 100 + "interaction " + "word " * 100
     weights = {word_id("the"): 0.1, word_id("of"): 0.1, word_id("interaction"): 0.3}
-    spans = term_spans(text, WordEncoder().tokens(text), weights)
+    spans = spans_by_id(text, WordEncoder().tokens(text), weights)
     assert "**interaction**" in cut_snippet(text, spans, 60).mark()
 
 
@@ -156,9 +163,9 @@ def test_pieces_of_words_mark_the_whole_word_or_nothing() -> None:
         Token(1, "retriev", 0, 7, 0), Token(2, "##al", 7, 9, 1),
         Token(1, "retriev", 14, 21, 2), Token(3, "##ing", 21, 24, 3),
     ]  # fmt: skip
-    assert term_spans(text, tokens, {1: 0.5}) == [Span(0, 9, 0.5), Span(14, 24, 0.5)]
-    assert term_spans(text, tokens, {3: 0.5, 2: 0.5}) == []  # an ending says little of a word
-    assert term_spans(text, tokens, {1: 0.5, 3: 0.25})[1] == Span(14, 24, 0.75)
+    assert spans_by_id(text, tokens, {1: 0.5}) == [Span(0, 9, 0.5), Span(14, 24, 0.5)]
+    assert spans_by_id(text, tokens, {3: 0.5, 2: 0.5}) == []  # an ending says little of a word
+    assert spans_by_id(text, tokens, {1: 0.5, 3: 0.25})[1] == Span(14, 24, 0.75)
 
 
 def test_a_word_of_many_light_pieces_weighs_what_they_do_together() -> None:
@@ -168,9 +175,9 @@ def test_a_word_of_many_light_pieces_weighs_what_they_do_together() -> None:
         Token(4, "so", 13, 15, 3),
     ]  # fmt: skip
     weights = {1: 0.25, 2: 0.25, 3: 0.25, 4: 0.5}
-    assert term_spans(text, tokens, weights, 0.75) == [Span(0, 12, 0.75)]
-    assert term_spans(text, tokens, weights, 0.5) == [Span(0, 12, 0.75), Span(13, 15, 0.5)]
-    assert term_spans(text, tokens, weights, 0.8) == []
+    assert spans_by_id(text, tokens, weights, 0.75) == [Span(0, 12, 0.75)]
+    assert spans_by_id(text, tokens, weights, 0.5) == [Span(0, 12, 0.75), Span(13, 15, 0.5)]
+    assert spans_by_id(text, tokens, weights, 0.8) == []
 
 
 def test_of_a_matched_word_that_is_cut_the_rest_is_marked() -> None:
@@ -183,12 +190,12 @@ def test_of_a_matched_word_that_is_cut_the_rest_is_marked() -> None:
 def test_spaces_and_punctuation_inside_a_piece_are_not_marked() -> None:
     text = "green tea, rice"
     tokens = [Token(1, "▁tea", 5, 9, 0), Token(2, ",", 9, 10, 1), Token(3, "</s>", 0, 0, 2)]
-    assert term_spans(text, tokens, {1: 1.0, 2: 1.0, 3: 1.0}) == [Span(6, 9, 1.0)]
+    assert spans_by_id(text, tokens, {1: 1.0, 2: 1.0, 3: 1.0}) == [Span(6, 9, 1.0)]
 
 
 def test_scripts_without_spaces_mark_the_piece_alone() -> None:
     text = "我们今天喝绿茶和咖啡"
-    assert term_spans(text, [Token(1, "绿茶", 5, 7, 0)], {1: 1.0}) == [Span(5, 7, 1.0)]
+    assert spans_by_id(text, [Token(1, "绿茶", 5, 7, 0)], {1: 1.0}) == [Span(5, 7, 1.0)]
     assert cut_snippet(text, [Span(5, 7, 1.0)]).mark() == "我们今天喝**绿茶**和咖啡"
     beside = [Span(5, 6, 1.0), Span(6, 7, 1.0), Span(8, 10, 1.0)]
     assert cut_snippet(text, beside).pieces == [
@@ -197,15 +204,15 @@ def test_scripts_without_spaces_mark_the_piece_alone() -> None:
     assert cut_snippet("กินข้าว", [Span(0, 3, 1.0), Span(3, 7, 1.0)]).mark() == "**กินข้าว**"
     assert cut_snippet("绿 茶", [Span(0, 1, 1.0), Span(2, 3, 1.0)]).mark() == "**绿** **茶**"
     mixed = "使用BGE模型"
-    assert term_spans(mixed, [Token(1, "BG", 2, 4, 0)], {1: 1.0}) == [Span(2, 5, 1.0)]
+    assert spans_by_id(mixed, [Token(1, "BG", 2, 4, 0)], {1: 1.0}) == [Span(2, 5, 1.0)]
 
 
 def test_marks_stay_with_their_letters() -> None:
     hindi = "हिन्दी भाषा"  # the piece ends before a vowel sign
-    assert term_spans(hindi, [Token(1, "हिन्द", 0, 5, 0)], {1: 1.0}) == [Span(0, 6, 1.0)]
+    assert spans_by_id(hindi, [Token(1, "हिन्द", 0, 5, 0)], {1: 1.0}) == [Span(0, 6, 1.0)]
     thai = "ที่นี่"  # a piece that stops between a consonant and its tone
-    assert term_spans(thai, [Token(1, "ท", 0, 1, 0)], {1: 1.0}) == []
-    assert term_spans(thai, [Token(1, "ที", 0, 2, 0)], {1: 1.0}) == [Span(0, 3, 1.0)]
+    assert spans_by_id(thai, [Token(1, "ท", 0, 1, 0)], {1: 1.0}) == []
+    assert spans_by_id(thai, [Token(1, "ที", 0, 2, 0)], {1: 1.0}) == [Span(0, 3, 1.0)]
 
 
 def test_a_snippet_of_text_without_spaces_is_cut_anywhere_but_inside_a_cluster() -> None:
@@ -241,7 +248,7 @@ def texts_with_spans(draw: st.DrawFn) -> tuple[str, list[Span]]:
     text = draw(ANY_SCRIPT)
     cuts = draw(st.lists(st.integers(0, len(text)), max_size=12))
     tokens = [Token(i, text[a:b], a, b, i) for i, (a, b) in enumerate(pairwise(sorted(cuts)))]
-    return text, term_spans(text, tokens, {token.id: 1.0 for token in tokens[::2]})
+    return text, spans_by_id(text, tokens, {token.id: 1.0 for token in tokens[::2]})
 
 
 @settings(deadline=None, max_examples=400)

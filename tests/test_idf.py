@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from m3search.model.checkpoint import load_checkpoint, read_info, save_checkpoin
 from m3search.records import Document, Encoded, Query
 from m3search.search import Searcher
 from m3search.stores.rarity import rarity
+from m3search.timings import WEIGH, Timings
 
 DOCUMENTS = [
     Document(f"d{i}", f"{'rare' if i % 7 == 0 else 'often'} text {i}", metadata={"n": i})
@@ -67,7 +69,7 @@ def test_searches_weigh_terms_by_their_rarity(tmp_path: Path) -> None:
     searcher = Searcher(index, FakeEncoder(RARE))
     query = FakeEncoder().encode(["rare text 7"], "query")
     weights = slow_weights(query, texts_of(DOCUMENTS))
-    np.testing.assert_allclose(index.weigh(query).sparse.toarray()[0], weights, rtol=1e-6)
+    np.testing.assert_allclose(index.with_rarity(query).sparse.toarray()[0], weights, rtol=1e-6)
     weighed = replace(query, sparse=sp.csr_array(weights[np.newaxis]))
     expected = slow_scores("sparse", weighed, texts_of(DOCUMENTS), "int4")
     by_id = dict(zip([document.id for document in DOCUMENTS], expected.tolist(), strict=True))
@@ -85,25 +87,25 @@ def test_searches_weigh_terms_by_their_rarity(tmp_path: Path) -> None:
 def test_a_model_that_does_not_say_so_has_weights_as_they_are(tmp_path: Path) -> None:
     index = Index.build(tmp_path, DOCUMENTS, FakeEncoder())
     query = FakeEncoder().encode(["rare text 7"], "query")
-    assert index.weigh(query) is query
+    assert index.with_rarity(query) is query
 
 
 def test_deleted_and_added_documents_count_at_once(tmp_path: Path) -> None:
     index = build(tmp_path / "changed", segment_documents=7)
     query = FakeEncoder().encode(["often text 1"], "query")
-    index.weigh(query)  # what is counted here must not be taken later
+    index.with_rarity(query)  # what is counted here must not be taken later
     index.delete([document.id for document in DOCUMENTS[:15]])
     index.add([Document("new", "often text 1")], FakeEncoder(RARE))
     left = [*DOCUMENTS[15:], Document("new", "often text 1")]
     fresh = build(tmp_path / "fresh", left)
     for _ in range(2):
-        found = index.weigh(query).sparse
+        found = index.with_rarity(query).sparse
         np.testing.assert_allclose(
             found.toarray()[0], slow_weights(query, texts_of(left)), rtol=1e-6
         )
-        assert found.data.tobytes() == fresh.weigh(query).sparse.data.tobytes()
+        assert found.data.tobytes() == fresh.with_rarity(query).sparse.data.tobytes()
     index.compact()
-    assert index.weigh(query).sparse.data.tobytes() == found.data.tobytes()
+    assert index.with_rarity(query).sparse.data.tobytes() == found.data.tobytes()
 
 
 @pytest.mark.parametrize("condition", ["n<20", "n=7", "n>100"])
@@ -122,6 +124,61 @@ def test_a_filtered_search_is_a_search_of_the_filtered_corpus(
     ]
     queries = [Query("q", "often text 1")]
     assert ours.run(queries, 10, filter=condition) == theirs.run(queries, 10)
+
+
+def test_filtered_and_unfiltered_counts_do_not_mix(tmp_path: Path) -> None:
+    """On one commit, in any order, with few rows left out, few kept, and half of them."""
+    index = build(tmp_path, segment_documents=30)
+    index.delete(["d1"])
+    query = FakeEncoder().encode(["often text 1", "rare text 7", ""], "query")
+    for condition in ("n<20", None, "n>=2", "n=7", None, "n<20"):
+        mask = index.select(condition or "n>=0")
+        kept = [d for d in DOCUMENTS if d.id in set(index.ids(np.flatnonzero(mask)))]
+        found = index.with_rarity(query, mask if condition else None)
+        for row in range(3):
+            wanted = slow_weights(query[row : row + 1], texts_of(kept))
+            np.testing.assert_allclose(found.sparse.toarray()[row], wanted, rtol=1e-6)
+
+
+def test_passages_are_counted_as_rows(tmp_path: Path) -> None:
+    documents = [Document(f"d{i}", f"tea and milk {i} and more {i}") for i in range(9)]
+    index = build(tmp_path / "all", documents, chunk=2)
+    index.delete(["d4"])
+    left = [document for document in documents if document.id != "d4"]
+    fresh = build(tmp_path / "left", left, chunk=2)
+    assert index.rows > len(documents)
+    ours, theirs = (Searcher(each, FakeEncoder(RARE)) for each in (index, fresh))
+    for condition in (None, "id!=d3"):
+        found, wanted = (
+            [(h.document.id, h.score) for h in each.search("tea and", 9, filter=condition)]
+            for each in (ours, theirs)
+        )
+        assert found == wanted
+
+
+def test_only_what_asks_for_terms_counts_them(tmp_path: Path) -> None:
+    searcher = Searcher(build(tmp_path), FakeEncoder(RARE))
+    queries = [Query("q", "often text 1")]
+    for modes, weighed in ((["dense"], False), (["dense", "multi"], False), (["sparse"], True)):
+        with Timings() as timings:
+            searcher.run(queries, modes=modes)
+        assert (WEIGH in timings.seconds) is weighed
+
+
+def test_an_index_without_documents_has_no_hits(tmp_path: Path) -> None:
+    searcher = Searcher(build(tmp_path, []), FakeEncoder(RARE))
+    assert searcher.search("tea") == [] and searcher.run([Query("q", "tea")]) == {"q": {}}
+
+
+def test_threads_that_share_a_searcher_find_the_same(tmp_path: Path) -> None:
+    index = build(tmp_path, segment_documents=7)
+    index.delete(["d3", "d20"])
+    searcher = Searcher(index, FakeEncoder(RARE))
+    texts = [document.text for document in DOCUMENTS]
+    alone = [searcher.run([Query("q", text)]) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda text: searcher.run([Query("q", text)]), texts))
+    assert together == alone
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,9 @@ class Changes(RuleBasedStateMachine):
         kept = texts.sparse if allowed is None else texts.sparse[np.flatnonzero(allowed)]
         counts = np.bincount(kept.indices, minlength=VOCABULARY)[query.sparse.indices]
         expected = query.sparse.data * rarity(counts, kept.shape[0])
-        np.testing.assert_allclose(self.index.weigh(query, mask).sparse.data, expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            self.index.with_rarity(query, mask).sparse.data, expected, rtol=1e-6
+        )
         for mode in MODES:
             exact = self.index.scores(mode, query, rows)
             slow = slow_scores(mode, query, texts, self.codec)
@@ -147,7 +149,7 @@ class Changes(RuleBasedStateMachine):
                 multi_codec=self.codec,
                 chunk=self.chunk,
             )
-            ours, theirs = self.index.weigh(query), fresh.weigh(query)
+            ours, theirs = self.index.with_rarity(query), fresh.with_rarity(query)
             assert ours.sparse.data.tobytes() == theirs.sparse.data.tobytes()
             for mode in MODES:
                 ours, theirs = (

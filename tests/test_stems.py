@@ -121,14 +121,49 @@ def test_the_numbers_of_stems_never_change() -> None:
         parts = (mix(c + (1 << 32)) + n * golden for n, c in enumerate(letters, 1))
         return mix(sum(mix(part & mask) for part in parts) & mask) >> 43
 
-    pieces = first_letters(["lig", "htho", "uses", "<0xE1>", "Ä", "abcdefg"])
+    pieces = first_letters(["lig", "htho", "uses", "Σ", "Ä", "abcdefg"])
     found = stem_numbers(pieces, np.array([3, 2, 1])).tolist()
     assert found == [
-        expected([ord(c) for c in "light"]), expected([0x1100E1, ord("ä")]),
+        expected([ord(c) for c in "light"]), expected([ord("σ"), ord("ä")]),
         expected([ord(c) for c in "abcde"]),
     ]  # fmt: skip
     assert found[0] == 129_732
     assert len(stem_numbers(pieces[:0], np.zeros(0, np.int64))) == 0
+
+
+def test_letters_are_lowered_one_by_one() -> None:
+    assert first_letters(["ΟΔΟΣ"]).tolist() == first_letters(["οδος"]).tolist()
+    whole, cut = first_letters(["ΟΔΟΣ"]), first_letters(["ΟΔΟ", "Σ"])
+    assert stem_numbers(whole, np.array([1])) == stem_numbers(cut, np.array([2]))
+    assert first_letters(["İx", ""])[:, :3].tolist() == [[ord("i"), ord("x"), 0], [0, 0, 0]]
+
+
+def test_letters_that_bytes_spell_are_letters() -> None:
+    """Whatever the script: five letters of it make a stem, not five bytes."""
+    words = ["ᱥᱟᱱᱛᱟᱲᱤ", "ᱥᱤᱧᱚᱛ", "ᱥᱟᱱᱛᱟᱣ", "aᱥᱟ"]
+    names = ["<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "▁a", "▁b", "<0xyz>"]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)})),
+        cls_token="<s>", sep_token="</s>",
+    )  # fmt: skip
+    table = WordTable(tokenizer, len(names), stems=True)
+
+    def spell(word: str) -> list[int]:
+        letters = word.removeprefix("a")
+        first = [names.index("▁a" if word.startswith("a") else "▁")]
+        return [*first, *(2 + byte for byte in letters.encode())]
+
+    def stems(*words: str) -> list[int]:
+        ids = np.array([0, *(number for word in words for number in spell(word)), 1])
+        found = table.find(ids)
+        return found.terms[found.stems].tolist()
+
+    one, two, three, four = stems(*words)
+    assert one == three and len({one, two, four}) == 3
+    assert [stems(word)[0] for word in words] == [one, two, three, four]
+    expected = stem_numbers(first_letters([words[1]]), np.array([1]))[0]
+    assert two == len(names) + expected
+    assert table.stem(np.array(spell(words[0])[1:])) == "ᱥᱟᱱᱛᱟ*"
 
 
 def test_stems_spread_over_their_columns() -> None:
@@ -215,9 +250,24 @@ def test_an_index_finds_another_form_and_says_why(encoder: Encoder, tmp_path: Pa
     assert Index.open(tmp_path / "index").manifest.model == encoder.identity
     (hit,) = Searcher(index, encoder).search("harbourmasters", modes=("sparse",))
     assert hit.document.id == "form"
+    assert "**harbours**" in Searcher(index, encoder).snippet("harbourmasters", hit).mark()
     matches = Searcher(index, encoder).explain("harbourmasters", hit).terms
     assert "harbo*" in {match.term for match in matches}
     assert sum(match.product for match in matches) == pytest.approx(hit.score, rel=1e-5)
+
+
+def test_a_token_weighs_its_piece_or_its_share_in_a_word(tokenization: Tokenization) -> None:
+    (ids,) = tokenization.encode(["harbours tea"], 64).ids
+    by_name = {name: column for column, name in tokenization.terms("harbours tea", 64).items()}
+    pieces = tokenization.pieces(ids.tolist())
+    inside = next(n for n, piece in enumerate(pieces[2:], 2) if piece.startswith("▁")) - 1
+    share = 1.2 / np.sqrt(inside)
+    asked = {by_name["harbo*"]: 1.2, by_name[pieces[1]]: 0.9, int(ids[-1]): 0.3}
+    found = tokenization.token_weights(ids.tolist(), asked)
+    assert found[1] == pytest.approx(max(0.9, share))
+    assert found[2 : 1 + inside] == pytest.approx([share] * (inside - 1))
+    assert found[1 + inside : -1] == [0.0] * (len(ids) - inside - 2) and found[-1] == 0.3
+    assert tokenization.token_weights([], asked) == []
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,11 @@ def test_a_checkpoint_says_how_its_modes_are_weighed(recipe: Recipe, tmp_path: P
     third = train(again, tmp_path / "third")
     assert load_checkpoint(third)[2].fusion_weights == (1.0, 1.0, 0.5)
     assert Encoder.load(second).identity.fusion_weights == (0.5, 0.2, 1.0)
+    rare = replace(recipe, output=replace(recipe.output, idf=True))
+    fourth = train(rare, tmp_path / "fourth")
+    assert load_checkpoint(fourth)[2].idf and not load_checkpoint(second)[2].idf
+    fifth = replace(then, start=replace(then.start, checkpoint=str(fourth)))
+    assert load_checkpoint(train(fifth, tmp_path / "fifth"))[2].idf
     assert Encoder.load(tmp_path / "none").identity.fusion_weights == (1, 0.3, 1)
 
 

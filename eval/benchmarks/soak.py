@@ -34,6 +34,7 @@ from m3search.cli.ending import run_script
 from m3search.index import Index
 from m3search.records import MODES, Document, Encoded, FloatArray, Kind, Mode, ModelIdentity
 from m3search.scoring import maxsim
+from m3search.stores.rarity import rarity
 
 DIM, VOCABULARY, MULTI_DIM, TERMS = 32, 500, 16, 12
 FEWEST, MOST = 300, 1500
@@ -50,7 +51,7 @@ State = dict[str, int]
 class Numbers:
     """An encoder: the vectors of a text are drawn from the number at its end."""
 
-    identity = ModelIdentity("numbers", "0" * 64, DIM, VOCABULARY, MULTI_DIM, 64, "cls")
+    identity = ModelIdentity("numbers", "0" * 64, DIM, VOCABULARY, MULTI_DIM, 64, "cls", idf=True)
 
     def encode(self, texts: Sequence[str], kind: Kind = "document") -> Encoded:
         """n texts."""
@@ -116,12 +117,14 @@ class Shadow:
         if mode == "dense":
             return np.asarray(self._held.dense @ query.dense[0])
         if mode == "sparse":
-            return np.asarray((self._held.sparse @ query.sparse.T).toarray()[:, 0])
+            counts = np.bincount(self._held.sparse.indices, minlength=VOCABULARY)
+            weights = query.sparse.toarray()[0] * rarity(counts, len(self.ids))
+            return np.asarray(self._held.sparse @ weights)
         return np.array([maxsim(query.multi[0], vectors) for vectors in self._held.multi])
 
     def complaint(self, index: Index, mode: Mode, query: Encoded) -> str:
         """What is wrong with the K best of the index in a mode; empty if nothing is."""
-        hits = index.retrieve(mode, query, K)
+        hits = index.retrieve(mode, index.with_rarity(query), K)
         rows = hits.rows[0][hits.rows[0] >= 0]
         scores, names = hits.scores[0][: len(rows)], index.ids(rows)
         true = dict(zip(self.ids, self.scores(mode, query), strict=True))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from m3search.evaluation.components import reach_of_multi
 from m3search.evaluation.results import SetResult, describe_reuse
 from m3search.plan import Plan
 from m3search.records import MODES, Mode, Query
-from m3search.timings import Timings
+from m3search.timings import WEIGH, Timings
 
 if TYPE_CHECKING:
     from m3search.search import EncodedQueries, Searcher
@@ -120,7 +120,7 @@ def row_milliseconds(result: SetResult) -> dict[str, float]:
     timed: Mapping[str, Mapping[str, float]] = result.details.get("stages_ms", {})
     found = {}
     for row in result.report.means:
-        stages = _stages_of(result, row)
+        stages = _stages_of(result, row, timed)
         if stages and all(stage in timed for stage in stages):
             found[row] = sum(timed[stage]["p50"] for stage in stages)
     return found
@@ -139,14 +139,19 @@ def when_timed(sets: Sequence[SetResult]) -> str:
     return f"{when} Not made anew: {reused}." if reused else when
 
 
-def _stages_of(result: SetResult, row: str) -> list[str]:
-    """Those that a row goes through; none of a row that another system made."""
+def _stages_of(result: SetResult, row: str, timed: Container[str]) -> list[str]:
+    """Those that a row goes through; none of a row that another system made.
+
+    Terms are weighed for sparse, with a model that says so: where any of that was timed.
+    """
     plan = result.plan(row)
     if plan is None:
         return [BM25] if row == "bm25" else []
     scored = () if plan.retrieves_only else plan.modes
+    weighs = WEIGH in timed and "sparse" in (*plan.modes, *plan.first_stages)
     return [
         ENCODE,
+        *((WEIGH,) if weighs else ()),
         *(f"retrieve {mode}" for mode in plan.first_stages),
         *(f"score {mode}" for mode in scored),
     ]

@@ -25,9 +25,9 @@ class _Ceiled:
 
     @property
     def identity(self) -> ModelIdentity:
-        """That of the encoder, marked."""
+        """That of the encoder, marked; its whole numbers count as they are, without idf."""
         identity = self._encoder.identity
-        return replace(identity, fingerprint=identity.fingerprint + MARK)
+        return replace(identity, fingerprint=identity.fingerprint + MARK, idf=False)
 
     def encode(self, texts: Sequence[str], kind: Kind = "document", **options: Any) -> Encoded:
         """All texts, in their order; each lexical weight w is ceil(100 w) / 100."""

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from m3search.errors import ArtifactError, ConfigError
 from m3search.model.damage import writing
 from m3search.model.modeling import POOLINGS, M3Model, Pooling
-from m3search.records import MODES, WordTerms, word_terms_of
+from m3search.records import MODES, WordTerms, without_newer_defaults, word_terms_of
 
 FORMAT_VERSION = 1
 FULL_DISK = "Free space on the disk, then write it again; a training does with --resume."
@@ -154,7 +154,7 @@ def write_info(
         "format_version": FORMAT_VERSION,
         "heads": {mode: shape for mode, shape in shapes.items() if mode in heads},
     }
-    write_json(folder / "m3.json", record | asdict(info))
+    write_json(folder / "m3.json", record | without_newer_defaults(asdict(info)))
     module = "sentence_transformers.models"
     parts = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
     write_json(

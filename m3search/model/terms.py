@@ -16,8 +16,8 @@ def lexical_matrix(
 ) -> sp.csr_array:
     """Term weights of a batch: for each text and term the largest weight of its positions.
 
-    ids, weights, kept (B, L) -> (B, columns) csr float32 with weights > 0 only. With `words`, a
-    word of several pieces is a term, too, wherever it stands.
+    ids, weights, kept (B, L) -> (B, columns) csr float32 with weights > 0 only. With `words`, the
+    words and stems that it finds are terms, too, wherever they stand.
     """
     weights = np.where(kept, weights, 0).astype(np.float32)
     texts, positions = np.nonzero(weights > 0)

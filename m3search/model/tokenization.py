@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ArtifactError
-from m3search.model.words import NO_WORDS, WordTable, stem_name
+from m3search.model.words import NO_WORDS, WordTable
 from m3search.records import BoolArray, IntArray, Token
 
 MCLS_STRIDE = 256
@@ -125,9 +125,21 @@ class Tokenization:
         for column, start, stop, stem in zip(
             found.terms.tolist(), last - found.sizes, last, found.stems.tolist(), strict=True
         ):
-            word = "".join(pieces[place] for place in found.tokens[start:stop])
-            terms[column] = stem_name(word) if stem else word
+            places = found.tokens[start:stop]
+            if stem and self.words:
+                terms[column] = self.words.stem(ids[places])
+            else:
+                terms[column] = "".join(pieces[place] for place in places)
         return terms
+
+    def token_weights(self, ids: Sequence[int], terms: Mapping[int, float]) -> list[float]:
+        """(n,) of the token ids of a text: see `Encoder.token_weights`."""
+        weights = np.array([terms.get(number, 0.0) for number in ids])
+        found = self.words.find(np.asarray(ids, np.int64)) if self.words else NO_WORDS
+        wholes = np.array([terms.get(column, 0.0) for column in found.terms.tolist()])
+        np.maximum.at(weights, found.tokens, np.repeat(wholes / np.sqrt(found.sizes), found.sizes))
+        shares: list[float] = weights.tolist()
+        return shares
 
     def cls_mask(self, ids: Ids, mcls: bool = False) -> BoolArray:
         """(B, L) where `encode` placed a CLS; one that the text itself spells is not meant."""

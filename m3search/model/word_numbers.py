@@ -21,9 +21,6 @@ _FACTOR = 0x9E3779B97F4A7C15
 _LETTER = np.uint64(1 << 32)
 """added to a letter, so that none is mixed as a piece is"""
 
-_BYTE = 0x110000
-"""added to a byte of a letter that has no piece of its own: behind the last code point"""
-
 
 def word_numbers(ids: IntArray, sizes: IntArray) -> IntArray:
     """(words,) numbers below `WORD_COLUMNS` of words given by their pieces, one after the other.
@@ -41,7 +38,8 @@ def stem_numbers(letters: IntArray, sizes: IntArray) -> IntArray:
     """(words,) numbers below `WORD_COLUMNS` of the stems of words: of their first letters alone, so
     that it does not matter where a word is cut into pieces.
 
-    letters: (pieces, STEM_LETTERS) of all pieces, as `first_letters` has them. sizes: (words,)
+    letters: (pieces, STEM_LETTERS) of all pieces, as `first_letters` has them, and 0 for one
+    without any. sizes: (words,)
     pieces of each, at least 1.
     """
     if not len(sizes):
@@ -57,23 +55,16 @@ def stem_numbers(letters: IntArray, sizes: IntArray) -> IntArray:
 
 
 def first_letters(texts: Sequence[str]) -> IntArray:
-    """(n, STEM_LETTERS) the first letters of texts as code points in lower case, 0 behind the last.
+    """(n, STEM_LETTERS) the first letters of texts as code points, 0 behind the last.
 
-    A byte written as "<0xE1>" is one letter.
+    Of a letter in upper case it is the first code point of its lower case, and of a final sigma
+    that of any other: each letter for itself, so that it does not matter what is beside it.
     """
     letters = np.zeros((len(texts), STEM_LETTERS), np.int64)
     for row, text in zip(letters, texts, strict=True):
-        if is_byte(text):
-            row[0] = _BYTE + int(text[3:5], 16)
-        else:
-            first = text.lower()[:STEM_LETTERS]
-            row[: len(first)] = [ord(letter) for letter in first]
+        first = text[:STEM_LETTERS]
+        row[: len(first)] = [ord(letter.lower()[0].replace("ς", "σ")) for letter in first]
     return letters
-
-
-def is_byte(piece: str) -> bool:
-    """Whether a piece stands for a byte, of a letter that has no piece of its own."""
-    return len(piece) == 6 and piece.startswith("<0x")
 
 
 def _numbers(sums: npt.NDArray[np.uint64]) -> IntArray:

@@ -13,6 +13,7 @@ letters, whatever the language.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,7 +27,6 @@ from m3search.model.word_numbers import (
     STEM_LETTERS,
     WORD_COLUMNS,
     first_letters,
-    is_byte,
     stem_numbers,
     word_numbers,
 )
@@ -37,6 +37,8 @@ SPACE = "▁"
 
 MARKS = f"{SPACE}#"
 """What stands around the letters of a piece: where a word begins, or goes on in WordPiece."""
+
+_BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 BYTE_SPACES = ("Ġ", "Ċ", "ĉ", "č")
 """Space, newline, tab and carriage return as byte-level BPE spells them: each begins a word."""
@@ -85,8 +87,9 @@ class WordTable:
             [number not in special and _joins(piece) for number, piece in enumerate(pieces)],
             dtype=bool,
         )
-        inner = [piece if is_byte(piece) else piece.strip(MARKS) for piece in pieces]
-        self._letters = first_letters(inner) if stems else None
+        self._bytes = np.array([_byte(piece) for piece in pieces], np.int64)
+        self._inner = [piece.strip(MARKS) for piece in pieces]
+        self._letters = first_letters(self._inner) if stems else None
 
     @classmethod
     def made_for(
@@ -120,21 +123,40 @@ class WordTable:
         """The words, or their stems, that begin at the places `firsts` of ids."""
         tokens = _ranges(firsts, sizes)
         if stems:
-            assert self._letters is not None
-            numbers = stem_numbers(self._letters[ids[tokens]], sizes)
+            numbers = stem_numbers(self.letters(ids[tokens], sizes), sizes)
         else:
             numbers = word_numbers(ids[tokens], sizes)
         return Words(tokens, sizes, self._size + numbers, np.full(len(sizes), stems))
+
+    def letters(self, ids: IntArray, sizes: IntArray) -> IntArray:
+        """(pieces, STEM_LETTERS) the first letters of the pieces of words.
+
+        Where bytes spell some of the letters of a word, those of the word stand at its first piece.
+        """
+        assert self._letters is not None
+        letters = self._letters[ids]
+        stops = np.cumsum(sizes)
+        spelled = np.unique(np.searchsorted(stops, np.flatnonzero(self._bytes[ids] >= 0), "right"))
+        for start, stop in zip((stops - sizes)[spelled], stops[spelled], strict=True):
+            content = b"".join(self._content(number) for number in ids[start:stop].tolist())
+            letters[start:stop] = 0
+            letters[start] = first_letters([content.decode(errors="replace")])[0]
+        return letters
+
+    def stem(self, ids: IntArray) -> str:
+        """What stands for the stem of the word of these pieces in texts for people: "compu*"."""
+        letters = self.letters(ids, np.array([len(ids)])).reshape(-1)
+        return "".join(map(chr, letters[letters > 0][:STEM_LETTERS].tolist())) + "*"
+
+    def _content(self, number: int) -> bytes:
+        """The letters of a piece, or its byte, in UTF-8."""
+        byte = int(self._bytes[number])
+        return bytes([byte]) if byte >= 0 else self._inner[number].encode()
 
 
 def sparse_columns(size: int, word_terms: WordTerms) -> int:
     """Columns of the sparse mode: one for each of `size` pieces, and those that words share."""
     return size if word_terms == "none" else size + WORD_COLUMNS
-
-
-def stem_name(word: str) -> str:
-    """What stands for the stem of a word, given as its pieces, as "compu*"."""
-    return word.strip(MARKS).replace("##", "")[:STEM_LETTERS].lower() + "*"
 
 
 def word_weights(weights: FloatArray, sizes: IntArray) -> FloatArray:
@@ -207,11 +229,17 @@ def _ranges(firsts: IntArray, sizes: IntArray) -> IntArray:
 def _joins(piece: str) -> bool:
     """Whether a piece is part of a word: it has a letter, a digit, a mark such as a vowel sign or,
     of a letter that has no piece of its own, a byte."""
-    if is_byte(piece):
+    if _byte(piece) >= 0:
         return True
     inner = piece.strip(MARKS)
     lettered = any(c.isalnum() or unicodedata.category(c)[0] == "M" for c in inner)
     return lettered and not _is_spaceless(inner)
+
+
+def _byte(piece: str) -> int:
+    """The byte that a piece as "<0xE1>" stands for; -1 for any other."""
+    found = _BYTE.fullmatch(piece)
+    return int(found[1], 16) if found else -1
 
 
 def _is_spaceless(piece: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from m3search.corpus import TITLE_TEMPLATE
 from m3search.errors import ArtifactError
-from m3search.records import DEFAULT_WEIGHTS, ModelIdentity, word_terms_of
+from m3search.records import DEFAULT_WEIGHTS, ModelIdentity, without_newer_defaults, word_terms_of
 from m3search.stores.files import damaged
 
 FORMAT = "m3search-index"
@@ -190,6 +190,7 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as in manifest.json but without its own checksum."""
         fields = asdict(self)
+        fields["model"] = without_newer_defaults(fields["model"])
         layout = fields.pop("layout")._asdict()
         head = {"format": FORMAT, "version": VERSION}
         sums = {"documents": self.documents, "rows": self.rows, "truncated": self.truncated}

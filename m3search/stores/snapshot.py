@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,8 +45,6 @@ class Snapshot:
     """per segment (rows,), which are not deleted"""
     bases: IntArray
     """(segments + 1,) the first global row of each segment, and the number of all rows"""
-    _counted: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """by term how many live rows have it, of those that were asked for"""
 
     @property
     def rows(self) -> int:
@@ -88,34 +86,23 @@ class Snapshot:
             scores[places] = segment.scores(mode, query, inside)
         return scores
 
-    def weigh(self, queries: Encoded, allowed: BoolArray | None = None) -> Encoded:
-        """The queries as `retrieve` and `scores` are to be asked with them.
-
-        Where the model says `idf`, each lexical weight times the rarity of its term among the live
-        rows, or those of them that are `allowed` (rows,); else as they are.
-        """
+    def with_rarity(self, queries: Encoded, allowed: BoolArray | None = None) -> Encoded:
+        """What to ask `retrieve` and `scores` with: encoded queries, where the model says `idf`
+        each lexical weight times the rarity of its term among the live rows, or those of them that
+        are `allowed` (rows,)."""
         if not self.manifest.model.idf:
             return queries
-        terms, places = np.unique(queries.sparse.indices, return_inverse=True)
-        counts, rows = self._frequencies(terms.astype(np.int64), allowed)
-        sparse = queries.sparse.copy()
-        sparse.data = (sparse.data * rarity(counts, rows)[places]).astype(np.float32)
-        return replace(queries, sparse=sparse)
-
-    def _frequencies(self, terms: IntArray, allowed: BoolArray | None) -> tuple[IntArray, int]:
-        """(n,) how many of the rows that may be found have each term, and the number of rows.
-
-        Where every live row may be, what was counted before is known.
-        """
         masked = self._masked(allowed)
-        rows = sum(len(live) if mask is None else int(mask.sum()) for _, _, live, mask in masked)
-        known = self._counted if allowed is None else {}
-        new = np.array([term for term in terms.tolist() if term not in known], dtype=np.int64)
-        counts = np.zeros(len(new), dtype=np.int64)
+        kept = [
+            len(live) if mask is None else np.count_nonzero(mask) for _, _, live, mask in masked
+        ]
+        terms, places = np.unique(queries.sparse.indices, return_inverse=True)
+        counts = np.zeros(len(terms), dtype=np.int64)
         for _, segment, _, mask in masked:
-            counts += segment.sparse.frequencies(new, mask)
-        known.update(zip(new.tolist(), counts.tolist(), strict=True))
-        return np.array([known[term] for term in terms.tolist()], dtype=np.int64), rows
+            counts += segment.sparse.frequencies(terms.astype(np.int64), mask)
+        sparse = queries.sparse.copy()
+        sparse.data = (sparse.data * rarity(counts, int(sum(kept)))[places]).astype(np.float32)
+        return replace(queries, sparse=sparse)
 
     def documents(self, rows: npt.ArrayLike) -> list[Document]:
         """The documents of global rows, in the order asked."""

@@ -24,6 +24,8 @@ FILES = (TERMS, ROWS, WEIGHTS, LENGTHS)
 POSTINGS_AT_ONCE = 1 << 22
 WINDOWS = (1 << 11, 1 << 15)
 """rows of the first and of the largest window: float64 sums of 256 kB stay in a core's own cache"""
+SEARCHED = 16
+"""postings that are read in the time in which one row is searched for in a list"""
 NO_MASK: BoolArray = np.zeros(0, dtype=bool)
 
 
@@ -104,23 +106,24 @@ class CscStore:
     def frequencies(self, terms: IntArray, kept: BoolArray | None = None) -> IntArray:
         """(n,) how many rows have a weight for each term; of those `kept` (rows,) alone, if given.
 
-        terms: (n,) that differ.
+        Posting lists are read whole only where neither few rows are kept nor few left out.
         """
         places, known = self.table.find(terms)
         starts, stops = self.table.indptr[places], self.table.indptr[places + 1]
         counts = np.zeros(len(terms), dtype=np.int64)
         counts[known] = stops - starts
         if kept is not None:
-            lists = zip(starts.tolist(), stops.tolist(), strict=True)
-            counts[known] = [self._count(self.rows[start:stop], kept) for start, stop in lists]
+            inside, outside = (np.flatnonzero(mask).astype(np.int32) for mask in (kept, ~kept))
+            few = min(inside, outside, key=len)
+            for place, start, stop in zip(np.flatnonzero(known), starts, stops, strict=True):
+                rows = self.rows[start:stop]
+                if SEARCHED * len(few) > len(rows):
+                    self.check_rows(rows)
+                    counts[place] = np.count_nonzero(kept[rows])
+                else:
+                    found = _count_common(few, rows)
+                    counts[place] = found if few is inside else len(rows) - found
         return counts
-
-    def _count(self, rows: npt.NDArray[np.int32], kept: BoolArray) -> int:
-        try:
-            return int(np.count_nonzero(kept[rows]))
-        except IndexError:
-            self.check_rows(rows)
-            raise
 
     def forget(self) -> None:
         """Lets go of what this process holds in memory of the posting lists."""
@@ -186,6 +189,13 @@ class CscStore:
             weights = queries.data[start:stop].astype(np.float64)
             order = np.lexsort((terms, -weights))
             yield terms[order], weights[order]
+
+
+def _count_common(few: npt.NDArray[np.int32], rows: npt.NDArray[np.int32]) -> int:
+    """How many of a few rows, ascending, are in a posting list."""
+    places = np.searchsorted(rows, few)
+    there = places < len(rows)
+    return int(np.count_nonzero(rows[places[there]] == few[there]))
 
 
 def highest(indptr: IntArray, weights: FloatArray) -> FloatArray:

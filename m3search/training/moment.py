@@ -37,6 +37,7 @@ def as_encoder(
     device: torch.device,
     dtype: torch.dtype,
     word_terms: WordTerms = "none",
+    idf: bool = False,
 ) -> Iterator[Encoder]:
     """The model as it is now; in the block it drops nothing out, behind it it trains on."""
     identity = ModelIdentity(
@@ -48,6 +49,7 @@ def as_encoder(
         max_length=max_length,
         pooling=model.pooling,
         word_terms=word_terms,
+        idf=idf,
     )
     with evaluating(model):
         yield Encoder(model, tokenizer, identity, device=device, dtype=dtype)

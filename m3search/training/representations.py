@@ -38,7 +38,7 @@ class Layout(NamedTuple):
     word_sizes: Tensor
     """(W,) int64 pieces of each word"""
     word_tokens: Tensor
-    """int64 places of these pieces among the tokens that can carry a weight, word by word"""
+    """(sum of word_sizes,) int64 places of these pieces among the T tokens, word by word"""
 
     @classmethod
     def of(

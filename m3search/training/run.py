@@ -184,6 +184,7 @@ class Run:
             device=self.devices.device,
             dtype=torch.bfloat16 if half else torch.float32,
             word_terms=self._word_terms,
+            idf=self._idf,
         )
 
     def _last_refresh(self) -> int:

@@ -152,12 +152,13 @@ class IndexSource:
                     text = document_text(positive, self._template)
                     places.setdefault(text, []).append((row, place))
         texts = list(places)
+        asked = self._index.with_rarity(queries.encoded)
         for start in range(0, len(texts), ENCODED_TOGETHER):
             some = texts[start : start + ENCODED_TOGETHER]
             encoded = self._index.as_stored(self._searcher.encoder.encode(some, "document"))
             for number, text in enumerate(some):
                 for row, place in places[text]:
-                    query = queries.encoded[row : row + 1]
+                    query = asked[row : row + 1]
                     scores[row][place] = self._score(query, encoded[number : number + 1])
         return scores
 
