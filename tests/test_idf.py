@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from index_fakes import IDENTITY, FakeEncoder, slow_scores
 from scipy import sparse as sp
+from tiny_models import stating
 from typer.testing import CliRunner
 
 from m3search.cli.program import app
@@ -183,10 +184,7 @@ def test_threads_that_share_a_searcher_find_the_same(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("idf")
-    model, tokenizer, info = load_checkpoint(tiny_checkpoint)
-    save_checkpoint(folder, model, tokenizer, replace(info, idf=True))
-    return folder
+    return stating(tiny_checkpoint, tmp_path_factory.mktemp("idf"), idf=True)
 
 
 def test_a_checkpoint_says_so(checkpoint: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:

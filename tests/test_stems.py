@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import sentencepiece_tokenizer
+from tiny_models import sentencepiece_tokenizer, stating
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError
 from m3search.index import Index
-from m3search.model.checkpoint import load_checkpoint, save_checkpoint
+from m3search.model.checkpoint import load_checkpoint
 from m3search.model.terms import lexical_matrix
 from m3search.model.tokenization import Tokenization
 from m3search.model.word_numbers import WORD_COLUMNS, first_letters, stem_numbers
@@ -39,10 +38,7 @@ def tokenization(sample_texts: list[str]) -> Tokenization:
 @pytest.fixture(scope="module")
 def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint with words and stems as terms."""
-    folder = tmp_path_factory.mktemp("stems")
-    model, tokenizer, info = load_checkpoint(tiny_checkpoint)
-    save_checkpoint(folder, model, tokenizer, replace(info, word_terms="stems"))
-    return folder
+    return stating(tiny_checkpoint, tmp_path_factory.mktemp("stems"), word_terms="stems")
 
 
 @pytest.fixture(scope="module")

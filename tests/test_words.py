@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from test_training_masking import byte_level_tokenizer
-from tiny_models import sentencepiece_tokenizer
+from tiny_models import sentencepiece_tokenizer, stating
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -36,10 +35,7 @@ def tokenization(sample_texts: list[str]) -> Tokenization:
 @pytest.fixture(scope="module")
 def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint with words as terms."""
-    folder = tmp_path_factory.mktemp("words")
-    model, tokenizer, info = load_checkpoint(tiny_checkpoint)
-    save_checkpoint(folder, model, tokenizer, replace(info, word_terms="words"))
-    return folder
+    return stating(tiny_checkpoint, tmp_path_factory.mktemp("words"), word_terms="words")
 
 
 def words_of(tokenization: Tokenization, text: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import (
@@ -21,6 +23,8 @@ from transformers import (
     XLMRobertaConfig,
     XLMRobertaModel,
 )
+
+from m3search.model.checkpoint import load_checkpoint, save_checkpoint
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 HIDDEN, MULTI_DIM = 32, 24
@@ -117,4 +121,11 @@ def write_bert(
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     fast.save_pretrained(folder)
+    return folder
+
+
+def stating(checkpoint: Path, folder: Path, **stated: Any) -> Path:
+    """A copy of a checkpoint in the folder, whose m3.json says something else."""
+    model, tokenizer, info = load_checkpoint(checkpoint)
+    save_checkpoint(folder, model, tokenizer, replace(info, **stated))
     return folder
