@@ -173,7 +173,7 @@ class Index:
     def set_weights(self, weights: GivenWeights) -> None:
         """Makes the weights of dense, sparse and multi those of a search that names none.
 
-        This object is at the new commit afterwards. ConfigError unless from 0 up, and one above.
+        This object is at the new commit afterwards. ConfigError where one is below 0, or all are 0.
         """
         plan = Plan.check(1, 1, MODES, weights, "exact", "union")
         with IndexWriter(self.path, self._snapshot) as writer:

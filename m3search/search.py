@@ -146,6 +146,7 @@ class Searcher:
             return []
         encoded = self.encode_query(text)
         asked = _with_rarity(index, encoded, MODES, allowed)
+        self._latest_asked = ((index.manifest, text, filter), asked)
         found = rank(index, asked, plan.clip(len(index)), allowed)
         kept = found.rows[0] >= 0
         return _to_hits(index, asked, plan, found.rows[0][kept], found.scores[0][kept])
@@ -256,7 +257,7 @@ class Searcher:
         return explain_hit(index, self.encoder, text, query, hit)
 
     def _asked(self, index: Index, text: str, condition: str | Filter | None) -> Encoded:
-        """What the index is asked with for a text; the latest is kept for all hits of a search."""
+        """What the index is asked with for a text; a search keeps it for all of its hits."""
         of = (index.manifest, text, condition)
         latest = self._latest_asked
         if latest is None or latest[0] != of:
@@ -267,12 +268,19 @@ class Searcher:
             )
         return latest[1]
 
-    def snippet(self, text: str, hit: Hit, width: int = 240) -> Snippet:
+    def snippet(
+        self,
+        text: str,
+        hit: Hit,
+        width: int = 240,
+        filter: str | Filter | None = None,  # noqa: A002
+    ) -> Snippet:
         """About `width` characters of the hit's text around the terms that matched `text`.
 
-        Words that weigh little in the query, such as articles, are not marked.
+        Words that weigh little in the query, such as articles, are not marked. filter: that of the
+        search, as of `explain`.
         """
-        terms = self._asked(self._pin(), text, None).sparse
+        terms = self._asked(self._pin(), text, filter).sparse
         asked = dict(zip(terms.indices.tolist(), terms.data.tolist(), strict=True))
         least = MARKED_WEIGHT * max(asked.values(), default=0.0)
         body = hit.text

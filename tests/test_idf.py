@@ -24,6 +24,7 @@ from m3search.records import Document, Encoded, Query
 from m3search.search import Searcher
 from m3search.stores.rarity import rarity
 from m3search.timings import WEIGH, Timings
+from m3search.training.mining.candidates import Example, IndexSource
 
 DOCUMENTS = [
     Document(f"d{i}", f"{'rare' if i % 7 == 0 else 'often'} text {i}", metadata={"n": i})
@@ -213,3 +214,27 @@ def test_what_is_explained_adds_up(
     for line in lines:
         products = sum(term["product"] for term in line["explain"]["terms"])
         assert products == pytest.approx(line["scores"]["sparse"], rel=1e-4)
+
+
+def test_positives_of_mining_are_scored_as_candidates_are(tmp_path: Path) -> None:
+    """Whether a positive is among the candidates or not, its score is the same."""
+    searcher = Searcher(build(tmp_path), FakeEncoder(RARE))
+    source = IndexSource(searcher, ["sparse"])
+    query = "often text 1"
+    ranked = list(searcher.run([Query("q", query)], 40, modes=["sparse"])["q"])
+    last = next(document for document in DOCUMENTS if document.id == ranked[-1])
+    few, all_of_them = (source.find([Example(query, (last,))], k)[0] for k in (1, 40))
+    assert last.text not in [candidate.passage.text for candidate in few.candidates]
+    assert few.positive_scores == pytest.approx(all_of_them.positive_scores, rel=1e-6)
+
+
+def test_what_a_search_has_counted_serves_its_hits(checkpoint: Path, tmp_path: Path) -> None:
+    documents = [Document(f"d{i}", f"lighthouse {i}", metadata={"n": i}) for i in range(9)]
+    encoder = Encoder.load(checkpoint)
+    searcher = Searcher(Index.build(tmp_path, documents, encoder), encoder)
+    hits = searcher.search("a lighthouse", 3, filter="n<5")
+    with Timings() as timings:
+        for hit in hits:
+            searcher.explain("a lighthouse", hit, "n<5")
+            searcher.snippet("a lighthouse", hit, filter="n<5")
+    assert hits and not {WEIGH, "filter"} & set(timings.seconds)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from slow_numbers import GOLDEN, MASK, mix
 from tiny_models import sentencepiece_tokenizer, stating
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
@@ -97,25 +98,15 @@ def test_forms_of_a_word_have_one_stem_wherever_they_are_cut() -> None:
         assert stems(*cut) == [wanted]
     assert stems("com") != [wanted] and stems("comp") != [wanted]
     assert stems("com") == stems("Com") != stems("c", "##put")
-    assert stems("comp", "com", "##put") == [
-        *stems("comp"),
-        wanted,
-    ]  # of words in a row each has its own
+    assert stems("comp", "com", "##put") == [*stems("comp"), wanted]  # each word has its own
 
 
 def test_the_numbers_of_stems_never_change() -> None:
     """An index holds them: these are written down, and computed here in plain integers."""
-    mask, golden = (1 << 64) - 1, 0x9E3779B97F4A7C15
-
-    def mix(number: int) -> int:
-        number = number * golden & mask
-        number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & mask
-        number = (number ^ number >> 27) * 0x94D049BB133111EB & mask
-        return number ^ number >> 31
 
     def expected(letters: list[int]) -> int:
-        parts = (mix(c + (1 << 32)) + n * golden for n, c in enumerate(letters, 1))
-        return mix(sum(mix(part & mask) for part in parts) & mask) >> 43
+        parts = (mix(c + (1 << 32)) + n * GOLDEN for n, c in enumerate(letters, 1))
+        return mix(sum(mix(part & MASK) for part in parts) & MASK) >> 43
 
     pieces = first_letters(["lig", "htho", "uses", "Σ", "Ä", "abcdefg"])
     found = stem_numbers(pieces, np.array([3, 2, 1])).tolist()

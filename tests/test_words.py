@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from slow_numbers import GOLDEN, MASK, mix
 from test_training_masking import byte_level_tokenizer
 from tiny_models import sentencepiece_tokenizer, stating
 from tokenizers import Tokenizer, models
@@ -94,16 +95,8 @@ def test_the_numbers_of_words_never_change(tokenization: Tokenization) -> None:
     table._letters = None
     table._joins[[41, 42, 43]] = True
     (term,) = table.find(ids).terms
-    mask, golden = (1 << 64) - 1, 0x9E3779B97F4A7C15
-
-    def mix(number: int) -> int:
-        number = number * golden & mask
-        number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & mask
-        number = (number ^ number >> 27) * 0x94D049BB133111EB & mask
-        return number ^ number >> 31
-
-    total = sum(mix(mix(piece) + place * golden) for place, piece in enumerate((41, 42, 43), 1))
-    assert term == 100 + (mix(total & mask) >> 43)
+    total = sum(mix(mix(piece) + place * GOLDEN) for place, piece in enumerate((41, 42, 43), 1))
+    assert term == 100 + (mix(total & MASK) >> 43)
     assert term == 100 + 1_780_868
     (other,) = table.find(ids[[0, 2, 1, 3, 4]]).terms
     assert other != term  # another order of the same pieces is another word

@@ -200,7 +200,7 @@ def _answer(answering: Answering, text: str, *, named: bool = False) -> int:
                 line["explain"] = explanation.to_json()
             print_json(line)
         else:
-            print_hit(hit, searcher.snippet(text, hit), explanation)
+            print_hit(hit, searcher.snippet(text, hit, filter=condition), explanation)
     if not hits:
         print_note("no hits")
         _note_unknown_fields(searcher.index, answering.settings["filter"])
