@@ -14,6 +14,7 @@ components  what each mode says of the candidates, from which all rows are made
 keys        what decides what a corpus and its queries are encoded to
 cache       the folder in which that is kept for the next evaluation
 encodings   the queries of a set in it
+shared_texts  documents of several sets, encoded once
 engine      a set's index and queries, made or taken from the cache
 latency     what each stage of a search takes
 experiment  `evaluate_sets`: an index, one search and a run for each row of each set

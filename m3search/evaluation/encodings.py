@@ -47,13 +47,13 @@ def read_queries(folder: Path, texts: Sequence[str], tell: Tell) -> KeptQueries 
         return None
     note, content = found
     alone = (tuple(note["alone"]), note["machine"])
-    return KeptQueries(_unpack(content), note["seconds"], *alone, reused=True)
+    return KeptQueries(unpack(content), note["seconds"], *alone, reused=True)
 
 
 def write_queries(folder: Path, texts: Sequence[str], queries: KeptQueries) -> None:
     """Puts them into an entry's folder, whole or not at all."""
     note = {"seconds": queries.seconds, "alone": queries.alone, "machine": dict(queries.machine)}
-    write_checked(_file(folder, texts), note, _pack(queries.encoded))
+    write_checked(_file(folder, texts), note, pack(queries.encoded))
 
 
 def _file(folder: Path, texts: Sequence[str]) -> Path:
@@ -61,7 +61,7 @@ def _file(folder: Path, texts: Sequence[str]) -> Path:
     return folder / FOLDER / key[:KEY_DIGITS]
 
 
-def _pack(encoded: Encoded) -> bytes:
+def pack(encoded: Encoded) -> bytes:
     """The arrays as an .npz file; token vectors of all texts below each other."""
     buffer = io.BytesIO()
     sparse, empty = encoded.sparse, np.zeros((0, 0), np.float32)
@@ -79,7 +79,8 @@ def _pack(encoded: Encoded) -> bytes:
     return buffer.getvalue()
 
 
-def _unpack(content: bytes) -> Encoded:
+def unpack(content: bytes) -> Encoded:
+    """What `pack` made of them."""
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         parts = (found["weights"], found["terms"], found["starts"])
         sparse = sp.csr_array(parts, shape=tuple(found["shape"]))

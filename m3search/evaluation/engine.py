@@ -15,6 +15,7 @@ from m3search.evaluation.checked import Tell, damage
 from m3search.evaluation.collection import Collection
 from m3search.evaluation.encodings import KeptQueries, read_queries, write_queries
 from m3search.evaluation.latency import measure_encoding, sample_queries
+from m3search.evaluation.shared_texts import SharedTexts, SharingEncoder
 from m3search.model.machine import machine
 from m3search.records import Query
 
@@ -51,6 +52,8 @@ class Built:
     index: Index
     seconds: float | None
     """what its building took, now or then; None where a kill left no record of it"""
+    shared: int
+    """documents that were not encoded for it, as another set of that evaluation had them"""
     reused: bool
 
 
@@ -71,6 +74,7 @@ def prepare(
     template: str,
     collection: Collection,
     encoder: Encoder,
+    texts: SharedTexts,
     report: Progress,
     tell: Tell,
     latencies: bool,
@@ -78,8 +82,9 @@ def prepare(
     """The corpus and the queries of a set encoded, unless the entry in the folder has them: of this
     set, or of another one of the same corpus.
 
-    key: that of the index. tell: hears what is damaged there, and made again. latencies: some of
-    the queries are also encoded alone, which tells how long that takes.
+    key: that of the index. texts: what other sets of this evaluation have in common with it. tell:
+    hears what is damaged there, and made again. latencies: some of the queries are also encoded
+    alone, which tells how long that takes.
     """
     built = _open_or_build(
         engine,
@@ -87,7 +92,7 @@ def prepare(
         key,
         template,
         collection,
-        encoder,
+        SharingEncoder(encoder, texts),
         lambda done: report("indexing", done, collection.documents),
         tell,
     )
@@ -102,7 +107,7 @@ def _open_or_build(
     key: str,
     template: str,
     collection: Collection,
-    encoder: Encoder,
+    encoder: SharingEncoder,
     progress: Callable[[int], None],
     tell: Tell,
 ) -> Built:
@@ -113,17 +118,16 @@ def _open_or_build(
     """
     place, note = folder / "index", folder / "built.json"
     held = _open_usable(engine, place, collection, tell)
-    recorded = _read_seconds(note, key)
     if held is not None and held.manifest.complete:
-        return Built(held, recorded, reused=True)
+        return Built(held, *_read_making(note, key), reused=True)
     note.unlink(missing_ok=True)
     started = time.perf_counter()
     index = engine.build(
         place, collection.read(), encoder, title_template=template, progress=progress
     )
     seconds = time.perf_counter() - started
-    _note_seconds(note, key, seconds)
-    return Built(index, seconds, reused=False)
+    _note_making(note, key, seconds, encoder.taken)
+    return Built(index, seconds, encoder.taken, reused=False)
 
 
 def _encode(
@@ -195,17 +199,18 @@ def _is_of_absence(error: ArtifactError) -> bool:
     return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
 
 
-def _read_seconds(note: Path, key: str) -> float | None:
-    """What the building took, as noted at its end."""
+def _read_making(note: Path, key: str) -> tuple[float | None, int]:
+    """What the building took, and how many documents were not encoded, as noted at its end."""
     try:
         built = json.loads(note.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return None
+        return None, 0
     same = isinstance(built, dict) and built.get("key") == key
-    return float(built["seconds"]) if same else None
+    return (float(built["seconds"]), int(built["shared"])) if same else (None, 0)
 
 
-def _note_seconds(note: Path, key: str, seconds: float) -> None:
+def _note_making(note: Path, key: str, seconds: float, shared: int) -> None:
     unfinished = note.with_name(f"{note.name}.part")
-    unfinished.write_text(json.dumps({"key": key, "seconds": seconds}), encoding="utf-8")
+    made = {"key": key, "seconds": seconds, "shared": shared}
+    unfinished.write_text(json.dumps(made), encoding="utf-8")
     unfinished.replace(note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -30,6 +30,7 @@ from m3search.evaluation.measures import evaluate
 from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.score_files import read_scores, scores_file
 from m3search.evaluation.searches import SetSearch
+from m3search.evaluation.shared_texts import SharedTexts
 from m3search.evaluation.suite import EvaluationSet, modes_of
 from m3search.lines import check_file
 from m3search.model.machine import machine
@@ -73,12 +74,16 @@ def evaluate_sets(
     collections = [_load(each, report, len(sets)) for each in sets]
     latest = lru_cache(maxsize=1)(encoders)
     results = []
-    with _kept_or_temporary(cache) as place:
+    with (
+        _kept_or_temporary(cache) as place,
+        closing(SharedTexts(sets, collections, place.folder)) as texts,
+    ):
         for each, collection in zip(sets, collections, strict=True):
             bench = _Bench(
                 each,
                 collection,
                 latest,
+                texts,
                 place,
                 engine,
                 report,
@@ -123,6 +128,7 @@ class _Bench:
         wanted: EvaluationSet,
         collection: Collection,
         encoders: Encoders,
+        texts: SharedTexts,
         cache: Cache,
         engine: Engine | None,
         progress: Progress,
@@ -134,7 +140,7 @@ class _Bench:
         self.runs: Runs = {}
         self.qrels: Qrels = {}
         self.scores: ComponentScores | None = None
-        self._encoders, self._cache, self._engine = encoders, cache, engine
+        self._encoders, self._texts, self._cache, self._engine = encoders, texts, cache, engine
         self._progress, self._latencies, self._keeps = progress, latencies, keeps
         self._seconds: dict[str, float] = {}
         self._stages: Stages = {}
@@ -212,6 +218,7 @@ class _Bench:
             self.wanted,
             collection,
             encoder,
+            self._texts,
             tuple(self._plans.values()),
             self._report,
             self._latencies,
@@ -226,6 +233,7 @@ class _Bench:
             "search_reused": found.reused,
             "bytes": found.bytes,
             "truncated": found.truncated,
+            "shared": found.shared,
         }
         return found.scores
 

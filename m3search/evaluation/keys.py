@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 SOURCES = (
     "corpus", "encoder.py", "evaluation/checked.py", "evaluation/collection.py",
-    "evaluation/encodings.py", "evaluation/engine.py", "evaluation/lexical.py", "index.py",
-    "lines.py", "model", "records.py", "search.py", "stores",
+    "evaluation/encodings.py", "evaluation/engine.py", "evaluation/lexical.py",
+    "evaluation/shared_texts.py", "index.py", "lines.py", "model", "records.py", "search.py",
+    "stores",
 )  # fmt: skip
 """of the package: what reads a corpus and queries, encodes them and writes the index"""
 LIBRARIES = ("numpy", "openvino", "tokenizers", "torch", "transformers")

@@ -35,7 +35,7 @@ def sets_table(experiment: Experiment) -> Table:
                 index,
             ]
         )
-    notes = [_truncation(experiment), _absent(experiment)]
+    notes = [_truncation(experiment), _shared(experiment), _absent(experiment)]
     return Table("Sets", lines, "\n".join(note for note in notes if note))
 
 
@@ -103,6 +103,16 @@ def _truncation(experiment: Experiment) -> str:
         if cut := each.details.get("truncated"):
             shown.append(f"{each.name} {cut['documents']} documents, {cut['queries']} queries")
     return f"Cut at the maximum length: {'; '.join(shown)}." if shown else ""
+
+
+def _shared(experiment: Experiment) -> str:
+    """One line: what the seconds of an index leave out."""
+    shown = [
+        f"{each.name} {count}" for each in experiment.sets if (count := each.details.get("shared"))
+    ]
+    if not shown:
+        return ""
+    return f"Not encoded for the index, as another set has the same documents: {'; '.join(shown)}."
 
 
 def _absent(experiment: Experiment) -> str:

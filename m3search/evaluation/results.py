@@ -28,9 +28,9 @@ class SetResult:
     name: str
     report: Report
     details: dict[str, Any]
-    """counts, fingerprints, settings, truncated, seconds, stages_ms, timed, timed_on, bytes,
-    index_reused, queries_reused, search_reused, bm25, bm25_reused, model, precision, run_files,
-    published; JSON-ready
+    """counts, fingerprints, settings, truncated, shared, seconds, stages_ms, timed, timed_on,
+    bytes, index_reused, queries_reused, search_reused, bm25, bm25_reused, model, precision,
+    run_files, published; JSON-ready
 
     Where the whole search is an earlier evaluation's, neither its index nor its encoded queries
     are looked at: index_reused and queries_reused are None.

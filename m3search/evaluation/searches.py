@@ -24,6 +24,7 @@ from m3search.evaluation.engine import Engine, Prepared, Progress, prepare
 from m3search.evaluation.keys import index_key, search_key
 from m3search.evaluation.latency import Stages, measure_stages, sample_queries
 from m3search.evaluation.score_files import unpack_scores
+from m3search.evaluation.shared_texts import SharedTexts
 from m3search.evaluation.suite import EvaluationSet
 from m3search.model.machine import machine
 from m3search.plan import Plan
@@ -53,6 +54,8 @@ class Search:
     """of the index, by store"""
     truncated: dict[str, int]
     """how many documents and queries are longer than what the model reads"""
+    shared: int
+    """documents that were not encoded for its index, as another set of an evaluation had them"""
     index_reused: bool | None = None
     """whether an earlier evaluation made the index; None where it made the whole search"""
     queries_reused: bool | None = None
@@ -68,6 +71,7 @@ class SetSearch:
     wanted: EvaluationSet
     collection: Collection
     encoder: Encoder
+    texts: SharedTexts
     plans: Sequence[Plan]
     report: Progress
     latencies: bool
@@ -92,6 +96,7 @@ class SetSearch:
                     template,
                     self.collection,
                     self.encoder,
+                    self.texts,
                     self.report,
                     cache.report,
                     self.latencies,
@@ -130,6 +135,7 @@ class SetSearch:
                 "documents": built.index.manifest.truncated,
                 "queries": int(queries.encoded.truncated.sum()),
             },
+            built.shared,
             built.reused,
             found.queries.reused,
         )
@@ -158,6 +164,6 @@ def read_search(file: Path, tell: Tell) -> Search | None:
 
 def write_search(file: Path, search: Search) -> None:
     """Puts it into a file, which is there whole or not at all."""
-    names = ("seconds", "stages", "timed", "machine", "bytes", "truncated")
+    names = ("seconds", "stages", "timed", "machine", "bytes", "truncated", "shared")
     note: dict[str, Any] = {name: getattr(search, name) for name in names}
     write_checked(file, note, search.scores.packed)
