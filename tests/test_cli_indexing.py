@@ -292,8 +292,8 @@ def test_what_there_is_to_say_of_a_corpus_is_said(m3: Callable[..., Result]) -> 
     ]
     Path("odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     told = m3("index", "odd.jsonl", "--index", "odd").err
-    assert "1 ids hold white space, 'a b' for one" in told
-    assert "1 documents have no text, 'c' for one" in told
+    assert "white space in one id, 'a b'" in told
+    assert "no text in one document, 'c': where" in told
     Path("bad.jsonl").write_text('{"text": "no id"}\n')
     assert (
         "no document was read\n"

@@ -74,7 +74,7 @@ def test_a_build_beside_another_is_told_of_it_and_not_of_an_interruption(
 def test_ids_that_no_run_can_hold_are_told_when_they_are_indexed(m3: Callable[..., Result]) -> None:
     code, _, err = m3("index", "corpus.jsonl")
     assert code == 0
-    assert "1 ids hold white space, 'b c' for one" in err
+    assert "white space in one id, 'b c': query" in err
     write("queries.jsonl", [{"_id": "q 1", "text": "tea"}])
     searched: list[str] = []
     LoadedEncoder.before_encoding = staticmethod(searched.extend)

@@ -14,6 +14,7 @@ from m3search.errors import ConfigError
 from m3search.evaluation.bm25 import BM25, Language
 from m3search.evaluation.languages import (
     FUNCTION_WORDS,
+    ISO_639_3,
     MIN_SHARE,
     SNOWBALL,
     STOP_LISTS,
@@ -23,6 +24,7 @@ from m3search.evaluation.languages import (
     stemmer_name,
     stop_words,
 )
+from m3search.evaluation.lucene import ANALYZERS
 from m3search.evaluation.words import Tokenizer, split_words
 from m3search.records import Document, Query
 
@@ -77,8 +79,10 @@ def test_stemming_and_stop_words() -> None:
 
 
 def test_language_codes() -> None:
-    codes = {"en-GB": "en", "zh-Hant": "zh", "nb": "no", "nn-NO": "no", "EN": "en", "swh": "swh"}
+    codes = {"en-GB": "en", "zh-Hant": "zh", "nb": "no", "nn-NO": "no", "EN": "en", "swh": "swh",
+             "eng": "en", "ger": "de", "pes-IR": "fa", "NOB": "no"}  # fmt: skip
     assert {code: checked_language(code) for code in codes} == codes
+    assert set(ISO_639_3.values()) == {*SNOWBALL, *ANALYZERS} - {"ckb"}
     for wrong in ("english", "", "e", "en_GB", "1", "jp", "en-"):
         with pytest.raises(ConfigError, match="language"):
             checked_language(wrong)

@@ -7,9 +7,11 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from evaluation_fakes import QUERIES, TEXTS, WORDS, WordEncoder, make_set
 from index_fakes import IDENTITY, FakeEncoder, slow_scores
 from scipy import sparse as sp
 from tiny_models import stating
@@ -18,9 +20,10 @@ from typer.testing import CliRunner
 from m3search.cli.program import app
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError
+from m3search.evaluation import EvaluationSet, evaluate_sets
 from m3search.index import Index
 from m3search.model.checkpoint import load_checkpoint, read_info, save_checkpoint
-from m3search.records import Document, Encoded, Query
+from m3search.records import Document, Encoded, ModelIdentity, Query
 from m3search.search import Searcher
 from m3search.stores.rarity import rarity
 from m3search.timings import WEIGH, Timings
@@ -238,3 +241,38 @@ def test_what_a_search_has_counted_serves_its_hits(checkpoint: Path, tmp_path: P
             searcher.explain("a lighthouse", hit, "n<5")
             searcher.snippet("a lighthouse", hit, filter="n<5")
     assert hits and not {WEIGH, "filter"} & set(timings.seconds)
+
+
+class RareEncoder(WordEncoder):
+    """That of the evaluations' tests, of a model that asks for rarity."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return replace(super().identity, idf=True)
+
+
+def test_an_evaluation_weighs_and_times_it(tmp_path: Path) -> None:
+    """By loops over its documents; whole numbers, as Lucene has them, are left as they are."""
+    wanted = EvaluationSet(make_set(tmp_path / "s"), rows=("sparse",))
+    encoder: Any = RareEncoder(WORDS)
+    found = {}
+    for kind in ("float", "ceil100"):
+        kept: list[Any] = []
+        experiment = evaluate_sets(
+            [replace(wanted, lexical_weights=kind)],  # type: ignore[arg-type]
+            lambda _: encoder,
+            keep=lambda _, runs, *rest, kept=kept: kept.append(runs["sparse"]),
+            latencies=True,
+        )
+        assert (WEIGH in experiment.sets[0].details["stages_ms"]) == (kind == "float")
+        (found[kind],) = kept
+    texts = encoder.encode([*TEXTS.values()])
+    for name in ("q1", "q2"):
+        query = encoder.encode([QUERIES[name]], "query")
+        for kind, weights in (
+            ("float", slow_weights(query, texts)),
+            ("ceil100", query.sparse.toarray()[0]),
+        ):
+            scores = dict(zip(TEXTS, (texts.sparse @ weights).tolist(), strict=True))
+            expected = {each: score for each, score in scores.items() if score > 0}
+            assert expected and found[kind][name] == pytest.approx(expected, rel=1e-5)

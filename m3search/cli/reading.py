@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,13 +41,18 @@ def noting(documents: Iterator[Document]) -> Iterator[Document]:
             blank.append(document.id)
         yield document
     if spaced:
-        example = f"{len(spaced)} ids hold white space, {spaced[0]!r} for one"
-        print_note(f"{example}: query --run cannot write them")
+        print_note(f"white space in {_some(spaced, 'id')}: query --run cannot write such")
     if blank:
-        example = f"{len(blank)} documents have no text, {blank[0]!r} for one"
-        print_note(f"{example}: where they rank says little")
+        print_note(f"no text in {_some(blank, 'document')}: where such rank says little")
     if empty:
         print_note("no document was read")
+
+
+def _some(found: Sequence[str], what: str) -> str:
+    """How many there are of them, and the first one."""
+    if len(found) == 1:
+        return f"one {what}, {found[0]!r}"
+    return f"{len(found)} {what}s, {found[0]!r} for one"
 
 
 def count_lines(corpus: str) -> int | None:
