@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from evaluation_fakes import TEXTS, WORDS, WordEncoder, make_set
 from m3search.evaluation import EvaluationSet, Experiment, evaluate_sets
 from m3search.evaluation.cache import Cache
 from m3search.evaluation.collection import load_collection
+from m3search.evaluation.encodings import pack
 from m3search.evaluation.shared_texts import SharedTexts, SharingEncoder
 from m3search.evaluation.tables import to_markdown
 
@@ -48,7 +52,7 @@ def test_what_another_set_has_is_not_encoded_again(
     for text in (TEXTS | MORE).values():
         assert encoded.count(text) == 1
     assert [each.details["shared"] for each in found.sets] == [0, len(TEXTS)]
-    assert "another set has the same documents: large 4." in to_markdown(found)
+    assert "as they had been before: large 4." in to_markdown(found)
     for each, wanted in zip(found.sets, (small, large), strict=True):
         (alone,) = evaluate([wanted])[0].sets
         assert each.report == alone.report and alone.details["shared"] == 0
@@ -80,21 +84,51 @@ def test_texts_cut_at_another_length_are_others(small: EvaluationSet, large: Eva
     assert [each.details["shared"] for each in found.sets] == [0, 0]
 
 
-def test_only_texts_of_two_corpora_are_kept(small: EvaluationSet, large: EvaluationSet) -> None:
-    """Not those of one corpus in two sets, which have one index."""
+def shared(*sets: EvaluationSet, folder: Path, **options: int) -> SharedTexts:
+    return SharedTexts([(each, load_collection(each)) for each in sets], folder, **options)
+
+
+def test_only_texts_of_two_corpora_are_kept(
+    small: EvaluationSet, large: EvaluationSet, tmp_path: Path
+) -> None:
+    """Not those of one corpus in two sets, which have one index, nor repeated ones of one."""
 
     def count(*sets: EvaluationSet) -> int:
-        return len(SharedTexts(sets, [load_collection(each) for each in sets], Path()).numbers)
+        return len(shared(*sets, folder=tmp_path).left[0])
 
     assert count(small, large) == len(TEXTS)
     assert count(small, replace(small, name="again")) == 0
-    assert count(small) == count() == 0
+    twice = EvaluationSet(make_set(tmp_path / "twice", TEXTS | {"d7": TEXTS["d1"]}))
+    assert count(twice) == count() == 0
+    assert count(twice, small) == len(TEXTS)
+
+
+def test_titles_are_part_of_the_texts(small: EvaluationSet, tmp_path: Path) -> None:
+    """As the template of each set has them."""
+    titled = EvaluationSet(make_set(tmp_path / "titled"), title_template="{title}: {text}")
+    lines = [{"_id": "d1", "title": "red", "text": "fox"}, {"_id": "d2", "text": "blue whale"},
+             {"_id": "d3", "title": "x", "text": "y"}]  # fmt: skip
+    content = "\n".join(map(json.dumps, lines)).encode()
+    (titled.path / "corpus.jsonl.gz").write_bytes(gzip.compress(content))
+    for template, expected in (("{title} {text}", 2), ("{text}", 1), ("{title}\n{text}", 1)):
+        of_them = shared(small, replace(titled, title_template=template), folder=tmp_path)
+        assert len(of_them.left[0]) == expected, template
+
+
+def test_nothing_is_kept_that_no_other_corpus_will_have(
+    small: EvaluationSet, large: EvaluationSet, tmp_path: Path
+) -> None:
+    held, judged = {"d1": "red fox", "d2": "grey seal"}, {"q1": {"d1": 1}}
+    third = EvaluationSet(make_set(tmp_path / "third", held, judged=judged))
+    texts = shared(small, large, third, folder=tmp_path)
+    assert texts.pass_by(["red fox", "blue whale", "grey seal"]).tolist() == [2, 1, -1]
+    assert texts.pass_by(["red fox", "blue whale"]).tolist() == [1, 0]
+    assert texts.pass_by(["red fox"]).tolist() == texts.pass_by(["red fox"]).tolist() == [0]
 
 
 @pytest.fixture
 def texts(small: EvaluationSet, large: EvaluationSet, tmp_path: Path) -> Iterator[SharedTexts]:
-    sets = [small, large]
-    with closing(SharedTexts(sets, [load_collection(each) for each in sets], tmp_path)) as found:
+    with closing(shared(small, large, folder=tmp_path)) as found:
         yield found
 
 
@@ -129,19 +163,34 @@ def test_another_use_of_the_model_encodes_anew(texts: SharedTexts) -> None:
 def test_without_room_texts_are_encoded_again(
     small: EvaluationSet, large: EvaluationSet, tmp_path: Path
 ) -> None:
-    sets = [small, large]
-    collections = [load_collection(each) for each in sets]
-    for texts in (
-        SharedTexts(sets, collections, tmp_path, most=100),
-        SharedTexts(sets, collections, tmp_path / "none"),
-    ):
-        for _ in range(2):
-            found, taken = encode(WordEncoder(WORDS), texts, "red fox", "blue whale")
-            assert taken == 0 and len(found) == 2
+    one = len(pack(WordEncoder(WORDS).encode(["red fox"])))
+    for room, expected in ((one - 1, 0), (one, 1), (2 * one - 1, 1), (2 * one, 2)):
+        with closing(shared(small, large, folder=tmp_path, most=room)) as texts:
+            encode(WordEncoder(WORDS), texts, "red fox", "blue panda", "red panda")
+            found, taken = encode(WordEncoder(WORDS), texts, "red fox", "red panda")
+            assert (taken, len(found)) == (expected, 2), room
+    texts = shared(small, large, folder=tmp_path / "none")
+    for _ in range(2):
+        assert encode(WordEncoder(WORDS), texts, "red fox")[1] == 0
+
+
+def test_a_disk_that_fills_up_gets_its_room_back(
+    texts: SharedTexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode(WordEncoder(WORDS), texts, "red fox")
+    file = texts._file
+    assert file is not None
+    full = MagicMock(wraps=file, write=MagicMock(side_effect=OSError(28, "No space left")))
+    monkeypatch.setattr(texts, "_file", full)
+    found, taken = encode(WordEncoder(WORDS), texts, "red panda", "blue whale")
+    assert len(found) == 2 and taken == 0 and file.closed
+    assert encode(WordEncoder(WORDS), texts, "red fox", "red panda")[1] == 0
 
 
 def test_after_the_end_nothing_is_held(texts: SharedTexts) -> None:
     encode(WordEncoder(WORDS), texts, "red fox")
     texts.close()
     texts.close()
+    encode(WordEncoder(WORDS), texts, "red panda")
+    assert texts._file is None
     assert encode(WordEncoder(WORDS), texts, "red fox")[1] == 0

@@ -18,6 +18,7 @@ shared_texts  documents of several sets, encoded once
 engine      a set's index and queries, made or taken from the cache
 latency     what each stage of a search takes
 experiment  `evaluate_sets`: an index, one search and a run for each row of each set
+versions    with what that was made
 results     what was found: the measures of each set, and their means
 published   what was found beside published values
 significance  which differences between rows are more than luck

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +29,7 @@ from m3search.evaluation.score_files import read_scores, scores_file
 from m3search.evaluation.searches import SetSearch
 from m3search.evaluation.shared_texts import SharedTexts
 from m3search.evaluation.suite import EvaluationSet, modes_of
+from m3search.evaluation.versions import versions_in_use
 from m3search.lines import check_file
 from m3search.model.machine import machine
 from m3search.records import Qrels, Run
@@ -76,7 +74,7 @@ def evaluate_sets(
     results = []
     with (
         _kept_or_temporary(cache) as place,
-        closing(SharedTexts(sets, collections, place.folder)) as texts,
+        closing(SharedTexts(_encoded(sets, collections), place.folder)) as texts,
     ):
         for each, collection in zip(sets, collections, strict=True):
             bench = _Bench(
@@ -94,7 +92,7 @@ def evaluate_sets(
             if keep is not None:
                 keep(result, bench.runs, bench.qrels, bench.scores)
             results.append(result)
-    return Experiment(tuple(results), _versions() | dict(provenance or {}))
+    return Experiment(tuple(results), versions_in_use() | dict(provenance or {}))
 
 
 def _check(wanted: EvaluationSet, scores: Path | None) -> None:
@@ -282,6 +280,14 @@ class _Bench:
         self._progress(f"{self.wanted.name}: {what}", done, total)
 
 
+def _encoded(
+    sets: Sequence[EvaluationSet], collections: Sequence[Collection]
+) -> list[tuple[EvaluationSet, Collection]]:
+    """The sets that have a row of the modes."""
+    pairs = zip(sets, collections, strict=True)
+    return [(each, collection) for each, collection in pairs if any(map(modes_of, each.rows))]
+
+
 @contextmanager
 def _kept_or_temporary(cache: Cache | None) -> Iterator[Cache]:
     if cache is not None:
@@ -289,18 +295,3 @@ def _kept_or_temporary(cache: Cache | None) -> Iterator[Cache]:
         return
     with tempfile.TemporaryDirectory(prefix="m3search-eval-") as folder:
         yield Cache(Path(folder))
-
-
-def _versions() -> dict[str, Any]:
-    names = (
-        "m3search", "ir-measures", "bm25s", "PyStemmer", "torch", "transformers", "faiss-cpu",
-        "openvino",
-    )  # fmt: skip
-    versions = {"python": platform.python_version()}
-    for name in names:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # faiss-gpu has another name; torch may come from elsewhere
-            continue
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"date": date, "versions": versions, "machine": machine()}

@@ -27,18 +27,18 @@ sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo
 """
 """codes of two letters; those of three are too many to list"""
 
-ISO_639_3 = {
-    "ara": "ar", "arb": "ar", "ben": "bn", "bul": "bg", "cat": "ca", "ces": "cs", "cmn": "zh",
-    "cze": "cs", "dan": "da", "deu": "de", "dut": "nl", "ell": "el", "eng": "en", "epo": "eo",
-    "est": "et", "eus": "eu", "fas": "fa", "fin": "fi", "fra": "fr", "fre": "fr", "ger": "de",
-    "gle": "ga", "glg": "gl", "gre": "el", "hin": "hi", "hun": "hu", "hye": "hy", "ind": "id",
-    "ita": "it", "jpn": "ja", "kor": "ko", "lav": "lv", "lit": "lt", "lvs": "lv", "nep": "ne",
-    "nld": "nl", "nno": "no", "nob": "no", "nor": "no", "npi": "ne", "per": "fa", "pes": "fa",
-    "pol": "pl", "por": "pt", "ron": "ro", "rum": "ro", "rus": "ru", "sot": "st", "spa": "es",
-    "srp": "sr", "swe": "sv", "tam": "ta", "tel": "te", "tha": "th", "tur": "tr", "ukr": "uk",
-    "yid": "yi", "zho": "zh", "chi": "zh",
+THREE_LETTERS = {
+    "ara": "ar", "arb": "ar", "arm": "hy", "baq": "eu", "ben": "bn", "bul": "bg", "cat": "ca",
+    "ces": "cs", "chi": "zh", "cmn": "zh", "cze": "cs", "dan": "da", "deu": "de", "dut": "nl",
+    "ekk": "et", "ell": "el", "eng": "en", "epo": "eo", "est": "et", "eus": "eu", "fas": "fa",
+    "fin": "fi", "fra": "fr", "fre": "fr", "ger": "de", "gle": "ga", "glg": "gl", "gre": "el",
+    "hin": "hi", "hun": "hu", "hye": "hy", "ind": "id", "ita": "it", "jpn": "ja", "kor": "ko",
+    "lav": "lv", "lit": "lt", "lvs": "lv", "nep": "ne", "nld": "nl", "nno": "no", "nob": "no",
+    "nor": "no", "npi": "ne", "per": "fa", "pes": "fa", "pol": "pl", "por": "pt", "ron": "ro",
+    "rum": "ro", "rus": "ru", "sot": "st", "spa": "es", "srp": "sr", "swe": "sv", "tam": "ta",
+    "tel": "te", "tha": "th", "tur": "tr", "ukr": "uk", "ydd": "yi", "yid": "yi", "zho": "zh",
 }  # fmt: skip
-"""of three letters, also those of libraries, for the languages that a BM25 knows"""
+"""the codes of ISO 639-2 and 639-3 for languages of two letters that a BM25 knows"""
 
 MIN_SHARE = 0.06
 """share of function words in a text from which it counts as of their language"""
@@ -127,7 +127,7 @@ def checked_language(code: str, where: str = "language") -> str:
 
     ConfigError, with `where`, unless its form is that of ISO 639: two letters that stand for a
     country, such as jp, would be a language without stemmer, stop words or an analyser. Other codes
-    of three letters have none.
+    of three letters are taken as they come.
     """
     primary = code.split("-")[0].lower()
     known = primary in ISO_639_1.split() or re.fullmatch("[a-z]{3}", primary)
@@ -138,7 +138,7 @@ def checked_language(code: str, where: str = "language") -> str:
             found=repr(code),
             remedy="Leave it out to have it guessed.",
         )
-    return ({"nb": "no", "nn": "no"} | ISO_639_3).get(primary, primary)
+    return ({"nb": "no", "nn": "no"} | THREE_LETTERS).get(primary, primary)
 
 
 def stop_words(language: str | None) -> frozenset[str]:

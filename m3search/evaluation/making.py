@@ -112,7 +112,7 @@ def _shared(experiment: Experiment) -> str:
     ]
     if not shown:
         return ""
-    return f"Not encoded for the index, as another set has the same documents: {'; '.join(shown)}."
+    return f"Documents not encoded for the index, as they had been before: {'; '.join(shown)}."
 
 
 def _absent(experiment: Experiment) -> str:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from shutil import disk_usage
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from m3search.corpus import document_text
 from m3search.evaluation.collection import Collection
 from m3search.evaluation.encodings import pack, unpack
 from m3search.evaluation.suite import EvaluationSet
-from m3search.records import Encoded, IntArray, Kind
+from m3search.records import Encoded, IntArray
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
@@ -35,27 +36,45 @@ class SharedTexts:
 
     def __init__(
         self,
-        sets: Sequence[EvaluationSet],
-        collections: Sequence[Collection],
+        sets: Iterable[tuple[EvaluationSet, Collection]],
         folder: Path,
         most: int = MOST_BYTES,
     ) -> None:
-        """folder: on whose disk it is kept, in a file that no other process sees."""
-        self._sets, self._collections = tuple(sets), tuple(collections)
+        """sets: those that are encoded. folder: on whose disk it is kept, in a file that no other
+        process sees."""
+        self._sets = tuple(sets)
         self._folder, self._room = folder, most
         self._places: dict[bytes, tuple[int, int]] = {}
         self._file: IO[bytes] | None = None
         self._end = 0
 
     @cached_property
-    def numbers(self) -> IntArray:
-        """Of the texts that two corpora have which are cut at the same length; ascending."""
+    def left(self) -> tuple[IntArray, IntArray]:
+        """Of the texts that two corpora have which are cut at the same length: their numbers,
+        ascending, and how many of the corpora with each are still to come."""
         corpora: dict[int | None, dict[tuple[str, str], Collection]] = {}
-        for each, collection in zip(self._sets, self._collections, strict=True):
+        for each, collection in self._sets:
             corpus = (collection.fingerprints()["corpus"], each.title_template)
             corpora.setdefault(each.max_length, {})[corpus] = collection
         found = [_repeated(group) for group in corpora.values() if len(group) > 1]
-        return np.unique(np.concatenate([*found, np.zeros(0, np.int64)]))
+        numbers, counts = np.unique(
+            np.concatenate([*found, np.zeros(0, np.int64)]), return_counts=True
+        )
+        return numbers, counts
+
+    def pass_by(self, texts: Sequence[str]) -> IntArray:
+        """(n,) how many more corpora will have each of a corpus's texts; -1 for those of its own.
+
+        To be asked once for every text of it.
+        """
+        numbers, left = self.left
+        asked = _numbers(texts)
+        shared = np.isin(asked, numbers)
+        places = np.searchsorted(numbers, asked[shared])
+        np.subtract.at(left, places, 1)
+        found = np.full(len(texts), -1)
+        found[shared] = left[places].clip(min=0)
+        return found
 
     def take(self, key: bytes) -> Encoded | None:
         """What was put under a key; None where nothing was."""
@@ -67,25 +86,26 @@ class SharedTexts:
 
     def put(self, key: bytes, encoded: Encoded) -> None:
         """Keeps the encoding of a text, where there is room for it."""
-        content = pack(encoded)
-        if len(content) > self._room:
+        if self._room <= 0:
             return
+        content = pack(encoded)
+        self._room -= len(content)
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+                self._room = min(self._room, disk_usage(self._folder).free // 2)
+                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
             self._file.seek(self._end)
-            self._file.write(content)
-            self._file.flush()
-        except OSError:  # a disk that is full: the index, which matters, will say so
-            self._room = 0
+            if self._room < 0 or self._file.write(content) < len(content):
+                return
+        except OSError:  # a disk that is full: what is written there needs the room more
+            self.close()
             return
         self._places[key] = (self._end, len(content))
         self._end += len(content)
-        self._room -= len(content)
 
     def close(self) -> None:
-        """Gives the room back."""
-        self._places = {}
+        """Gives the room back; from now on nothing is kept."""
+        self._places, self._room = {}, 0
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -96,21 +116,24 @@ class SharingEncoder:
 
     def __init__(self, encoder: Encoder, texts: SharedTexts) -> None:
         self._encoder, self._texts = encoder, texts
+        texts.left  # noqa: B018 - found now, not while an index is timed
         used = [asdict(encoder.identity), encoder.precision, encoder.modes]
         self._key = blake2b(repr(used).encode(), digest_size=32).digest()
         self.taken = 0
         """how many it left out"""
 
-    def encode(self, texts: Sequence[str], kind: Kind = "document") -> Encoded:
+    def encode(self, texts: Sequence[str]) -> Encoded:
         """All texts, in their order."""
-        shared = np.flatnonzero(np.isin(_numbers(texts), self._texts.numbers)).tolist()
+        left = self._texts.pass_by(texts)
+        shared = np.flatnonzero(left >= 0).tolist()
         keys = {i: blake2b(_bytes(texts[i]), key=self._key).digest() for i in shared}
         held = {i: found for i, key in keys.items() if (found := self._texts.take(key))}
         new = [i for i in range(len(texts)) if i not in held]
-        encoded = self._encoder.encode([texts[i] for i in new], kind)
+        encoded = self._encoder.encode([texts[i] for i in new])
         parts = {i: encoded[place : place + 1] for place, i in enumerate(new)}
         for i in keys.keys() - held.keys():
-            self._texts.put(keys[i], parts[i])
+            if left[i]:
+                self._texts.put(keys[i], parts[i])
         self.taken += len(held)
         if not held:
             return encoded
@@ -122,19 +145,21 @@ class SharingEncoder:
 
 
 def _repeated(group: dict[tuple[str, str], Collection]) -> IntArray:
-    """Numbers of the texts that more than one of these corpora have."""
-    each = [
-        np.unique(_numbers(document_text(document, template) for document in collection.read()))
-        for (_, template), collection in group.items()
-    ]
-    numbers, counts = np.unique(np.concatenate(each), return_counts=True)
-    return np.asarray(numbers[counts > 1])
+    """Numbers of the texts that more than one of these corpora have, once for each that has it."""
+    each = np.concatenate(
+        [
+            np.unique(_numbers(document_text(document, template) for document in collection.read()))
+            for (_, template), collection in group.items()
+        ]
+    )
+    numbers, counts = np.unique(each, return_counts=True)
+    return np.asarray(each[np.isin(each, numbers[counts > 1])])
 
 
 def _numbers(texts: Iterable[str]) -> IntArray:
     """(n,) 64 bits of each text: two that differ are rarely taken for one."""
     digests = (blake2b(_bytes(text), digest_size=8).digest() for text in texts)
-    return np.frombuffer(b"".join(digests), dtype=np.int64)
+    return np.fromiter((int.from_bytes(each, "big", signed=True) for each in digests), np.int64)
 
 
 def _bytes(text: str) -> bytes:
