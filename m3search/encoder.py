@@ -172,14 +172,14 @@ class Encoder:
     def token_weights(self, tokens: Sequence[Token], terms: Mapping[int, float]) -> list[float]:
         """What each token of a text weighs where the terms of another text have these weights.
 
-        terms: by their columns. It is the weight of its piece, or its share in that of its word or
-        stem, whichever is more: shares of equal pieces are what these weigh alone.
+        terms: by their columns. It is the Euclidean length of the weight of its piece and of its
+        share in that of its word or stem: of n equal shares, too, the length is the whole.
         """
         return self._tokenization.token_weights([token.id for token in tokens], terms)
 
     def terms(self, text: str, kind: Kind = "document") -> dict[int, str]:
         """What stands behind the columns of `Encoded.sparse` that this text can have a weight in:
-        its pieces and, where they are terms, its words of several pieces and its stems."""
+        its pieces and, where they are terms, its words of several pieces or its stems."""
         with self._lock:
             return self._tokenization.terms(text, self._limit(kind), self.identity.mcls)
 

@@ -54,7 +54,7 @@ class Query(NamedTuple):
 
 
 WordTerms = Literal["none", "words", "stems"]
-"""terms beside the pieces: none, words of several pieces, or these and the stems of all words"""
+"""terms beside the pieces: none, words of several pieces, or the stems of words"""
 DEFAULT_WEIGHTS = (1.0, 0.3, 1.0)
 """of dense, sparse and multi for passages (arXiv 2402.03216v4, section 4.1)"""
 

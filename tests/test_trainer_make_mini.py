@@ -80,6 +80,8 @@ def test_stages_start_from_the_one_before(made: Path) -> None:
     swap = next(line for line in lines if "swap_vocabulary" in line)
     assert "stories.fr-en" in swap and "*" not in swap  # sets that are not there are left out
     assert sorted(p.name for p in (made / "the out").glob("*.partial")) == []
+    assert "average_checkpoints" in lines[-1] and f"{out}/long " in lines[-1]
+    assert lines[-1].endswith(f"{out}/m3-mini.partial")
     assert run(made) == (0, lines[:1])  # all is there
 
 

@@ -16,11 +16,14 @@ from transformers import PreTrainedTokenizerFast
 
 from m3search.encoder import Encoder
 from m3search.errors import ArtifactError
+from m3search.index import Index
 from m3search.model.checkpoint import load_checkpoint, save_checkpoint
 from m3search.model.terms import lexical_matrix
 from m3search.model.tokenization import Tokenization
 from m3search.model.word_numbers import WORD_COLUMNS
-from m3search.model.words import WordTable, word_weights
+from m3search.model.words import NO_WORDS, Words, WordTable, word_weights
+from m3search.records import Document, word_terms_of
+from m3search.stores.manifest import _fingerprint, parse_manifest
 from m3search.training.encoding import represent
 from m3search.training.representations import Layout, lexical_scores
 
@@ -65,7 +68,7 @@ def test_words_end_at_spaces_and_punctuation(
 
 def test_nothing_has_no_words(tokenization: Tokenization) -> None:
     found = tokenization.words.find(np.zeros(0, np.int64))
-    assert [len(part) for part in found] == [0, 0, 0, 0]
+    assert [len(part) for part in found] == [0] * 4
 
 
 def test_pieces_of_bytes_are_no_words(sample_texts: list[str]) -> None:
@@ -90,7 +93,7 @@ def test_the_numbers_of_words_never_change(tokenization: Tokenization) -> None:
     """An index holds them: these are written down, and computed here in plain integers."""
     ids = np.array([0, 41, 42, 43, 2], np.int64)
     table = WordTable.__new__(WordTable)
-    table._size = 100
+    table.size = 100
     table._starts, table._joins = np.zeros((2, 100), bool)
     table._letters = None
     table._joins[[41, 42, 43]] = True
@@ -108,7 +111,7 @@ def test_words_spread_over_their_columns() -> None:
     pairs = np.unique(pairs, axis=0)
     ids = np.concatenate([pairs, np.full((len(pairs), 1), 90_000)], axis=1)
     table = WordTable.__new__(WordTable)
-    table._size, table._starts, table._letters = 0, np.zeros(90_001, bool), None
+    table.size, table._starts, table._letters = 0, np.zeros(90_001, bool), None
     table._joins = np.arange(90_001) < 90_000
     terms = table.find(ids).terms
     assert len(terms) == len(pairs) and terms.min() >= 0 and terms.max() < WORD_COLUMNS
@@ -117,10 +120,11 @@ def test_words_spread_over_their_columns() -> None:
 
 
 def test_a_word_weighs_the_length_of_its_pieces() -> None:
-    weights = np.array([0.3, 0.4, 0.0, 0.0, 1.0, 2.0, 2.0], np.float32)
-    found = word_weights(weights, np.array([2, 2, 3]))
-    np.testing.assert_allclose(found, [0.5, 0.0, 3.0])
-    assert len(word_weights(weights[:0], np.zeros(0, np.int64))) == 0
+    weights = np.array([[0.3, 0.4, 9.0, 0.0], [0.0, 1.0, 2.0, 2.0]], np.float32)
+    factors = np.array([1, 1, 1, 1, 4, 1, 2], np.float32)
+    words = Words(np.array([0, 1, 3, 4, 5, 6, 7]), np.array([2, 2, 3]), np.arange(3), factors)
+    np.testing.assert_allclose(word_weights(weights, words), [0.5, 0.0, 4.0])
+    assert len(word_weights(weights[:0], NO_WORDS)) == 0
 
 
 def test_the_matrix_has_pieces_and_words(tokenization: Tokenization) -> None:
@@ -241,3 +245,29 @@ def test_the_layout_of_texts_is_that_of_each_of_them(
         assert len(whole.words) > 0 or table is None
         nothing = Layout.of([], *options)
         assert all(len(column) == 0 for column in nothing)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [(False, "none"), (True, "words"), ("none", "none"), ("words", "words"), ("stems", "stems"),
+     ("x", None), (1, None), (None, None)],
+)  # fmt: skip
+def test_older_files_say_whether_words_are_terms(found: object, expected: str | None) -> None:
+    assert word_terms_of(found) == expected
+
+
+def test_an_index_that_says_true_has_words(checkpoint: Path, tmp_path: Path) -> None:
+    encoder = Encoder.load(checkpoint, device="cpu", dtype=torch.float32)
+    Index.build(tmp_path, [Document("a", "tea")], encoder)
+    fields = json.loads((tmp_path / "manifest.json").read_text())
+    assert fields["model"]["word_terms"] == "words"
+
+    def read(found: object) -> str:
+        changed = {**fields, "model": {**fields["model"], "word_terms": found}}
+        changed["sha256"] = _fingerprint({k: v for k, v in changed.items() if k != "sha256"})
+        content = json.dumps(changed).encode()
+        return parse_manifest(tmp_path / "manifest.json", content).model.word_terms
+
+    assert (read(True), read(False), read("stems")) == ("words", "none", "stems")
+    with pytest.raises(ArtifactError, match="word_terms 'other'"):
+        read("other")

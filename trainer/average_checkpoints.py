@@ -7,7 +7,7 @@ Wortsman et al. 2022, arXiv 2203.05482). It costs nothing when it is used.
 Their multi heads do not lie near each other: scores stay as they are when all token vectors are
 turned together, so each training ends in directions of its own. Each head is turned to the first
 one before the mean is taken (orthogonal Procrustes problem, Schoenemann 1966). The mean is written
-in half precision.
+in half precision. Of one checkpoint it makes one that is searched in another way.
 
     python trainer/average_checkpoints.py checkpoints/a checkpoints/b --out checkpoints/mean
 """
@@ -53,7 +53,7 @@ def average(
     word_terms: WordTerms | None = None,
     idf: bool | None = None,
 ) -> Loaded:
-    """The mean of two checkpoints or more, with the tokenizer of the first.
+    """The mean of checkpoints, with the tokenizer of the first.
 
     shares: how much each counts, above 0; their sum does not matter. fusion_weights, word_terms,
     idf: how the mean is searched with; by default as the first. ConfigError where the checkpoints
@@ -188,11 +188,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_new(args.out)
     count = len(args.checkpoints)
     shares = args.shares or [1.0] * count
-    if count < 2 or len(shares) != count:
+    if len(shares) != count:
         raise ConfigError(
-            "CHECKPOINT",
-            expected="two checkpoints or more, and of --shares one for each",
-            found=f"{count} and {len(shares)}",
+            "--shares",
+            expected=f"one for each of the {count} checkpoints",
+            found=str(len(shares)),
             remedy="Name those whose mean is wanted, or leave --shares out.",
         )
     weights = tuple(args.fusion_weights) if args.fusion_weights else None

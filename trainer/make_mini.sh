@@ -69,3 +69,6 @@ train distil "$out/swapped" "${teacher[@]}"
 train contrastive "$out/distil" "${teacher[@]}"
 train finetune "$out/contrastive" "${teacher[@]}"
 train long "$out/finetune" "${teacher[@]}"
+# the same weights, but stems in place of words as terms, and terms count by how rare they are
+make "$out/m3-mini" python "$here/average_checkpoints.py" "$out/long" --word-terms stems --idf \
+  --fusion-weights 0.5 1 1 --out

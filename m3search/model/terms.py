@@ -17,7 +17,7 @@ def lexical_matrix(
     """Term weights of a batch: for each text and term the largest weight of its positions.
 
     ids, weights, kept (B, L) -> (B, columns) csr float32 with weights > 0 only. With `words`, the
-    words and stems that it finds are terms, too, wherever they stand.
+    words or stems that it finds are terms, too, wherever they stand.
     """
     weights = np.where(kept, weights, 0).astype(np.float32)
     texts, positions = np.nonzero(weights > 0)
@@ -53,7 +53,7 @@ def _word_entries(
 ) -> tuple[IntArray, FloatArray]:
     """Keys, text * columns + term, and weights of the words that weigh anything."""
     found = words.find(ids)
-    values = word_weights(weights.reshape(-1)[found.tokens], found.sizes)
+    values = word_weights(weights, found)
     texts = found.tokens[np.cumsum(found.sizes) - found.sizes] // ids.shape[1]
     weighing = values > 0
     return (texts * columns + found.terms)[weighing], values[weighing]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ArtifactError
-from m3search.model.words import NO_WORDS, WordTable
+from m3search.model.words import WordTable
 from m3search.records import BoolArray, IntArray, Token
 
 MCLS_STRIDE = 256
@@ -42,7 +42,7 @@ class Tokenization:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, words: WordTable | None = None) -> None:
         self._tokenizer = tokenizer
         self.words = words
-        """by which words of several pieces are terms; None where only pieces are"""
+        """by which words, or stems, are terms; None where only pieces are"""
         around = tokenizer("", add_special_tokens=True)["input_ids"]
         if len(around) != 2:
             raise ArtifactError(
@@ -110,36 +110,33 @@ class Tokenization:
         ]
 
     def terms(self, text: str, max_length: int, mcls: bool = False) -> dict[int, str]:
-        """By their columns the terms of a text: its pieces and, as `words` has them, its words, and
-        its stems as "compu*"."""
+        """By their columns the terms of a text: its pieces and, as `words` has them, its words, or
+        stems as "compu*"."""
         (ids,) = self.encode([text], max_length, mcls).ids
-        pieces = self.pieces(ids.tolist())
         special = set(self.special_ids.tolist())
-        terms = {
-            column: piece
-            for column, piece in zip(ids.tolist(), pieces, strict=True)
-            if column not in special
-        }
-        found = self.words.find(ids) if self.words else NO_WORDS
-        last = np.cumsum(found.sizes)
-        for column, start, stop, stem in zip(
-            found.terms.tolist(), last - found.sizes, last, found.stems.tolist(), strict=True
-        ):
-            places = found.tokens[start:stop]
-            if stem and self.words:
-                terms[column] = self.words.stem(ids[places])
-            else:
-                terms[column] = "".join(pieces[place] for place in places)
+        numbers = [number for number in ids.tolist() if number not in special]
+        terms = dict(zip(numbers, self.pieces(numbers), strict=True))
+        if self.words:
+            found = self.words.find(ids)
+            last = np.cumsum(found.sizes)
+            for column, start, stop in zip(
+                found.terms.tolist(), last - found.sizes, last, strict=True
+            ):
+                terms[column] = self.words.name(column, ids[found.tokens[start:stop]])
         return terms
 
     def token_weights(self, ids: Sequence[int], terms: Mapping[int, float]) -> list[float]:
         """(n,) of the token ids of a text: see `Encoder.token_weights`."""
-        weights = np.array([terms.get(number, 0.0) for number in ids])
-        found = self.words.find(np.asarray(ids, np.int64)) if self.words else NO_WORDS
-        wholes = np.array([terms.get(column, 0.0) for column in found.terms.tolist()])
-        np.maximum.at(weights, found.tokens, np.repeat(wholes / np.sqrt(found.sizes), found.sizes))
-        shares: list[float] = weights.tolist()
-        return shares
+        squares = np.array([terms.get(number, 0.0) ** 2 for number in ids])
+        if self.words:
+            pieces = np.asarray(ids, np.int64)
+            found = self.words.find(pieces)
+            wholes = np.array([terms.get(column, 0.0) ** 2 for column in found.terms.tolist()])
+            shares = np.repeat(wholes / found.sizes, found.sizes)
+            counted = np.repeat(found.terms, found.sizes) == pieces[found.tokens]
+            squares[found.tokens] += np.where(counted, 0, shares)
+        weights: list[float] = np.sqrt(squares).tolist()
+        return weights
 
     def cls_mask(self, ids: Ids, mcls: bool = False) -> BoolArray:
         """(B, L) where `encode` placed a CLS; one that the text itself spells is not meant."""

@@ -31,19 +31,19 @@ def word_numbers(ids: IntArray, sizes: IntArray) -> IntArray:
         return np.zeros(0, np.int64)
     firsts = np.cumsum(sizes) - sizes
     places = np.arange(len(ids)) - np.repeat(firsts, sizes) + 1
-    return _numbers(np.add.reduceat(_mix(_mix(ids.astype(np.uint64)) + _steps(places)), firsts))
+    sums = np.add.reduceat(_mix(_mix(ids.astype(np.uint64)) + _steps(places)), firsts)
+    return numbers_of(_mix(sums))
 
 
-def stem_numbers(letters: IntArray, sizes: IntArray) -> IntArray:
-    """(words,) numbers below `WORD_COLUMNS` of the stems of words: of their first letters alone, so
-    that it does not matter where a word is cut into pieces.
+def stem_hashes(letters: IntArray, sizes: IntArray) -> npt.NDArray[np.uint64]:
+    """(words,) 64 bits of the stems of words: of their first letters alone, so that it does not
+    matter where a word is cut into pieces.
 
     letters: (pieces, STEM_LETTERS) of all pieces, as `first_letters` has them, and 0 for one
-    without any. sizes: (words,)
-    pieces of each, at least 1.
+    without any. sizes: (words,) pieces of each, at least 1.
     """
     if not len(sizes):
-        return np.zeros(0, np.int64)
+        return np.zeros(0, np.uint64)
     counts, firsts = (letters > 0).sum(axis=1), np.cumsum(sizes) - sizes
     before = np.cumsum(counts) - counts
     before -= np.repeat(before[firsts], sizes)
@@ -51,7 +51,12 @@ def stem_numbers(letters: IntArray, sizes: IntArray) -> IntArray:
     mixed = _mix(_mix(letters.astype(np.uint64) + _LETTER) + _steps(places))
     inside = (letters > 0) & (places <= STEM_LETTERS)
     sums = np.where(inside, mixed, np.uint64(0)).sum(axis=1, dtype=np.uint64)
-    return _numbers(np.add.reduceat(sums, firsts))
+    return _mix(np.add.reduceat(sums, firsts))
+
+
+def numbers_of(hashes: npt.NDArray[np.uint64]) -> IntArray:
+    """(n,) numbers below `WORD_COLUMNS`: the highest bits of the hashes."""
+    return (hashes >> np.uint64(64 - WORD_COLUMNS.bit_length() + 1)).astype(np.int64)
 
 
 def first_letters(texts: Sequence[str]) -> IntArray:
@@ -65,10 +70,6 @@ def first_letters(texts: Sequence[str]) -> IntArray:
         first = text[:STEM_LETTERS]
         row[: len(first)] = [ord(letter.lower()[0].replace("ς", "σ")) for letter in first]
     return letters
-
-
-def _numbers(sums: npt.NDArray[np.uint64]) -> IntArray:
-    return (_mix(sums) >> np.uint64(64 - WORD_COLUMNS.bit_length() + 1)).astype(np.int64)
 
 
 def _steps(places: IntArray) -> npt.NDArray[np.uint64]:

@@ -7,8 +7,11 @@ counts as much again as its pieces do together. Its column stands behind those o
 is a number that the word is hashed to, so no word is unknown, and two words rarely meet in one.
 
 And the forms of a word ("computer", "computing") are different pieces, which have no term together.
-So the stem of every word can be one more term, of the same weight as the word: its first five
-letters, whatever the language.
+So stems can be terms in place of words: the first five letters of a word, whatever the language.
+Where a piece of just these letters begins words, the stem has the column of this piece, so that
+"light" and "lights" meet there. Where both texts weigh the pieces alike, a stem counts twice what
+those of its word do, and where one of them is the stem, what that one does besides: all words count
+three times their pieces.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from m3search.corpus.scripts import is_spaceless
@@ -27,7 +31,8 @@ from m3search.model.word_numbers import (
     STEM_LETTERS,
     WORD_COLUMNS,
     first_letters,
-    stem_numbers,
+    numbers_of,
+    stem_hashes,
     word_numbers,
 )
 from m3search.records import BoolArray, FloatArray, IntArray, WordTerms
@@ -45,21 +50,22 @@ BYTE_SPACES = ("Ġ", "Ċ", "ĉ", "č")
 
 
 class Words(NamedTuple):
-    """The words and stems that are terms in some texts, in the order in which they begin."""
+    """The words that are terms in some texts, or whose stems are, in the order of the texts."""
 
     tokens: IntArray
-    """(tokens,) places of the pieces that these are made of, one term after the other; those of a
-    stem are those of its whole word"""
+    """(tokens,) places of the pieces of these words, one word after the other"""
     sizes: IntArray
-    """(terms,) pieces of each"""
+    """(words,) pieces of each"""
     terms: IntArray
-    """(terms,) the column of each, from the size of the vocabulary on"""
-    stems: BoolArray
-    """(terms,) whether it is the stem of its word, not the word"""
+    """(words,) the column of each, from the size of the vocabulary on; of a stem that is a piece
+    that of the piece"""
+    factors: FloatArray
+    """(tokens,) float32, how often the square of the weight of each of these pieces counts in the
+    square of its word's: once, in that of a stem twice, and thrice where the piece is the stem"""
 
 
 _NONE = np.zeros(0, np.int64)
-NO_WORDS = Words(_NONE, _NONE, _NONE, _NONE.astype(bool))
+NO_WORDS = Words(_NONE, _NONE, _NONE, np.zeros(0, np.float32))
 
 
 class WordTable:
@@ -68,11 +74,12 @@ class WordTable:
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, size: int, *, stems: bool = False
     ) -> None:
-        """size: V, the columns in front of those of the words. stems: whether they are terms, too.
+        """size: V, the columns in front of those of the words. stems: whether they are terms in
+        place of words.
 
         ArtifactError for byte-level BPE, whose pieces are no letters.
         """
-        pieces = [piece or "" for piece in pieces_of(tokenizer, size)]
+        self._pieces = pieces = [piece or "" for piece in pieces_of(tokenizer, size)]
         if not _continuing_prefix(tokenizer) and _spelling(pieces) == BYTE_SPACES:
             raise ArtifactError(
                 "the tokenizer",
@@ -80,7 +87,8 @@ class WordTable:
                 found="a vocabulary of bytes",
                 remedy="Leave word_terms out, or train with another tokenizer.",
             )
-        self._size = size
+        self.size = size
+        """V"""
         self._starts = word_starts(tokenizer, size)
         special = set(tokenizer.all_special_ids)
         self._joins = np.array(
@@ -89,7 +97,10 @@ class WordTable:
         )
         self._bytes = np.array([_byte(piece) for piece in pieces], np.int64)
         self._inner = [piece.strip(MARKS) for piece in pieces]
-        self._letters = first_letters(self._inner) if stems else None
+        self._letters: IntArray | None = None
+        if stems:
+            self._letters = first_letters(self._inner)
+            self._short, self._short_hashes = self._short_pieces(self._letters)
 
     @classmethod
     def made_for(
@@ -99,7 +110,8 @@ class WordTable:
         return None if terms == "none" else cls(tokenizer, size, stems=terms == "stems")
 
     def find(self, ids: IntArray) -> Words:
-        """The words of several pieces, and stems, in ids (L,) of one text or some, or (B, L).
+        """The words of several pieces in ids (L,) of one text or some, or (B, L); where stems are
+        terms all words.
 
         Special tokens, pieces without a letter or digit, and pieces of scripts that are written
         without spaces belong to no word and end the one before them. The rows of a batch, and
@@ -113,20 +125,33 @@ class WordTable:
         begins = joins & (self._starts[ids] | ~after)
         firsts = np.flatnonzero(begins)
         sizes = np.bincount((np.cumsum(begins) - 1)[joins], minlength=len(firsts))
-        several = sizes > 1
-        words = self._terms(ids, firsts[several], sizes[several], stems=False)
         if self._letters is None:
-            return words
-        return _in_order(words, self._terms(ids, firsts, sizes, stems=True))
-
-    def _terms(self, ids: IntArray, firsts: IntArray, sizes: IntArray, *, stems: bool) -> Words:
-        """The words, or their stems, that begin at the places `firsts` of ids."""
+            several = sizes > 1
+            tokens, sizes = _ranges(firsts[several], sizes[several]), sizes[several]
+            numbers = self.size + word_numbers(ids[tokens], sizes)
+            return Words(tokens, sizes, numbers, np.ones(len(tokens), np.float32))
         tokens = _ranges(firsts, sizes)
-        if stems:
-            numbers = stem_numbers(self.letters(ids[tokens], sizes), sizes)
-        else:
-            numbers = word_numbers(ids[tokens], sizes)
-        return Words(tokens, sizes, self._size + numbers, np.full(len(sizes), stems))
+        terms = self._stem_columns(stem_hashes(self.letters(ids[tokens], sizes), sizes))
+        own = ids[tokens] == np.repeat(terms, sizes)
+        return Words(tokens, sizes, terms, np.where(own, 3, 2).astype(np.float32))
+
+    def _short_pieces(self, letters: IntArray) -> tuple[IntArray, npt.NDArray[np.uint64]]:
+        """The pieces that are stems of the words that they begin, the first of each stem, and the
+        hashes of these, ascending."""
+        short = np.array([len(inner) <= STEM_LETTERS for inner in self._inner], dtype=bool)
+        pieces = np.flatnonzero(short & self._starts & self._joins)
+        hashes = stem_hashes(letters[pieces], np.ones(len(pieces), np.int64))
+        hashes, first = np.unique(hashes, return_index=True)
+        return pieces[first], hashes
+
+    def _stem_columns(self, hashes: npt.NDArray[np.uint64]) -> IntArray:
+        """(words,) the columns of the stems with these hashes."""
+        columns = self.size + numbers_of(hashes)
+        if not len(self._short):
+            return columns
+        places = np.searchsorted(self._short_hashes, hashes).clip(max=len(self._short) - 1)
+        known = self._short_hashes[places] == hashes
+        return np.where(known, self._short[places], columns)
 
     def letters(self, ids: IntArray, sizes: IntArray) -> IntArray:
         """(pieces, STEM_LETTERS) the first letters of the pieces of words.
@@ -143,8 +168,13 @@ class WordTable:
             letters[start] = first_letters([content.decode(errors="replace")])[0]
         return letters
 
-    def stem(self, ids: IntArray) -> str:
-        """What stands for the stem of the word of these pieces in texts for people: "compu*"."""
+    def name(self, column: int, ids: IntArray) -> str:
+        """What texts for people call the column that a word of these pieces has: "▁unforgettable",
+        or of its stem "unfor*", or the piece that it is."""
+        if column < self.size:
+            return self._pieces[column]
+        if self._letters is None:
+            return "".join(self._pieces[number] for number in ids.tolist())
         letters = self.letters(ids, np.array([len(ids)])).reshape(-1)
         return "".join(map(chr, letters[letters > 0][:STEM_LETTERS].tolist())) + "*"
 
@@ -159,12 +189,14 @@ def sparse_columns(size: int, word_terms: WordTerms) -> int:
     return size if word_terms == "none" else size + WORD_COLUMNS
 
 
-def word_weights(weights: FloatArray, sizes: IntArray) -> FloatArray:
-    """(words,) weights of words, or of their stems, whose pieces weigh `weights` (tokens,)."""
-    if not len(sizes):
+def word_weights(weights: FloatArray, words: Words) -> FloatArray:
+    """(words,) float32 weights of words, or of their stems, in texts whose tokens have `weights`
+    (L,) or (B, L): the Euclidean length of those of their pieces, times their factors in squares.
+    """
+    if not len(words.sizes):
         return np.zeros(0, np.float32)
-    squares = np.add.reduceat(weights.astype(np.float32) ** 2, np.cumsum(sizes) - sizes)
-    lengths: FloatArray = np.sqrt(squares)
+    squares = words.factors * weights.reshape(-1)[words.tokens].astype(np.float32) ** 2
+    lengths: FloatArray = np.sqrt(np.add.reduceat(squares, np.cumsum(words.sizes) - words.sizes))
     return lengths
 
 
@@ -206,17 +238,6 @@ def _spelling(pieces: Sequence[str | None]) -> tuple[str, ...]:
 def pieces_of(tokenizer: PreTrainedTokenizerFast, size: int) -> list[str | None]:
     """The pieces of the ids 0 to size - 1, None where the tokenizer has none."""
     return list(tokenizer.convert_ids_to_tokens(list(range(size))))
-
-
-def _in_order(first: Words, second: Words) -> Words:
-    """The terms of both, by the places where they begin."""
-    sizes = np.concatenate([first.sizes, second.sizes])
-    tokens = np.concatenate([first.tokens, second.tokens])
-    begins = np.cumsum(sizes) - sizes
-    order = np.argsort(tokens[begins], kind="stable")
-    terms = np.concatenate([first.terms, second.terms])[order]
-    stems = np.concatenate([first.stems, second.stems])[order]
-    return Words(tokens[_ranges(begins[order], sizes[order])], sizes[order], terms, stems)
 
 
 def _ranges(firsts: IntArray, sizes: IntArray) -> IntArray:

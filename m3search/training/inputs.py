@@ -50,7 +50,7 @@ class Start:
     """tokens, the limit of the finished encoder, whose position table is extended where it is
     shorter; None is what the checkpoint says"""
     word_terms: WordTerms | None = None
-    """what are terms beside the pieces: "words" of several pieces, or "stems" of all words, too;
+    """what are terms beside the pieces: "words" of several pieces, or the "stems" of words;
     None is what the checkpoint says, and "none" where it says nothing"""
     dropout: float = 0.1
     """probability, in every dropout layer of the encoder while it trains"""

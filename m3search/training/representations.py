@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from m3search.model.tokenization import Ids
 from m3search.model.words import NO_WORDS, WordTable
-from m3search.records import Mode
+from m3search.records import FloatArray, IntArray, Mode
 from m3search.training.maxsim import best_matches
 
 BLOCK = {"cpu": 1 << 22, "cuda": 1 << 25}
@@ -32,13 +32,15 @@ class Layout(NamedTuple):
     vector_counts: Tensor
     """(N,) int64 token vectors of each text: all its tokens but the first"""
     words: Tensor
-    """(W,) int64 column of every word or stem that is a term beside the pieces, text by text"""
+    """(W,) int64 column of every word, or its stem, that is a term, text by text"""
     word_counts: Tensor
     """(N,) int64 of those words in each text"""
     word_sizes: Tensor
     """(W,) int64 pieces of each word"""
     word_tokens: Tensor
     """(sum of word_sizes,) int64 places of these pieces among the T tokens, word by word"""
+    word_factors: Tensor
+    """(sum of word_sizes,) float32, how often the square of the weight of each of them counts"""
 
     @classmethod
     def of(
@@ -58,7 +60,7 @@ class Layout(NamedTuple):
         kept = ~np.isin(flat, special_ids)
         found = table.find(flat) if table and len(flat) else NO_WORDS
         firsts = found.tokens[np.cumsum(found.sizes) - found.sizes]
-        columns = (
+        columns: tuple[IntArray | FloatArray, ...] = (
             flat[kept],
             np.bincount(texts[kept], minlength=len(ids)),
             lengths - 1,
@@ -66,8 +68,9 @@ class Layout(NamedTuple):
             np.bincount(texts[firsts], minlength=len(ids)),
             found.sizes,
             (np.cumsum(kept) - 1)[found.tokens],
+            found.factors,
         )
-        return cls(*(torch.from_numpy(column.astype(np.int64)).to(device) for column in columns))
+        return cls(*(torch.from_numpy(column).to(device) for column in columns))
 
     def entries(self, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Column, weight and text of everything that can carry a lexical weight: the tokens, which
@@ -75,7 +78,7 @@ class Layout(NamedTuple):
         terms, texts = self.terms, _owners(self.term_counts)
         if not len(self.words):
             return terms, weights, texts
-        squares = weights[self.word_tokens] ** 2
+        squares = self.word_factors * weights[self.word_tokens] ** 2
         sums = squares.new_zeros(len(self.words)).index_add(0, _owners(self.word_sizes), squares)
         lengths = torch.where(sums > 0, sums, 1).sqrt() * (sums > 0)  # no gradient of sqrt at 0
         return (
