@@ -103,8 +103,28 @@ def test_runs_of_a_set(reports: Callable[..., Result]) -> None:
         write_run("foreign.trec", foreign)
         wrong = reports("compare", runs[0], "foreign.trec", "--set", "tiny")
         assert wrong.code == 1 and "of the set tiny, found none of them" in wrong.err
+    write_run("part.trec", {"q1": {"dense": 2.0, "late": 1.0}})
+    told = "tiny: B has nothing for 1 queries, which count 0"
+    assert told in reports("compare", runs[0], "part.trec", "--set", "tiny").out
     same = reports("compare", runs[0], runs[0], "--set", "tiny").out
     assert len(same.splitlines()) == 2 and "+0.0" in same
+
+
+def test_a_row_and_its_own_run_are_the_same(
+    reports: Callable[..., Result], judged: Path, place: Path
+) -> None:
+    """Also where a value has more digits than a report keeps of it."""
+    assert (
+        reports("eval", "tiny", "--out", "third", "--rows", "sparse", "--measures", "P@3").code == 0
+    )
+    sides = ("third:sparse", "third/runs/tiny.sparse.trec")
+    for one, other in (sides, sides[::-1]):
+        asked = ("--set", "tiny", "--measure", "P@3", "--json")
+        (found,) = lines_of(reports("compare", one, other, *asked).out)
+        same = found["sets"]["tiny"]
+        assert 0 < same["first"] < 1
+        assert (same["difference"], same["p"], same["better"], same["worse"]) == (0, 1, 0, 0)
+        assert not same["changes"] and same["absent"] == [0, 0]
 
 
 def test_other_judgements_are_refused_and_other_words_told(

@@ -201,7 +201,8 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
     assert weights and len(weights.group(1).split(",")) == 3
     assert m3("index", "tiny/corpus.jsonl", "--index", "own").code == 0
     into = m3("tune", "tiny", "--from-scores", "report", "--folds", "2", "--into", "own")
-    assert into.err.endswith("searches of own use them by default\n")
+    held = "before, searches of own used 1,0.3,1"
+    assert into.err.endswith(f"{held}\nsearches of own use them by default\n")
     (own,) = lines_of(m3("info", "own", "--json").out)
     assert own["weights"] == [float(weight) for weight in weights.group(1).split(",")]
     Path("fused.toml").write_text(

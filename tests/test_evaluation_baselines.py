@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,33 @@ def test_the_report_says_which_bm25_a_set_had(fake_lucene: None, tmp_path: Path)
     assert both[0].startswith("- BM25 of one: bm25s 0.")
     assert both[1] == "- BM25 of two: Lucene 0, k1 1.2, b 0.75, lucene variant"
     assert lines(two) == ["- BM25: Lucene 0, k1 1.2, b 0.75, lucene variant"]
+
+
+def test_sets_of_one_corpus_in_a_row_share_its_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def make(*given: Any, **numbers: Any) -> Any:
+        made.append(given[2].code)
+        return make_bm25(*given, **numbers)
+
+    monkeypatch.setattr("m3search.evaluation.baseline_runs.make_bm25", make)
+    folder = make_set(tmp_path / "s")
+    first = EvaluationSet(folder, "first", rows=("bm25",), language="en")
+    others = [replace(first, name="second"), replace(first, name="third", language="de"),
+              replace(first, name="fourth", language="de", bm25_k1=0.9)]  # fmt: skip
+    runs: list[Any] = []
+    for cache in (None, Cache(tmp_path / "cache")):
+        sets = evaluate_sets(
+            [first, *others], Log().encoders, cache=cache,
+            keep=lambda result, found, *_: runs.append(found["bm25"]),
+        ).sets  # fmt: skip
+        assert made == ["en", "de", "de"]
+        has_index = ["bm25 index" in each.details["seconds"] for each in sets]
+        assert has_index[1:] == ([False, True, True] if cache is None else has_index[1:])
+        made.clear()
+    assert runs[0] == runs[1] == runs[4] == runs[5] and runs[2] != runs[3]
 
 
 def test_numbers_of_bm25_are_those_of_the_set(fake_lucene: None, tmp_path: Path) -> None:

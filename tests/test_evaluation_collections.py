@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +30,21 @@ def test_a_collection_and_its_counts(tmp_path: Path) -> None:
         "judgements": 3,
         "judgements_of_unknown_documents": 0,
     }
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "\r"])
+def test_ids_of_queries_fit_into_a_line(tmp_path: Path, name: str) -> None:
+    """As FlagEmbedding's layout, of JSON lines, may have others."""
+    folder = make_set(tmp_path / "s")
+    shutil.rmtree(folder / "qrels")
+    (folder / "queries.jsonl").unlink()
+    for file, line in (
+        ("test_queries.jsonl", {"id": name, "text": "red"}),
+        ("test_qrels.jsonl", {"qid": name, "docid": "d1", "relevance": 1}),
+    ):
+        (folder / file).write_text(json.dumps(line) + "\n")
+    with pytest.raises(DataError, match="without tabs and ends of lines"):
+        load_collection(EvaluationSet(folder))
 
 
 def test_judgements_of_unknown_documents(tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ def test_ranks_by_hand() -> None:
     assert other["q"] == pytest.approx({"c": 2.0, "d": 1.0})
 
 
+def test_a_row_that_weighs_nothing_adds_no_documents() -> None:
+    for by in ("rank", "score"):
+        fused: Any = Fused(("one", "two"), by=by, weights=(0.0, 2.0))
+        assert fused.run(RUNS, 10)["q"].keys() == RUNS["two"]["q"].keys()
+
+
 def test_scores_by_hand() -> None:
     found = Fused(("one", "two"), by="score", weights=(1.0, 0.5)).run(RUNS, 3)
     assert found["q"] == {"c": 5.5, "d": 4.0, "a": 3.0}

@@ -24,7 +24,7 @@ from m3search.evaluation.tables import latency_table, size_table, to_markdown
 from m3search.index import Index
 from m3search.records import MODES, Query
 from m3search.search import Searcher
-from m3search.timings import Timings
+from m3search.timings import WEIGH, Timings, stage
 
 QUERIES = [Query(f"q{number}", "red fox") for number in range(5)]
 
@@ -90,6 +90,21 @@ def test_what_a_mode_retrieves_for_itself_is_not_scored() -> None:
         [(("multi",), ())],
         [(("dense",), ("dense", "multi"))],
     ]
+
+
+class WeighingSearcher(FakeSearcher):
+    def candidates(self, queries: Any, **options: Any) -> Any:
+        with stage(WEIGH):
+            pass
+        return super().candidates(queries, **options)
+
+
+def test_the_terms_of_a_query_are_weighed_once() -> None:
+    """Also where it is asked twice, for what re-ranks and for what a mode retrieves alone."""
+    searcher: Any = WeighingSearcher(FakeIndex([], FakeManifest(0)), Log())
+    for rows in (("multi", "all"), ("all",), ("sparse",)):
+        found = ask_alone(searcher, QUERIES, plans(*rows))
+        assert found[WEIGH]["queries"] == len(QUERIES)
 
 
 def test_the_sample_is_small_and_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from math import log2
 
@@ -60,6 +61,15 @@ def test_empty_and_missing_queries_count_the_same() -> None:
         assert report.means[row] == {"nDCG@10": 0.0, "R@100": 0.0}
         assert set(report.per_query[row]["nDCG@10"]) == {"q1", "q2"}
         assert report.absent[row] == 2
+
+
+def test_scores_are_numbers() -> None:
+    """The order of others would be that in which they were put in."""
+    for scores in ({"a": math.nan, "b": 1.0}, {"b": 1.0, "a": math.nan}):
+        with pytest.raises(ConfigError, match="nan for document 'a'"):
+            evaluate({"run": {"q": scores}}, {"q": {"a": 1}})
+    endless = evaluate({"run": {"q": {"a": math.inf, "b": 1.0}}}, {"q": {"a": 1}}, ["RR@10"])
+    assert endless.means["run"]["RR@10"] == 1
 
 
 def test_a_query_without_judgement_changes_nothing() -> None:

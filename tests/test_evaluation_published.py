@@ -57,6 +57,7 @@ def test_cells_differences_and_the_average_of_what_was_run() -> None:
         },
     }
     text = to_markdown(Experiment((yo, sw, other), {}))
+    assert "Our bm25" not in text  # of Swahili nothing is published for it
     part = text[text.index("## nDCG@10 on miracl") :].splitlines()
     assert part[2:7] == [
         "| set | dense | all |",
@@ -70,6 +71,18 @@ def test_cells_differences_and_the_average_of_what_was_run() -> None:
     assert page.table(title)[1] == ["a", "80.0 (81.8, -1.8)", "84.0 (83.5, +0.5)"]
     assert "published" not in Experiment((other,), {}).to_json()
     assert "published" not in to_markdown(Experiment((other,), {}))
+
+
+def test_another_bm25_than_the_published_one_is_told() -> None:
+    every = []
+    for language in find_preset("miracl").languages:
+        each = result(f"m-{language}", f"miracl/{language}", {"bm25": {"nDCG@10": 0.4}})
+        each.details["bm25"] = {"implementation": "bm25s 0.2", "k1": 1.2, "b": 0.75}
+        every.append(each)
+    (found,) = compare_published(every)
+    assert found.rows["bm25"].average is not None
+    note = "Our bm25 is bm25s 0.2 with k1 1.2, b 0.75; what pyserini has by default, as there"
+    assert note in markdown(published_table(found))
 
 
 def test_all_languages_have_the_average_of_the_paper() -> None:

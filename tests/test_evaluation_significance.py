@@ -42,6 +42,8 @@ def test_nothing_is_told_by_one_query_or_by_equal_ones() -> None:
     assert (
         randomisation_test(np.zeros((3, 2))) == randomisation_test(np.zeros((30, 2))) == [1.0] * 2
     )
+    rounded = np.array([-4, 3, -2, 3]) / 15  # whose sum is 0, but not to the last bit
+    assert rounded.sum() != 0 and randomisation_test(rounded[:, np.newaxis]) == [1.0]
     assert compare_rows({"a": {}, "b": {}}) == compare_rows({"a": {"q": 1.0}}) == []
 
 

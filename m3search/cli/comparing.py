@@ -167,6 +167,9 @@ def _print_changes(
 ) -> None:
     if compared.differing:
         typer.echo(f"{compared.name}: the two differ in their {' and '.join(compared.differing)}")
+    for side, count in zip("AB", compared.absent, strict=True):
+        if count:
+            typer.echo(f"{compared.name}: {side} has nothing for {count} queries, which count 0")
     for change in compared.changes:
         typer.echo()
         values = f"{100 * change.first:.1f} -> {100 * change.second:.1f}"

@@ -83,6 +83,7 @@ def tune_weights(
         tuned = tune(judged, measure, folds=folds, progress=progress)
     weights = {mode: tuned.weights.get(mode, 0.0) for mode in MODES}
     if index is not None:
+        replaced = index.manifest.fusion_weights
         index.set_weights(weights)
     if json:
         print_json({"measure": measure, **tuned.to_json()})
@@ -95,7 +96,9 @@ def tune_weights(
             "warning: queries that had no say in their weights lose "
             f"{-100 * tuned.gain:.2g} points by tuning: keep the weights of before"
         )
-    if into is not None:
+    if index is not None:
+        was = ",".join(f"{weight:g}" for weight in replaced)
+        print_note(f"before, searches of {into} used {was}")
         print_note(f"searches of {into} use them by default")
 
 

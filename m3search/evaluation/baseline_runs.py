@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from m3search.evaluation.baselines import make_bm25
+from m3search.evaluation.baselines import Baseline, make_bm25
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.cache import Cache
 from m3search.evaluation.checked import Tell, read_checked, write_checked
@@ -36,7 +37,7 @@ class BaselineRun:
 
     run: Run
     seconds: dict[str, float]
-    """of its index, and of all queries, when it was made"""
+    """of its index, unless another set had that, and of all queries, when it was made"""
     stages: Stages
     """of single queries"""
     timed: str
@@ -48,6 +49,22 @@ class BaselineRun:
     """whether an earlier evaluation made it"""
 
 
+class BM25Indexes:
+    """The BM25 that was made last, as sets that follow each other may have one corpus."""
+
+    def __init__(self) -> None:
+        self._key: str | None = None
+        self._latest: Baseline | None = None
+
+    def get(self, key: str, make: Callable[[], Baseline]) -> tuple[Baseline, bool]:
+        """That of the key, and whether it was made for it now."""
+        if self._latest is not None and key == self._key:
+            return self._latest, False
+        self._latest = None  # two of them may be too much for the memory
+        self._key, self._latest = key, make()
+        return self._latest, True
+
+
 @dataclass(frozen=True)
 class BaselineSearch:
     """A set that BM25 is to be run on."""
@@ -57,36 +74,41 @@ class BaselineSearch:
     language: Language
     k: int
     """documents a query"""
+    indexes: BM25Indexes
 
     def run(self, cache: Cache, *, keep: bool) -> BaselineRun:
         """The run, unless the cache has it; keep: it is put there."""
-        if not keep:
-            return self._make()
         wanted = self.wanted
         numbers = (wanted.bm25_k1, wanted.bm25_b)
         key = bm25_key(self.collection.corpus, wanted.bm25, self.language, *numbers)
+        if not keep:
+            return self._make(key)
         with cache.entry(key, f"{wanted.name}.bm25", small=True) as folder:
             place = queries_key(self.collection.queries, self.k)
             file = folder / FOLDER / place[:KEY_DIGITS]
             kept = read_run(file, cache.report)
             if kept is not None:
                 return replace(kept, reused=file not in cache.made)
-            made = self._make()
+            made = self._make(key)
             write_run(file, made)
             cache.made.add(file)
         return made
 
-    def _make(self) -> BaselineRun:
+    def _make(self, key: str) -> BaselineRun:
         timed, started = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-        wanted, documents = self.wanted, self.collection.read()
-        bm25 = make_bm25(wanted.bm25, documents, self.language, k1=wanted.bm25_k1, b=wanted.bm25_b)
+        wanted, read = self.wanted, self.collection.read
+        numbers = {"k1": wanted.bm25_k1, "b": wanted.bm25_b}
+        bm25, is_new = self.indexes.get(
+            key, lambda: make_bm25(wanted.bm25, read(), self.language, **numbers)
+        )
         run: Run = {}
         indexed = time.perf_counter()
         with Timings() as timings:
             for query in self.collection.queries:
                 with stage(BM25):
                     run |= bm25.run([query], self.k)
-        seconds = {"bm25 index": indexed - started, BM25: time.perf_counter() - indexed}
+        seconds = {"bm25 index": indexed - started} if is_new else {}
+        seconds[BM25] = time.perf_counter() - indexed
         return BaselineRun(run, seconds, summary(timings), timed, machine(), bm25.settings())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -89,6 +90,7 @@ def load_collection(wanted: EvaluationSet) -> Collection:
     qrels = {query: {} for query in answers} if files.has_answers else read_qrels(qrels_path)
     asked = list(read_queries(queries_path))
     queries = tuple(query for query in asked if query.id in qrels)
+    _check_ids(queries_path, queries)
     lost = qrels.keys() - {query.id for query in queries}
     if lost:
         raise DataError(
@@ -114,6 +116,18 @@ def load_collection(wanted: EvaluationSet) -> Collection:
     guess = guess_language(sample.texts)
     unjudged = len(asked) - len(queries)
     return Collection(corpus_path, sample.seen, queries, qrels, unjudged, unknown, guess, answers)
+
+
+def _check_ids(path: Path, queries: Iterable[Query]) -> None:
+    """DataError for an id that no line of a report could hold."""
+    for query in queries:
+        if not query.id.isprintable() and re.search(r"[\t\r\n]", query.id):
+            raise DataError(
+                path,
+                expected="ids of queries without tabs and ends of lines",
+                found=repr(query.id),
+                remedy="Give it another id, in the judgements, too.",
+            )
 
 
 def check_set(wanted: EvaluationSet) -> SetFiles:

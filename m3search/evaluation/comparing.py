@@ -19,6 +19,8 @@ from m3search.records import Qrels, Run
 SHOWN_HITS = 3
 RULE = "drop_same_id"
 """by which a set's runs may have been measured, or not"""
+DIGITS = 6
+"""behind the point, of the values of queries: what a report keeps of them"""
 Values = Mapping[str, Mapping[str, float]]
 """set -> query -> value of the measure"""
 
@@ -35,6 +37,8 @@ class Side(NamedTuple):
     fingerprints: Mapping[str, Mapping[str, str]]
     """set -> SHA-256 of its judgements, and where they are known of its corpus and queries, and
     whether the RULE held"""
+    absent: Mapping[str, int]
+    """set -> judged queries that the run lacks, which count 0"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class SetComparison:
     better: int
     """queries that the second does better"""
     worse: int
+    absent: tuple[int, int]
+    """queries that the run of each lacks, which count 0"""
     changes: list[Change]
     """the largest differences first"""
 
@@ -105,6 +111,7 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
         measures = {
             m for found in report["sets"].values() for r in found["rows"].values() for m in r
         }
+        absent = {name: int(found["absent"][row]) for name, found in measured.items()}
     if not splits:
         what = f"rows {', '.join(sorted(rows))}; measures {', '.join(sorted(measures))}"
         raise ConfigError(
@@ -117,7 +124,12 @@ def read_report_side(folder: Path, row: str, measure: str) -> Side:
         name: _read_values(folder / "queries" / f"{name}.tsv", row, measure) for name in splits
     }
     return Side(
-        f"{folder}:{row}", values, lambda name: _read_run(folder, name, row), splits, fingerprints
+        f"{folder}:{row}",
+        values,
+        lambda name: _read_run(folder, name, row),
+        splits,
+        fingerprints,
+        absent,
     )
 
 
@@ -126,9 +138,11 @@ def read_run_side(
 ) -> Side:
     """The run of a file on a set of that name, judged by the split; judgements: their SHA-256."""
     report = evaluate({"run": run}, qrels, [measure])
-    (values,) = report.per_query["run"].values()
+    (exact,) = report.per_query["run"].values()
+    values = {query: round(value, DIGITS) for query, value in exact.items()}
     fingerprints = {name: {"judgements": judgements, RULE: "False"}}
-    return Side(str(path), {name: values}, lambda _: run, {name: split}, fingerprints)
+    absent = {name: report.absent["run"]}
+    return Side(str(path), {name: values}, lambda _: run, {name: split}, fingerprints, absent)
 
 
 def compare(first: Side, second: Side, most: int) -> list[SetComparison]:
@@ -176,6 +190,7 @@ def _compare_set(name: str, first: Side, second: Side, most: int) -> SetComparis
         difference.p,
         sum(after[query] > before[query] for query in common),
         sum(after[query] < before[query] for query in common),
+        (first.absent[name], second.absent[name]),
         [
             Change(query, before[query], after[query], *(_best(run, query) for run in runs))
             for query in moved[:most]

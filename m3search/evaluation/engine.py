@@ -51,7 +51,7 @@ class Built:
 
     index: Index
     seconds: float | None
-    """what its building took, now or then; None where a kill left no record of it"""
+    """what its building took, now or then; None where it was cut off in between"""
     shared: int
     """documents that were not encoded for it, as another set of that evaluation had them"""
     reused: bool
@@ -125,7 +125,7 @@ def _open_or_build(
     index = engine.build(
         place, collection.read(), encoder, title_template=template, progress=progress
     )
-    seconds = time.perf_counter() - started
+    seconds = None if held is not None else time.perf_counter() - started
     _note_making(note, key, seconds, encoder.taken)
     return Built(index, seconds, encoder.taken, reused=False)
 
@@ -206,10 +206,10 @@ def _read_making(note: Path, key: str) -> tuple[float | None, int]:
     except (FileNotFoundError, ValueError):
         return None, 0
     same = isinstance(built, dict) and built.get("key") == key
-    return (float(built["seconds"]), int(built["shared"])) if same else (None, 0)
+    return (built["seconds"], built["shared"]) if same else (None, 0)
 
 
-def _note_making(note: Path, key: str, seconds: float, shared: int) -> None:
+def _note_making(note: Path, key: str, seconds: float | None, shared: int) -> None:
     unfinished = note.with_name(f"{note.name}.part")
     made = {"key": key, "seconds": seconds, "shared": shared}
     unfinished.write_text(json.dumps(made), encoding="utf-8")

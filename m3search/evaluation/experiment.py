@@ -5,14 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3search.corpus import read_run
-from m3search.evaluation.baseline_runs import BaselineSearch
+from m3search.evaluation.baseline_runs import BaselineSearch, BM25Indexes
 from m3search.evaluation.baselines import check_implementation
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.cache import Cache
@@ -70,24 +70,17 @@ def evaluate_sets(
     for each in sets:  # what is wrong is told now, not after hours on the sets before it
         _check(each, None if scores is None else Path(scores))
     collections = [_load(each, report, len(sets)) for each in sets]
-    latest = lru_cache(maxsize=1)(encoders)
     results = []
     with (
         _kept_or_temporary(cache) as place,
         closing(SharedTexts(_encoded(sets, collections), place.folder)) as texts,
     ):
+        common = _Common(
+            lru_cache(maxsize=1)(encoders), texts, BM25Indexes(), place, engine, report,
+            latencies=latencies, keeps=cache is not None,
+        )  # fmt: skip
         for each, collection in zip(sets, collections, strict=True):
-            bench = _Bench(
-                each,
-                collection,
-                latest,
-                texts,
-                place,
-                engine,
-                report,
-                latencies=latencies,
-                keeps=cache is not None,
-            )
+            bench = _Bench(each, collection, common)
             result = bench.measure(None if scores is None else Path(scores))
             if keep is not None:
                 keep(result, bench.runs, bench.qrels, bench.scores)
@@ -118,28 +111,29 @@ def _load(wanted: EvaluationSet, progress: Progress, sets: int) -> Collection:
     return collection
 
 
+@dataclass(frozen=True)
+class _Common:
+    """What the sets of an evaluation have in common."""
+
+    encoders: Encoders
+    texts: SharedTexts
+    baselines: BM25Indexes
+    cache: Cache
+    engine: Engine | None
+    progress: Progress
+    latencies: bool
+    keeps: bool
+    """whether what is made stays in the cache"""
+
+
 class _Bench:
     """One set at work: its runs, and the time and space they took."""
 
-    def __init__(
-        self,
-        wanted: EvaluationSet,
-        collection: Collection,
-        encoders: Encoders,
-        texts: SharedTexts,
-        cache: Cache,
-        engine: Engine | None,
-        progress: Progress,
-        *,
-        latencies: bool,
-        keeps: bool,
-    ) -> None:
-        self.wanted, self._collection = wanted, collection
+    def __init__(self, wanted: EvaluationSet, collection: Collection, common: _Common) -> None:
+        self.wanted, self._collection, self._common = wanted, collection, common
         self.runs: Runs = {}
         self.qrels: Qrels = {}
         self.scores: ComponentScores | None = None
-        self._encoders, self._texts, self._cache, self._engine = encoders, texts, cache, engine
-        self._progress, self._latencies, self._keeps = progress, latencies, keeps
         self._seconds: dict[str, float] = {}
         self._stages: Stages = {}
         self._timed: dict[str, str] = {}
@@ -209,19 +203,21 @@ class _Bench:
             self.runs[row] = scores.run(replace(plan, k=k))
 
     def _search(self, collection: Collection) -> ComponentScores:
-        encoder = self._encoders(self.wanted.max_length)
+        encoder = self._common.encoders(self.wanted.max_length)
         if self.wanted.lexical_weights == "ceil100":
             encoder = ceil_weights(encoder)
         search = SetSearch(
             self.wanted,
             collection,
             encoder,
-            self._texts,
+            self._common.texts,
             tuple(self._plans.values()),
             self._report,
-            self._latencies,
+            self._common.latencies,
         )
-        found = search.run(self._engine or Engine.default(), self._cache, keep=self._keeps)
+        found = search.run(
+            self._common.engine or Engine.default(), self._common.cache, keep=self._common.keeps
+        )
         self._seconds |= found.seconds
         self._stages |= found.stages
         self._note_times("search", found.timed, found.machine)
@@ -262,7 +258,8 @@ class _Bench:
         wanted = self.wanted
         language = Language.known_or_guessed(wanted.language, collection.guess)
         k = max(asked_for(wanted), wanted.depth) if "bm25" in self._parts else asked_for(wanted)
-        found = BaselineSearch(wanted, collection, language, k).run(self._cache, keep=self._keeps)
+        search = BaselineSearch(wanted, collection, language, k, self._common.baselines)
+        found = search.run(self._common.cache, keep=self._common.keeps)
         self.runs["bm25"] = without_same_ids(found.run) if wanted.drop_same_id else found.run
         self._seconds |= found.seconds
         self._stages |= found.stages
@@ -277,7 +274,7 @@ class _Bench:
             self._details.setdefault("timed_on", {})[what] = dict(where)
 
     def _report(self, what: str, done: int, total: int) -> None:
-        self._progress(f"{self.wanted.name}: {what}", done, total)
+        self._common.progress(f"{self.wanted.name}: {what}", done, total)
 
 
 def _encoded(

@@ -57,24 +57,26 @@ class Fused:
     def _weights(self) -> list[float]:
         return list(self.weights or [1.0] * len(self.rows))
 
-    def _fuse(self, found: Sequence[Mapping[str, float]], k: int) -> dict[str, float]:
+    def _fuse(self, runs: Sequence[Mapping[str, float]], k: int) -> dict[str, float]:
+        pairs = [(each, w) for each, w in zip(runs, self._weights(), strict=True) if w]
+        found, weights = [each for each, _ in pairs], [w for _, w in pairs]
         # equal scores in descending order of their ids, as they are measured
         names = sorted({name for each in found for name in each}, reverse=True)
         places = {name: place for place, name in enumerate(names)}
         if self.by == "rank":
             hits = [_ranked(each, places) for each in found]
             fused = reciprocal_rank_fusion(
-                hits, min(k, len(names)), constant=self.constant, weights=self._weights()
+                hits, min(k, len(names)), constant=self.constant, weights=weights
             )
             rows, scores = fused.rows[0], fused.scores[0]
         else:
             total = np.zeros(len(names))
-            for each, weight in zip(found, self._weights(), strict=True):
+            for each, weight in pairs:
                 for name, score in each.items():
                     total[places[name]] += weight * score
             rows, scores = top_k(np.arange(len(names)), total, k)
-        pairs = zip(rows.tolist(), scores.tolist(), strict=True)
-        return {names[row]: score for row, score in islice(pairs, k)}
+        best = zip(rows.tolist(), scores.tolist(), strict=True)
+        return {names[row]: score for row, score in islice(best, k)}
 
 
 def _ranked(found: Mapping[str, float], places: Mapping[str, int]) -> Hits:

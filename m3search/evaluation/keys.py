@@ -28,7 +28,10 @@ SOURCES = (
     "stores",
 )  # fmt: skip
 """of the package: what reads a corpus and queries, encodes them and writes the index"""
-LIBRARIES = ("numpy", "openvino", "tokenizers", "torch", "transformers")
+LIBRARIES = (
+    "faiss-cpu", "faiss-gpu-cu12", "numpy", "openvino", "scipy", "tokenizers", "torch",
+    "transformers",
+)  # fmt: skip
 SEARCH_SOURCES = (
     "candidates.py", "evaluation/components.py", "evaluation/latency.py",
     "evaluation/score_files.py", "evaluation/searches.py", "fusion.py", "plan.py", "scoring.py",

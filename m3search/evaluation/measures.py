@@ -65,7 +65,8 @@ def evaluate(
     """The measures of every run over all queries of the judgements (`trec_eval -c`).
 
     A query that a run lacks counts 0; one without judgements is left out. Documents of equal
-    score are taken in descending order of their ids, as trec_eval does. Measures are named as in
+    score are taken in descending order of their ids, as trec_eval does; ConfigError for a score
+    that is not a number. Measures are named as in
     ir_measures: nDCG@10, R@100, RR@10, P(rel=2)@5. AnswerRecall@k is 1 for a question where any of
     the first k documents has a grade above 0, else 0.
     """
@@ -194,7 +195,15 @@ def _in_order(scored: Mapping[str, float]) -> dict[str, float]:
     trec_eval, and would take equal scores in another order.
     """
     with np.errstate(over="ignore"):
-        scores = np.array([*scored.values()], np.float64).astype(np.float32).tolist()
+        values = np.array([*scored.values()], np.float64).astype(np.float32)
+    if np.isnan(values).any():
+        raise ConfigError(
+            "scores of a run",
+            expected="numbers",
+            found=f"nan for document {[*scored][int(np.isnan(values).argmax())]!r}",
+            remedy="Leave such documents out, or score them.",
+        )
+    scores = values.tolist()
     ordered = [document for _, document in sorted(zip(scores, scored, strict=True))]
     return dict(zip(ordered, np.arange(1.0, len(ordered) + 1).tolist(), strict=True))
 

@@ -53,6 +53,8 @@ class Comparison:
     preset: str
     table: PublishedTable
     rows: dict[str, RowBeside]
+    bm25: tuple[str, ...]
+    """what our row of that name is, as a report says it; of different sets it may be another"""
 
     def to_json(self) -> dict[str, Any]:
         """By row: the sets, and the average with the number of languages that it is over."""
@@ -75,7 +77,7 @@ def compare_published(sets: Sequence[SetResult]) -> list[Comparison]:
             preset, _, language = name.partition("/")
             by_preset.setdefault(preset, {})[language] = each
     found = (
-        Comparison(preset, table, _rows(preset, table, of_language))
+        Comparison(preset, table, _rows(preset, table, of_language), _bm25(of_language.values()))
         for preset, of_language in by_preset.items()
         for table in read_published(preset)
     )
@@ -88,6 +90,13 @@ def comparisons_to_json(found: Iterable[Comparison]) -> dict[str, Any]:
     for each in found:
         content.setdefault(each.preset, {})[each.table.measure] = each.to_json()
     return content
+
+
+def _bm25(sets: Iterable[SetResult]) -> tuple[str, ...]:
+    """Implementation and numbers of the row bm25, each once."""
+    used = [each.details["bm25"] for each in sets if "bm25" in each.details]
+    shown = (f"{bm25['implementation']} with k1 {bm25['k1']:g}, b {bm25['b']:g}" for bm25 in used)
+    return tuple(dict.fromkeys(shown))
 
 
 def _rows(

@@ -26,6 +26,7 @@ from typing import Self
 
 from m3search.corpus import write_run
 from m3search.errors import ConfigError, DataError
+from m3search.evaluation.comparing import DIGITS
 from m3search.evaluation.components import ComponentScores
 from m3search.evaluation.figures import SetFigures, make_figures
 from m3search.evaluation.html import to_html
@@ -139,7 +140,7 @@ class ReportFolder:
             for row, measures in result.report.per_query.items():
                 for measure, values in measures.items():
                     for query, value in values.items():
-                        file.write(f"{row}\t{measure}\t{query}\t{value:.6f}\n")
+                        file.write(f"{row}\t{measure}\t{query}\t{value:.{DIGITS}f}\n")
 
     def finish(self, experiment: Experiment) -> Path:
         """The path of report.md, when the whole report is in place."""

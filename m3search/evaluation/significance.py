@@ -81,7 +81,8 @@ def randomisation_test(differences: npt.ArrayLike, seed: int = 42) -> list[float
     """
     given = np.asarray(differences, np.float64)
     size = len(given)
-    observed = np.abs(given.sum(axis=0)) * (1 - 1e-12)  # sums in another order differ a little
+    rounding = 1e-12 * np.abs(given).sum(axis=0)  # sums in another order differ a little
+    observed = np.abs(given.sum(axis=0)) - rounding
     if 2**size <= ROUNDS:
         ways = np.arange(2**size)[:, np.newaxis] >> np.arange(size) & 1
         exact = (np.abs((2.0 * ways - 1) @ given) >= observed).mean(axis=0)

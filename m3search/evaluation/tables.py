@@ -73,6 +73,11 @@ def published_table(found: Comparison) -> Table:
         "bm25 that of Lucene with its analysers, and the difference. An average is over the "
         "languages that were run and have a value."
     )
+    if "bm25" in found.rows:
+        note += (
+            f" Our bm25 is {'; '.join(found.bm25)}; what pyserini has by default, as there, is "
+            "asked for by `--set bm25=lucene --set bm25_k1=0.9 --set bm25_b=0.4`."
+        )
     title = f"{found.table.measure} on {found.preset} beside the published values"
     return Table(title, lines, note)
 
