@@ -10,7 +10,7 @@ DEMO := indexes/sample
 demo: $(VENV)/installed
 	@rm -rf $(DEMO)
 	$(BIN)/m3search index eval/sample/corpus.jsonl --index $(DEMO)
-	$(BIN)/m3search query "Why do sailors see a different flash from every lighthouse?" --index $(DEMO) -k 3
+	$(BIN)/m3search query "How do bees make honey?" --index $(DEMO) -k 3
 	$(BIN)/m3search query "vaccine history smallpox cowpox" --index $(DEMO) -k 3
 	$(BIN)/m3search query "¿Qué astros causan las mareas?" --index $(DEMO) -k 3
 
