@@ -50,11 +50,17 @@ class ConfigError(M3Error):
     """A setting is unknown, of the wrong type or out of range."""
 
     @classmethod
-    def unknown(cls, where: str, name: str, valid: Iterable[str]) -> ConfigError:
-        """An unknown name, answered with the nearest valid one."""
+    def unknown(
+        cls,
+        where: str,
+        name: str,
+        valid: Iterable[str],
+        otherwise: str = "Use one of the names above.",
+    ) -> ConfigError:
+        """An unknown name, answered with the nearest valid one; `otherwise` where none is near."""
         names = sorted(valid)
         near = difflib.get_close_matches(name, names, n=1)
-        remedy = f"Did you mean {near[0]!r}?" if near else "Use one of the names above."
+        remedy = f"Did you mean {near[0]!r}?" if near else otherwise
         return cls(where, expected=f"one of {', '.join(names)}", found=repr(name), remedy=remedy)
 
 

@@ -91,7 +91,8 @@ def test_other_measures_and_the_names_of_ir_measures() -> None:
 
 def test_a_measure_that_counts_is_summed() -> None:
     run = {"q1": {"b": 2.0, "a": 1.0}, "q2": {"x": 1.0}}
-    assert evaluate({"r": run}, QRELS, ["NumRet"]).means["r"] == {"NumRet": 3.0}
+    found = evaluate({"r": run}, QRELS, ["NumRet"])
+    assert found.means["r"] == {"NumRet": 3.0} and "| r | 3 |" in found.to_markdown()
 
 
 @pytest.mark.parametrize(
@@ -249,6 +250,11 @@ def test_the_reciprocal_rank_within_ten_is_that_of_the_ten_best(seed: int) -> No
 def test_a_measure_without_what_it_needs_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="a measure of ir_measures with its cut-off"):
         parse_measures([name])
+
+
+def test_a_measure_of_a_package_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match=r"found 'RBP.*need another package"):
+        parse_measures(["RBP(p=0.8)"])
 
 
 def test_queries_need_no_numbers_as_names() -> None:

@@ -144,8 +144,8 @@ def _print_means(found: Collection[SetComparison], measure: str) -> None:
             each.name,
             in_percent(each.first),
             in_percent(each.second),
-            f"{100 * each.difference:+.1f}",
-            f"{100 * each.interval.low:+.1f} to {100 * each.interval.high:+.1f}",
+            f"{100 * each.difference:+z.1f}",
+            f"{100 * each.interval.low:+z.1f} to {100 * each.interval.high:+z.1f}",
             f"{each.p:.4f}",
             f"{each.holm:.4f}",
             str(each.better),
@@ -157,7 +157,7 @@ def _print_means(found: Collection[SetComparison], measure: str) -> None:
     if len(found) > 1:
         first = sum(each.first for each in found) / len(found)
         second = sum(each.second for each in found) / len(found)
-        mean = ["mean", in_percent(first), in_percent(second), f"{100 * (second - first):+.1f}"]
+        mean = ["mean", in_percent(first), in_percent(second), f"{100 * (second - first):+z.1f}"]
         lines.append(mean + [""] * (len(header) - len(mean)))
     print_table(header, lines)
 

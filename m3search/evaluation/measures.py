@@ -40,12 +40,19 @@ class Report:
         """A table of runs x measures in percent, with what was absent below it."""
         lines = [["run", *self.measures]]
         for row, values in self.means.items():
-            lines.append([row, *(in_percent(values[measure]) for measure in self.measures)])
+            lines.append([row, *(shown(values[measure], measure) for measure in self.measures)])
         notes = ["", f"Means in percent over {self.queries} queries; an absent one counts 0."]
         absent = ", ".join(f"{row} {count}" for row, count in self.absent.items() if count)
         if absent:
             notes.append(f"Absent: {absent}.")
         return markdown_table(lines) + "\n".join(notes) + "\n"
+
+
+def shown(value: float | None, measure: str) -> str:
+    """A value as tables have it: in percent, or as it is of a measure that counts."""
+    if value is not None and measure.startswith("Num"):
+        return f"{value:g}"
+    return in_percent(value)
 
 
 def in_percent(value: float | None) -> str:
@@ -142,8 +149,16 @@ def _parse_measure(name: str) -> tuple[str, ir_measures.Measure]:
         supported = ir_measures.DefaultPipeline.supports(measure)  # type: ignore[no-untyped-call]
     except (NameError, ValueError, SyntaxError, TypeError, AssertionError) as error:
         raise _unknown_measure(name) from error  # by an assertion those that lack a cut-off
-    if measure.params.get("cutoff", 1) < 1 or not supported:
+    if measure.params.get("cutoff", 1) < 1:
         raise _unknown_measure(name)
+    if not supported:
+        raise ConfigError(
+            "measures",
+            expected="a measure that what is installed can compute",
+            found=repr(name),
+            remedy="Check its parameters; some measures of ir_measures need another package, as "
+            "RBP and INST do cwl-eval.",
+        )
     return str(measure), measure
 
 

@@ -31,7 +31,7 @@ class Beside:
     def __str__(self) -> str:
         """In percent; the difference is that of the values shown."""
         ours, published = (round(100 * value, 1) for value in (self.ours, self.published))
-        return f"{in_percent(self.ours)} ({in_percent(self.published)}, {ours - published:+.1f})"
+        return f"{in_percent(self.ours)} ({in_percent(self.published)}, {ours - published:+z.1f})"
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,10 @@ def modes_of(row: str, where: str = "rows") -> tuple[Mode, ...] | None:
             expected = f"a sum of {', '.join(MODES)}"
             raise ConfigError(where, expected=expected, found=repr(row), remedy=remedy)
         if name not in MODES:
-            raise ConfigError.unknown(where, name, {*ROWS, *MODES})
+            others = (
+                "Modes can be joined by +; what run_files and fused name are rows by themselves."
+            )
+            raise ConfigError.unknown(where, name, {*ROWS, *MODES}, others)
     if len(set(names)) < len(names):
         remedy = "Name each mode once."
         raise ConfigError(where, expected="different modes", found=repr(row), remedy=remedy)

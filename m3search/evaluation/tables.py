@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from m3search.evaluation.latency import when_timed
 from m3search.evaluation.making import provenance, sets_table, settings_table
 from m3search.evaluation.markdown import Table, markdown
-from m3search.evaluation.measures import in_percent
+from m3search.evaluation.measures import shown
 from m3search.evaluation.published import Comparison, compare_published
 from m3search.evaluation.results import Experiment
 
 CERTAIN = 0.05
 """p-value below which a difference gets its star"""
-PERCENT = "Values are percent; every query of the judgements counts, an absent one as 0."
+PERCENT = (
+    "Values are percent, but for counts; every query of the judgements counts, an absent one as 0."
+)
 
 
 def to_markdown(experiment: Experiment) -> str:
@@ -47,7 +49,7 @@ def percentages(experiment: Experiment, measure: str) -> list[list[str]]:
     return [
         ["set", *rows],
         *(
-            [name, *(in_percent(means.get(row, {}).get(measure)) for row in rows)]
+            [name, *(shown(means.get(row, {}).get(measure), measure) for row in rows)]
             for name, means in lines
         ),
     ]
@@ -96,7 +98,7 @@ def differences_table(experiment: Experiment) -> list[Table]:
             if chosen in (found.first, found.second):
                 sign = 1 if found.first == chosen else -1
                 low, high = sorted((sign * found.interval.low, sign * found.interval.high))
-                values = [f"{100 * value:+.1f}" for value in (sign * found.mean, low, high)]
+                values = [f"{100 * value:+z.1f}" for value in (sign * found.mean, low, high)]
                 star = "*" if found.holm < CERTAIN else ""
                 other = found.second if sign > 0 else found.first
                 cells[other] = f"{values[0]}{star} ({values[1]} to {values[2]})"
