@@ -12,7 +12,7 @@ minilm=${2:?the folder of all-MiniLM-L6-v2}
 model=${3:-}
 out=${4:-eval/reports/m3-mini}
 shift $(($# < 4 ? $# : 4))
-suites=(eval/suites/mini.toml eval/suites/mini-long.toml)
+suites=(eval/suites/mini.toml eval/suites/mini-cut.toml)
 key=$({ cat "${suites[@]}"; realpath "$data" "$minilm"; echo "$@"; } | sha256sum | cut -c1-8)
 work=indexes/mini-report/$key
 
