@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_fakes import Log, make_set
+from evaluation_fakes import TEXTS, Log, make_set
 
 from m3search.errors import ConfigError
 from m3search.evaluation import EvaluationSet, evaluate_sets, load_sets
 from m3search.evaluation import java as java_module
+from m3search.evaluation.baseline_runs import BM25Indexes
 from m3search.evaluation.baselines import check_implementation, make_bm25
 from m3search.evaluation.bm25 import BM25, Language
 from m3search.evaluation.cache import Cache
@@ -117,8 +118,21 @@ def test_sets_of_one_corpus_in_a_row_share_its_index(
         ).sets  # fmt: skip
         assert made == ["en", "de", "de"]
         has_index = ["bm25 index" in each.details["seconds"] for each in sets]
-        assert has_index[1:] == ([False, True, True] if cache is None else has_index[1:])
+        # from the cache the second has the whole run of the first, with what that took
+        assert has_index == [True, cache is not None, True, True]
         made.clear()
+    another = replace(first, path=make_set(tmp_path / "t", TEXTS | {"d5": "x"}), name="fifth")
+    forgotten: list[int] = []
+    forget = BM25Indexes.forget
+    monkeypatch.setattr(
+        BM25Indexes, "forget", lambda self: (forgotten.append(len(made)), forget(self))
+    )
+    linked = replace(others[0], path=make_set(tmp_path / "linked"))
+    (linked.path / "corpus.jsonl.gz").unlink()
+    (linked.path / "corpus.jsonl.gz").hardlink_to(folder / "corpus.jsonl.gz")
+    evaluate_sets([first, linked, another], Log().encoders)
+    # before each is made, and as soon as the next set has another corpus
+    assert (made, forgotten) == (["en", "en"], [0, 1, 1, 2])
     assert runs[0] == runs[1] == runs[4] == runs[5] and runs[2] != runs[3]
 
 

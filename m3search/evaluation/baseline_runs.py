@@ -50,7 +50,7 @@ class BaselineRun:
 
 
 class BM25Indexes:
-    """The BM25 that was made last, as sets that follow each other may have one corpus."""
+    """The BM25 that was made last, while the sets that follow have the same corpus."""
 
     def __init__(self) -> None:
         self._key: str | None = None
@@ -60,9 +60,13 @@ class BM25Indexes:
         """That of the key, and whether it was made for it now."""
         if self._latest is not None and key == self._key:
             return self._latest, False
-        self._latest = None  # two of them may be too much for the memory
+        self.forget()  # two of them may be too much for the memory
         self._key, self._latest = key, make()
         return self._latest, True
+
+    def forget(self) -> None:
+        """Gives its memory back, which encoding the next corpus may need."""
+        self._key = self._latest = None
 
 
 @dataclass(frozen=True)

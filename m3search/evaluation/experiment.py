@@ -79,12 +79,15 @@ def evaluate_sets(
             lru_cache(maxsize=1)(encoders), texts, BM25Indexes(), place, engine, report,
             latencies=latencies, keeps=cache is not None,
         )  # fmt: skip
-        for each, collection in zip(sets, collections, strict=True):
+        following = [*(other.corpus for other in collections[1:]), None]
+        for each, collection, next_corpus in zip(sets, collections, following, strict=True):
             bench = _Bench(each, collection, common)
             result = bench.measure(None if scores is None else Path(scores))
             if keep is not None:
                 keep(result, bench.runs, bench.qrels, bench.scores)
             results.append(result)
+            if next_corpus is None or not next_corpus.samefile(collection.corpus):
+                common.baselines.forget()
     return Experiment(tuple(results), versions_in_use() | dict(provenance or {}))
 
 
