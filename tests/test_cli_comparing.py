@@ -104,8 +104,10 @@ def test_runs_of_a_set(reports: Callable[..., Result]) -> None:
         wrong = reports("compare", runs[0], "foreign.trec", "--set", "tiny")
         assert wrong.code == 1 and "of the set tiny, found none of them" in wrong.err
     write_run("part.trec", {"q1": {"dense": 2.0, "late": 1.0}})
-    told = "tiny: B has nothing for 1 queries, which count 0"
+    told = "tiny: B has nothing for 1 of the 2 queries; an absent one counts 0"
     assert told in reports("compare", runs[0], "part.trec", "--set", "tiny").out
+    counted = reports("compare", runs[0], "part.trec", "--set", "tiny", "--measure", "NumRet").out
+    assert "2 -> 0" in counted and "200" not in counted
     same = reports("compare", runs[0], runs[0], "--set", "tiny").out
     assert len(same.splitlines()) == 2 and "+0.0" in same
 

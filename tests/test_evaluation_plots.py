@@ -105,7 +105,7 @@ def test_dots_and_points_stand_where_their_values_are() -> None:
 
 def test_circles_of_a_scatter_stand_on_the_side_of_the_better() -> None:
     points = {(0.5, 0.5): 4, (0.0, 1.0): 1, (1.0, 0.2): 1}
-    plot = read(scatter_plot(CAPTION, points, ("old", "new"), "s: better 1, worse 1"))
+    plot = read(scatter_plot(CAPTION, points, ("old", "new"), "s: better 1, worse 1", "P@1"))
     circles = {said(each): each.attrib for each in plot.iter("circle")}
     assert len(circles) == 3
     line = next(each.attrib for each in plot.iter("line") if each.attrib["class"] == "diagonal")
@@ -120,7 +120,22 @@ def test_circles_of_a_scatter_stand_on_the_side_of_the_better() -> None:
     assert above("queries with old 100.0, new 20.0: 1") == pytest.approx(-0.8, abs=0.01)
     areas = [float(circles[words]["r"]) ** 2 for words in circles]
     assert areas[0] == pytest.approx(4 * areas[1], rel=0.01)
-    assert read(scatter_plot(CAPTION, {}, ("a", "b"), "none")).find("circle") is None
+    assert read(scatter_plot(CAPTION, {}, ("a", "b"), "none", "P@1")).find("circle") is None
+
+
+def test_measures_that_count_are_shown_as_they_are() -> None:
+    values = {"a": 40.0, "b": 12.25}
+    plots = [
+        bar_plot(CAPTION, [("s", values)], ["a", "b"], "NumRet"),
+        dot_plot(CAPTION, [("s", values)], ["a", "b"], "NumRet"),
+        point_plot(CAPTION, {"a": (1.0, 40.0), "b": (2.0, 12.25)}, ["a", "b"], "NumRet"),
+        scatter_plot(CAPTION, {(40.0, 12.25): 3}, ("a", "b"), "s", "NumRet"),
+        heat_map(CAPTION, np.array([[40.0], [12.25]]), ((0, 1), (0,)), ("x", "y"), [], "NumRet"),
+    ]
+    for plot in map(read, plots):
+        words = [each.text or "" for each in (*plot.iter("text"), *plot.iter("title"))]
+        assert any("12.2" in each for each in words)
+        assert not any("percent" in each or "1225" in each or "4000" in each for each in words)
 
 
 def test_curves_rise_to_the_right_and_keep_the_colours_of_their_rows() -> None:
@@ -139,7 +154,7 @@ def test_the_map_has_lighter_cells_for_better_values_and_frames_what_is_marked()
     values = np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
     steps = ((0.0, 0.1, 1.0), (0.0, 2.0))
     marked = [(0.1, 2.0), (0.0, 1.0), (50.0, 0.0)]
-    plot = read(heat_map(CAPTION, values, steps, ("sparse", "multi"), marked))
+    plot = read(heat_map(CAPTION, values, steps, ("sparse", "multi"), marked, "P@1"))
     cells = {said(each): each.attrib for each in plot.iter("rect") if said(each)}
     light = [sum(int(each["fill"][at : at + 2], 16) for at in (1, 3)) for each in cells.values()]
     assert light == sorted(light) and light[0] < light[-1]
@@ -152,7 +167,7 @@ def test_the_map_has_lighter_cells_for_better_values_and_frames_what_is_marked()
     )
     assert float(high["y"]) < float(between["y"]) < float(low["y"])
     assert float(beyond["x"]) - 2 == float(cells["sparse 1, multi 0: 50.0"]["x"])
-    flat = read(heat_map(CAPTION, np.full((3, 2), 0.5), steps, ("sparse", "multi"), []))
+    flat = read(heat_map(CAPTION, np.full((3, 2), 0.5), steps, ("sparse", "multi"), [], "P@1"))
     assert len({each.attrib["fill"] for each in flat.iter("rect")}) == 1
 
 

@@ -64,7 +64,7 @@ def compare_reports(
     _print_means(found, measure)
     for each in found:
         places = [folder] if folder is not None else _places(data, each.name)
-        _print_changes(each, *_read_texts(places, one.splits[each.name], each))
+        _print_changes(each, measure, *_read_texts(places, one.splits[each.name], each))
 
 
 def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side:
@@ -136,16 +136,18 @@ def _line(text: str) -> str:
 
 
 def _print_means(found: Collection[SetComparison], measure: str) -> None:
-    from m3search.evaluation.measures import in_percent
+    from m3search.evaluation.measures import shown, shown_difference
 
     header = [measure, "A", "B", "B - A", "95 %", "p", "Holm", "better", "worse", "queries"]
     lines = [
         [
             each.name,
-            in_percent(each.first),
-            in_percent(each.second),
-            f"{100 * each.difference:+z.1f}",
-            f"{100 * each.interval.low:+z.1f} to {100 * each.interval.high:+z.1f}",
+            shown(each.first, measure),
+            shown(each.second, measure),
+            shown_difference(each.difference, measure),
+            " to ".join(
+                shown_difference(end, measure) for end in (each.interval.low, each.interval.high)
+            ),
             f"{each.p:.4f}",
             f"{each.holm:.4f}",
             str(each.better),
@@ -157,22 +159,26 @@ def _print_means(found: Collection[SetComparison], measure: str) -> None:
     if len(found) > 1:
         first = sum(each.first for each in found) / len(found)
         second = sum(each.second for each in found) / len(found)
-        mean = ["mean", in_percent(first), in_percent(second), f"{100 * (second - first):+z.1f}"]
+        values = shown(first, measure), shown(second, measure)
+        mean = ["mean", *values, shown_difference(second - first, measure)]
         lines.append(mean + [""] * (len(header) - len(mean)))
     print_table(header, lines)
 
 
 def _print_changes(
-    compared: SetComparison, queries: dict[str, str], documents: dict[str, str]
+    compared: SetComparison, measure: str, queries: dict[str, str], documents: dict[str, str]
 ) -> None:
+    from m3search.evaluation.measures import shown
+
     if compared.differing:
         typer.echo(f"{compared.name}: the two differ in their {' and '.join(compared.differing)}")
     for side, count in zip("AB", compared.absent, strict=True):
         if count:
-            typer.echo(f"{compared.name}: {side} has nothing for {count} queries, which count 0")
+            lacking = f"{count} of the {compared.queries} queries"
+            typer.echo(f"{compared.name}: {side} has nothing for {lacking}; an absent one counts 0")
     for change in compared.changes:
         typer.echo()
-        values = f"{100 * change.first:.1f} -> {100 * change.second:.1f}"
+        values = f"{shown(change.first, measure)} -> {shown(change.second, measure)}"
         typer.secho(f"{compared.name} {change.query}  {values}", bold=True)
         if change.query in queries:
             typer.echo(f"  {queries[change.query]}")

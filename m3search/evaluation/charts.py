@@ -13,6 +13,7 @@ import numpy.typing as npt
 from m3search.evaluation.figures import DEPTHS, Landscape, SetFigures, Weights
 from m3search.evaluation.heat import heat_map
 from m3search.evaluation.latency import row_milliseconds
+from m3search.evaluation.measures import is_count
 from m3search.evaluation.plots import (
     Lines,
     bar_plot,
@@ -60,13 +61,13 @@ def quality_charts(experiment: Experiment) -> list[Chart]:
     charts = []
     if groups:
         what = "of groups of sets" if many else "of each set"
-        text = f"{measure} of every row {what}, in percent: the longer the bar, the better."
+        text = f"{measure} of every row {what}{_unit(measure)}: the longer the bar, the better."
         caption = Caption("quality-plot", f"{measure} by row", text)
         charts.append(Chart((bar_plot(caption, groups, rows, measure),), text))
     if many:
         text = (
-            f"{measure} of every set, in percent: a line for each set, a mark for each row, the "
-            "further to the right the better."
+            f"{measure} of every set{_unit(measure)}: a line for each set, a mark for each row, "
+            "the further to the right the better."
         )
         caption = Caption("sets-plot", f"{measure} by set", text)
         lines = [line for line in sets if line[1]]
@@ -92,12 +93,12 @@ def scatter_chart(experiment: Experiment) -> list[Chart]:
         text = f"Of {_count(len(pairs), 'query')} {better} are above the diagonal, {worse} below."
         caption = Caption(f"queries-plot-{number}", f"{name}, {measure} of each query", text)
         points = Counter((round(x, 2), round(y, 2)) for x, y in pairs)
-        drawings.append(scatter_plot(caption, points, (other, chosen), heading))
+        drawings.append(scatter_plot(caption, points, (other, chosen), heading, measure))
     text = (
-        f"{measure} of each query in percent: with {other} along the lower axis, with {chosen} "
-        f"along the left one. Above the diagonal {chosen} is better. The area of a circle grows "
-        "with the number of queries at its place, which is rounded to percent; none is smaller "
-        "than a dot."
+        f"{measure} of each query{_unit(measure)}: with {other} along the lower axis, with "
+        f"{chosen} along the left one. Above the diagonal {chosen} is better. The area of a circle "
+        "grows with the number of queries at its place, which is rounded to hundredths; none is "
+        "smaller than a dot."
     )
     return [Chart(tuple(drawings), text)] if drawings else []
 
@@ -118,13 +119,13 @@ def weights_chart(experiment: Experiment, figures: Figures) -> list[Chart]:
     pairs = ", ".join(f"sparse {sparse:.3g} with multi {multi:.3g}" for sparse, multi in used)
     most = max(each.queries for each in landscapes)
     text = (
-        f"{measure} in percent, the mean of {_count(len(landscapes), 'set')}, for weights of "
+        f"{measure}{_unit(measure)}, the mean of {_count(len(landscapes), 'set')}, for weights of "
         "sparse along the lower axis and of multi along the left one, where dense weighs 1; the "
         f"lighter the better. {f'Framed are the weights of the report: {pairs}. ' if used else ''}"
         f"Ranked anew were {_count(most, 'query')} of a set at most, drawn at random."
     )
     caption = Caption("weights-plot", f"{measure} by weights", text)
-    return [Chart((heat_map(caption, values, steps, ("sparse", "multi"), used),), text)]
+    return [Chart((heat_map(caption, values, steps, ("sparse", "multi"), used, measure),), text)]
 
 
 def _mean_landscape(
@@ -176,8 +177,8 @@ def latency_chart(experiment: Experiment) -> list[Chart]:
     text = (
         "Along the lower axis the milliseconds of a query, on a log scale: the sum of the medians "
         f"of the stages that a row goes through, the mean of {_count(len(timed), 'set')}. Along "
-        f"the left axis, which begins near the lowest value, {measure} in percent. The best rows "
-        "are at the upper left."
+        f"the left axis, which begins near the lowest value, {measure}{_unit(measure)}. The best "
+        "rows are at the upper left."
     )
     caption = Caption("latency-plot", f"{measure} by milliseconds", text)
     return [Chart((point_plot(caption, points, rows_of(experiment), measure),), text)]
@@ -192,6 +193,10 @@ def _pairs(result: SetResult, first: str, second: str, measure: str) -> list[tup
     per_query = result.report.per_query
     one, two = (per_query.get(row, {}).get(measure, {}) for row in (first, second))
     return [(one[query], two[query]) for query in one if query in two]
+
+
+def _unit(measure: str) -> str:
+    return "" if is_count(measure) else ", in percent"
 
 
 def _count(number: int, what: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from m3search.evaluation.measures import in_percent
+from m3search.evaluation.measures import shown
 from m3search.evaluation.svg import Caption, drawing, element, label, tooltip
 
 CELL_WIDTH, CELL_HEIGHT, LEFT, TOP = 64, 38, 62, 10
@@ -21,6 +21,7 @@ def heat_map(
     steps: tuple[Sequence[float], Sequence[float]],
     names: tuple[str, str],
     marked: Sequence[tuple[float, float]],
+    measure: str,
 ) -> str:
     """Cells (along, up) of values, the lighter the better, and frames around the pairs marked.
 
@@ -28,7 +29,7 @@ def heat_map(
     cells, and one beyond the last at the edge.
     """
     wide, high = (len(each) for each in steps)
-    parts = [_cell(values, at, steps, names) for at in np.ndindex(values.shape)]
+    parts = [_cell(values, at, steps, names, measure) for at in np.ndindex(values.shape)]
     for along, step in enumerate(steps[0]):
         x, y = _corner(along, -1, high)
         parts.append(label(x + CELL_WIDTH / 2, y + 16, f"{step:g}", text_anchor="middle"))
@@ -50,16 +51,17 @@ def _cell(
     at: tuple[int, ...],
     steps: tuple[Sequence[float], Sequence[float]],
     names: tuple[str, str],
+    measure: str,
 ) -> str:
     low, high, value = float(values.min()), float(values.max()), float(values[at])
     share = (value - low) / (high - low) if high > low else 1.0
     along, up = at
     x, y = _corner(along, up, len(steps[1]))
-    words = f"{names[0]} {steps[0][along]:g}, {names[1]} {steps[1][up]:g}: {in_percent(value)}"
+    words = f"{names[0]} {steps[0][along]:g}, {names[1]} {steps[1][up]:g}: {shown(value, measure)}"
     place = {"x": x, "y": y, "width": CELL_WIDTH, "height": CELL_HEIGHT}
     ink = "on-light" if share > 0.5 else "on-dark"
     return element("rect", tooltip(words), **place, fill=_colour(share)) + label(
-        x + CELL_WIDTH / 2, y + 23, in_percent(value), ink, text_anchor="middle"
+        x + CELL_WIDTH / 2, y + 23, shown(value, measure), ink, text_anchor="middle"
     )
 
 

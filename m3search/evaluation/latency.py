@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_QUERIES, MOST_SECONDS = 200, 60.0
+MOST_QUERIES, MOST_SECONDS = 100, 60.0
 """that are encoded again, each alone, and then asked again, and for how long either may take"""
 ENCODE = "encode queries"
 SEARCHER_ENCODES = "encode"

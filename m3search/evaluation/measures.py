@@ -48,11 +48,21 @@ class Report:
         return markdown_table(lines) + "\n".join(notes) + "\n"
 
 
+def is_count(measure: str) -> bool:
+    """Whether its values are numbers of documents, as of NumRet; those of others are 0 to 1."""
+    return measure.startswith("Num")
+
+
 def shown(value: float | None, measure: str) -> str:
     """A value as tables have it: in percent, or as it is of a measure that counts."""
-    if value is not None and measure.startswith("Num"):
-        return f"{value:g}"
+    if value is not None and is_count(measure):
+        return f"{round(value, 1):g}"
     return in_percent(value)
+
+
+def shown_difference(value: float, measure: str) -> str:
+    """A difference of two values with its sign: in points, or as it is of a measure that counts."""
+    return f"{value if is_count(measure) else 100 * value:+z.1f}"
 
 
 def in_percent(value: float | None) -> str:

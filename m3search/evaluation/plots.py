@@ -1,15 +1,15 @@
 """The plots of a report as SVG text: bars, dots, curves, pairs of values, a map of heat.
 
-Measures are 0 to 1 and shown in percent. `rows` are all rows of the report: a row's place in them
-gives its colour and shape, which are the same in every plot.
+Measures are 0 to 1 and shown in percent, but for those that count. `rows` are all rows of the
+report: a row's place in them gives its colour and shape, which are the same in every plot.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from m3search.evaluation.measures import in_percent
+from m3search.evaluation.measures import in_percent, is_count, shown
 from m3search.evaluation.svg import (
     COLOURS,
     LINE,
@@ -43,7 +43,7 @@ def bar_plot(caption: Caption, groups: Lines, rows: Sequence[str], measure: str)
         for number, row in enumerate(rows):
             if row not in values:
                 continue
-            end, value = x(values[row]), in_percent(values[row])
+            end, value = x(values[row]), shown(values[row], measure)
             place = {"x": left, "y": y + 2, "width": end - left, "height": 13.0}
             words = tooltip(f"{name}, {row}: {value}")
             parts.append(element("rect", words, **place, class_=f"mark c{number % COLOURS}"))
@@ -51,7 +51,7 @@ def bar_plot(caption: Caption, groups: Lines, rows: Sequence[str], measure: str)
             parts.append(label(end + 4, y + 12, value))
             y += LINE - 1
         y += 8
-    axis = across(x, (0, y), _percent, f"{measure}, percent")
+    axis = across(x, (0, y), *_axis(measure))
     return drawing(caption, WIDTH, y + 40, [axis, *parts])
 
 
@@ -65,10 +65,10 @@ def dot_plot(caption: Caption, lines: Lines, rows: Sequence[str], measure: str) 
         parts.append(label(left - 6, y + 4, shortened(name, left - 10), text_anchor="end"))
         for number, row in enumerate(rows):
             if row in values:
-                words = f"{name}, {row}: {in_percent(values[row])}"
+                words = f"{name}, {row}: {shown(values[row], measure)}"
                 parts.append(marker(number, x(values[row]), y, words))
         y += LINE
-    axis = across(x, (top, y), _percent, f"{measure}, percent")
+    axis = across(x, (top, y), *_axis(measure))
     return drawing(caption, WIDTH, y + 40, [key, axis, *parts])
 
 
@@ -77,20 +77,22 @@ def scatter_plot(
     points: Mapping[tuple[float, float], int],
     names: tuple[str, str],
     heading: str,
+    measure: str,
 ) -> str:
     """Circles at pairs of values, the larger the more queries have them, and the diagonal."""
-    first, second = names
+    (first, second), (tick, _) = names, _axis(measure)
     top = max(1.0, *(max(point) for point in points), 1.0)
     x, y = Scale(0, top, 68, SQUARE - 20), Scale(0, top, SQUARE - 53, 34)
     most = max(points.values(), default=1)
     parts = [
         label(0, 14, shortened(heading, SQUARE), "group"),
-        across(x, (30, SQUARE - 45), _percent, shortened(first, 250)),
-        upwards(y, (60, SQUARE - 20), _percent, shortened(second, 250)),
+        across(x, (30, SQUARE - 45), tick, shortened(first, 250)),
+        upwards(y, (60, SQUARE - 20), tick, shortened(second, 250)),
         element("line", x1=x(0), y1=y(0), x2=x(top), y2=y(top), class_="diagonal"),
     ]
     for (one, two), count in sorted(points.items(), key=lambda item: -item[1]):
-        words = f"queries with {first} {in_percent(one)}, {second} {in_percent(two)}: {count}"
+        values = f"{first} {shown(one, measure)}, {second} {shown(two, measure)}"
+        words = f"queries with {values}: {count}"
         radius = max(2.5, 12 * math.sqrt(count / most))
         circle = {"cx": x(one), "cy": y(two), "r": radius, "class_": "bubble"}
         parts.append(element("circle", tooltip(words), **circle))
@@ -111,7 +113,7 @@ def line_plot(
     y = Scale(min(0.9, math.floor(10 * least) / 10), 1, top + 280, top + 15)
     parts = [
         across(x, (y.stop, y.start), lambda value: f"{value:g}", "documents looked at"),
-        upwards(y, (60, WIDTH - 15), _percent, "recall, percent"),
+        upwards(y, (60, WIDTH - 15), *_axis("recall")),
     ]
     for number, row in shown.items():
         places = [(x(depth), y(value)) for depth, value in zip(depths, curves[row], strict=True)]
@@ -137,12 +139,12 @@ def point_plot(
     marks = {row: (x(time), y(value)) for row, (time, value) in points.items()}
     parts = [
         across(x, (15, 300), lambda value: f"{value:g}", "milliseconds of a query"),
-        upwards(y, (60, WIDTH - 15), _percent, f"{measure}, percent"),
+        upwards(y, (60, WIDTH - 15), *_axis(measure)),
     ]
     for number, row in enumerate(rows):
         if row in points:
             time, value = points[row]
-            words = f"{row}: {in_percent(value)} in {time:.1f} ms"
+            words = f"{row}: {shown(value, measure)} in {time:.1f} ms"
             parts.append(marker(number, *marks[row], words, 6))
     return drawing(caption, WIDTH, 340, [*parts, *_names_beside(marks)])
 
@@ -181,5 +183,8 @@ def _top(lines: Lines) -> float:
     return max([1.0, *(value for _, values in lines for value in values.values())])
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f}"
+def _axis(measure: str) -> tuple[Callable[[float], str], str]:
+    """How an axis of a measure shows its values, and what it is called."""
+    if is_count(measure):
+        return "{:g}".format, measure
+    return lambda value: f"{100 * value:.0f}", f"{measure}, percent"

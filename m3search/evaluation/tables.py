@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from m3search.evaluation.latency import when_timed
 from m3search.evaluation.making import provenance, sets_table, settings_table
 from m3search.evaluation.markdown import Table, markdown
-from m3search.evaluation.measures import shown
+from m3search.evaluation.measures import shown, shown_difference
 from m3search.evaluation.published import Comparison, compare_published
 from m3search.evaluation.results import Experiment
 
@@ -93,12 +93,12 @@ def differences_table(experiment: Experiment) -> list[Table]:
     others = [row for row in rows if row != chosen]
     lines = [["set", *others]]
     for each in experiment.sets:
-        cells = {}
+        cells, measure = {}, each.report.measures[0]
         for found in each.differences:
             if chosen in (found.first, found.second):
                 sign = 1 if found.first == chosen else -1
                 low, high = sorted((sign * found.interval.low, sign * found.interval.high))
-                values = [f"{100 * value:+z.1f}" for value in (sign * found.mean, low, high)]
+                values = [shown_difference(v, measure) for v in (sign * found.mean, low, high)]
                 star = "*" if found.holm < CERTAIN else ""
                 other = found.second if sign > 0 else found.first
                 cells[other] = f"{values[0]}{star} ({values[1]} to {values[2]})"
@@ -108,8 +108,8 @@ def differences_table(experiment: Experiment) -> list[Table]:
         f"randomisation test, corrected by Holm over all pairs of rows, has p below {CERTAIN:g}."
     )
     first = {each.report.measures[0] for each in experiment.sets}
-    measure = first.pop() if len(first) == 1 else "the first measure of each set"
-    return [Table(f"Differences in {measure}", lines, note)]
+    named = first.pop() if len(first) == 1 else "the first measure of each set"
+    return [Table(f"Differences in {named}", lines, note)]
 
 
 def latency_table(experiment: Experiment) -> list[Table]:
