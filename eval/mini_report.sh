@@ -3,29 +3,20 @@
 #   eval/mini_report.sh DATA MINILM [MODEL [OUT [OPTION...]]]
 # DATA: the folder of the sets. MINILM: what trainer/fetch_minilm.py has made. MODEL: by default the
 # embedded m3-mini, as is ''. OPTION: of m3search eval for both models, such as --backend openvino. The
-# baselines, and the indexes of the model, are kept in indexes/mini-report, in a folder for these suites,
-# folders and options: what is there is used again.
+# reports of the baselines, and all that was encoded and searched, stay in indexes/mini-report.
 set -euo pipefail
-case ${1:-} in -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0" && exit ;; esac
+case ${1:-} in -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0" && exit ;; esac
 data=${1:?the folder of the sets}
 minilm=${2:?the folder of all-MiniLM-L6-v2}
 model=${3:-}
 out=${4:-eval/reports/m3-mini}
 shift $(($# < 4 ? $# : 4))
 suites=(eval/suites/mini.toml eval/suites/mini-cut.toml)
-key=$({ cat "${suites[@]}"; realpath "$data" "$minilm"; echo "$@"; } | sha256sum | cut -c1-8)
-work=indexes/mini-report/$key
+work=indexes/mini-report
+evaluate() { m3search eval "${suites[@]}" --data "$data" --cache "$work/kept" "$@"; }
 
-# baseline NAME OPTION...: a report in $work/NAME, unless it is there
-baseline() {
-  local name=$1
-  shift
-  if [ -e "$work/$name/report.json" ]; then return; fi
-  m3search eval "${suites[@]}" --data "$data" --out "$work/$name" "$@"
-}
-
-baseline minilm "$@" --model "$minilm" --pooling mean --rows dense --max-length 512
-baseline lucene --rows bm25 --set bm25=lucene
-m3search eval "${suites[@]}" --data "$data" --out "$out" --cache "$work/indexes" ${model:+--model "$model"} "$@" \
+evaluate --out "$work/minilm" --model "$minilm" --pooling mean --rows dense --max-length 512 "$@"
+evaluate --out "$work/lucene" --rows bm25 --set bm25=lucene
+evaluate --out "$out" ${model:+--model "$model"} "$@" \
   --set "run_files.MiniLM-dense=$work/minilm/runs/{set}.dense.trec" \
   --set "run_files.BM25-Lucene=$work/lucene/runs/{set}.bm25.trec"

@@ -23,7 +23,7 @@ from m3search.stores.filter import Filter
 from m3search.stores.intake import BuildReport, DocumentEncoder, Intake, Progress
 from m3search.stores.manifest import Layout, Manifest
 from m3search.stores.segment import as_stored
-from m3search.stores.snapshot import Snapshot, open_snapshot
+from m3search.stores.snapshot import Snapshot, find_damages, open_snapshot
 from m3search.stores.writer import IndexWriter, create
 
 __all__ = ["BuildReport", "DocumentEncoder", "Filter", "Index"]
@@ -159,7 +159,8 @@ class Index:
     def delete(self, ids: Iterable[str]) -> int:
         """Deletes documents in one commit; how many were there to be deleted.
 
-        This object is at the new commit afterwards.
+        A segment of which more than half the rows, and 1,024 or more, are deleted is then written
+        anew. This object is at the new commit afterwards.
         """
         names = [ids] if isinstance(ids, str) else list(ids)
         with IndexWriter(self.path, self._snapshot) as writer:
@@ -167,6 +168,7 @@ class Index:
             rows = rows[rows >= 0]
             writer.remove(rows)
             writer.commit(writer.manifest.complete)
+            writer.tidy()
             self._snapshot = open_snapshot(self.path, writer.base)
         return len(rows)
 
@@ -183,21 +185,21 @@ class Index:
             self._snapshot = open_snapshot(self.path, writer.base)
 
     def compact(self, progress: Progress | None = None) -> None:
-        """Rewrites all documents into one segment without the deleted ones; scores stay.
+        """Rewrites all documents into one segment without the deleted ones, or into segments of up
+        to 1,048,576 rows, where there are more; scores stay.
 
-        Memory is bounded but for the codes of the segment's clusters, a byte for each dimension of
-        each dense vector. This object is at the new commit afterwards.
+        Memory is bounded but for the codes of a segment's clusters, a byte for each dimension of
+        each of its dense vectors. This object is at the new commit afterwards.
         """
         with IndexWriter(self.path, self._snapshot) as writer:
-            segments = writer.manifest.segments
-            if len(segments) > 1 or any(segment.deletes for segment in segments):
-                writer.merge(progress)
+            if writer.merge(progress):
                 writer.commit(writer.manifest.complete)
             self._snapshot = open_snapshot(self.path, writer.base)
 
     def verify(self) -> list[str]:
-        """Every damage found by reading all files, as 'file: what'; empty if sound."""
-        return self._snapshot.verify()
+        """Every damage found by reading all files of the newest commit, as 'file: what'; empty if
+        it is sound."""
+        return find_damages(self.path, read=True)[1]
 
     @property
     def path(self) -> Path:

@@ -157,21 +157,24 @@ def test_other_judgements_are_refused_and_other_words_told(
     assert right.code == 0, right.err
 
 
+@pytest.mark.parametrize(("name", "folder"), [("kind-tiny", "kind/tiny"), ("ir-a-b", "ir/a+b")])
 def test_words_of_a_set_that_was_had_by_name(
-    m3: Callable[..., Result], judged: Path, place: Path
+    m3: Callable[..., Result], judged: Path, place: Path, name: str, folder: str
 ) -> None:
-    assert m3("eval", "tiny", "--out", "report", "--set", "sets.1.name=kind-tiny").code == 0
     write_run("wrong.trec", {"q1": {"dense": 1.0}})
     options = ("--rows", "sparse", "--set", "run_files.other=wrong.trec")
-    named = ("--set", "sets.1.name=kind-tiny")
+    named = ("--set", f"sets.1.name={name}")
     assert m3("eval", "tiny", "--out", "report", *options, *named).code == 0
     pair = ("compare", "report:sparse", "report:other", "--data", str(place))
     without = m3(*pair)
     assert without.code == 0 and "no words are shown" in without.err
-    (place / "kind").mkdir()
-    judged.rename(place / "kind" / "tiny")
+    (place / folder).parent.mkdir()
+    judged.rename(place / folder)
     found = m3(*pair)
     assert "late token" in found.out and not found.err
+    for sides in (("report:sparse", "wrong.trec"), ("wrong.trec", "report:sparse")):
+        beside = m3("compare", *sides, "--set", folder)  # a run has the set by its folder's name
+        assert beside.code == 0 and "late token" in beside.out
 
 
 def test_a_report_without_its_runs_shows_no_hits(reports: Callable[..., Result]) -> None:

@@ -220,6 +220,13 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
     refused = m3("tune", "tiny", "--from-scores", "report", "--into", "own")
     assert refused.code == 1 and "own: expected an index of the model that the" in refused.err
     scores.write_bytes(kept)
+    rare = gzip.decompress(kept).decode().replace('"idf": false', '"idf": true')
+    scores.write_bytes(gzip.compress(rare.encode()))
+    refused = m3("tune", "tiny", "--from-scores", "report", "--into", "own")
+    assert refused.code == 1 and "own: expected an index with the rarity of terms" in refused.err
+    scores.write_bytes(kept)
+    part = m3("tune", "tiny", "--from-scores", "report", "--row", "dense+sparse", "--into", "own")
+    assert part.code == 1 and "--into: expected a row of all modes" in part.err
     nowhere = m3("tune", "tiny", "--from-scores", "report", "--into", "nowhere")
     assert (nowhere.code, nowhere.out) == (1, "") and "nowhere" in nowhere.err
 

@@ -57,6 +57,7 @@ def test_a_run_that_found_nothing() -> None:
         ("[fused.rrf]\nrows = ['dense', 'other']", "'other'"),
         ("[fused.rrf]\nrows = ['dense', 'bm25']\nweights = [1]", "1 weights of 2 rows"),
         ("[fused.rrf]\nrows = ['dense', 'bm25']\nweights = [1, -1]", "not from 0 up"),
+        ("[fused.rrf]\nrows = ['dense', 'bm25']\nweights = [0, 0]", "all 0"),
         ("[fused.rrf]\nrows = ['dense', 'bm25']\nconstant = -1", "not from 0 up"),
         ("[fused.rrf]\nrows = ['dense', 'bm25']\nby = 'place'", "'place'"),
         ("[fused.all]\nrows = ['dense', 'bm25']", "fused for all, which is another row"),

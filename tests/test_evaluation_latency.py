@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from m3search.evaluation.latency import (
     summary,
 )
 from m3search.evaluation.markdown import markdown
+from m3search.evaluation.suite import RowSettings
 from m3search.evaluation.tables import latency_table, size_table, to_markdown
 from m3search.index import Index
-from m3search.records import MODES, Query
+from m3search.records import MODES, ModelIdentity, Query
 from m3search.search import Searcher
-from m3search.timings import WEIGH, Timings, stage
+from m3search.timings import WEIGH, Timings
 
 QUERIES = [Query(f"q{number}", "red fox") for number in range(5)]
 
@@ -92,19 +94,41 @@ def test_what_a_mode_retrieves_for_itself_is_not_scored() -> None:
     ]
 
 
-class WeighingSearcher(FakeSearcher):
-    def candidates(self, queries: Any, **options: Any) -> Any:
-        with stage(WEIGH):
-            pass
-        return super().candidates(queries, **options)
+class RareWordEncoder(WordEncoder):
+    """One whose terms are weighed by their rarity."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return replace(super().identity, idf=True)
 
 
-def test_the_terms_of_a_query_are_weighed_once() -> None:
+@pytest.fixture(scope="module")
+def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
+    place = tmp_path_factory.mktemp("timed")
+    documents = read_corpus(make_set(place / "set") / "corpus.jsonl.gz")
+    encoder: Any = RareWordEncoder(["red", "fox"])
+    return Searcher(Index.build(place / "index", documents, encoder), encoder)
+
+
+def test_the_terms_of_a_query_are_weighed_once(searcher: Searcher) -> None:
     """Also where it is asked twice, for what re-ranks and for what a mode retrieves alone."""
-    searcher: Any = WeighingSearcher(FakeIndex([], FakeManifest(0)), Log())
-    for rows in (("multi", "all"), ("all",), ("sparse",)):
-        found = ask_alone(searcher, QUERIES, plans(*rows))
-        assert found[WEIGH]["queries"] == len(QUERIES)
+    by_dense = {"all": RowSettings(candidates="dense")}
+    for rows, own in (
+        (("multi", "all"), {}),
+        (("all",), {}),
+        (("sparse",), {}),
+        (("sparse", "dense+multi"), {}),
+        (("sparse", "all"), by_dense),
+    ):
+        found = ask_alone(searcher, QUERIES, plans(*rows, row_settings=own))
+        assert found[WEIGH]["queries"] == len(QUERIES), rows
+
+
+def test_rows_of_other_depths_are_timed(searcher: Searcher) -> None:
+    for row in ("dense", "multi", "all"):
+        own = {row: RowSettings(depth=1000)}
+        found = ask_alone(searcher, QUERIES, plans("dense", "multi", "all", row_settings=own))
+        assert found["score multi"]["queries"] == found["retrieve multi"]["queries"] == 5
 
 
 def test_the_sample_is_small_and_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

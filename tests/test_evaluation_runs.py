@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def test_a_measure_of_whole_runs_looks_at_all_of_them(tmp_path: Path) -> None:
         mean = sum(values[name] for values in theirs.values()) / len(theirs)
         assert found["rows"]["other"][ours] == pytest.approx(mean, abs=1e-6)
     assert [len(runs[row]["q1"]) for row in ("sparse", "bm25", "other")] == [150, 150, 250]
+    content = (tmp_path / "other.trec").read_bytes()
+    assert found["fingerprints"]["run other"] == sha256(content).hexdigest()
     assert (found["settings"]["k"], found["settings"]["depth"]) == (150, 150)
     assert len(measured(replace(wanted, measures=("R@100",)))[1]["sparse"]["q1"]) == 100
 

@@ -77,6 +77,7 @@ def test_a_suite_gives_its_settings_to_its_sets(tmp_path: Path) -> None:
         ("[[sets]]\npath = 'a'\nname = 'a/b'", "key sets.1", "'a/b'"),
         ("[[sets]]\npath = 'a'\nweights = [1, -1, 1]", "key sets.1", "from 0 up"),
         ("[[sets]]\npath = 'a'\n[[sets]]\npath = 'b/a'", "sets", "'a' twice"),
+        ("published = 'mkqa/de'\n[[sets]]\npath = 'a'\n[[sets]]\npath = 'b'", "sets", "of two"),
         ("[row_weights]\nall = [1, -1, 1]\n[[sets]]\npath = 'a'", "s.toml", "from 0 up"),
         ("[row_weights]\nal = [1, 1, 1]\n[[sets]]\npath = 'a'", "key row_weights", "'all'"),
         ("[row_weights]\nmulti = [1, 1, 1]\n[[sets]]\npath = 'a'", "row_weights", "'multi'"),

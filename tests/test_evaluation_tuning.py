@@ -16,7 +16,7 @@ from m3search.evaluation.components import ComponentScores, Origin
 from m3search.evaluation.measures import evaluate
 from m3search.evaluation.tuning import STEPS, JudgedScores, Tuned, grid, tune
 from m3search.plan import Plan
-from m3search.records import MODES
+from m3search.records import MODES, Mode
 
 
 def make_set(name: str, seed: int, queries: int = 12, trust: Any = (0.2, 2.0, 1.0)) -> JudgedScores:
@@ -47,8 +47,13 @@ def value_of(judged: JudgedScores, weights: Any, only: Any = None) -> float:
 
 
 def test_the_grid_has_every_order_once() -> None:
-    points = grid(MODES)
-    assert len(points) == len(STEPS) ** 2 + len(STEPS) + 1
+    before: dict[Mode, float] = {"dense": 1.0, "sparse": 1.0, "multi": 1.0}
+    points = grid(MODES, before)
+    assert points[0] == before and len(points) == len(STEPS) ** 2 + len(STEPS) + 1
+    assert grid(MODES, dict.fromkeys(before, 2.0)) == [dict.fromkeys(before, 2.0), *points[1:]]
+    between: dict[Mode, float] = {"dense": 0.5, "sparse": 1.0, "multi": 1.0}
+    more = grid(MODES, between)  # no step has that ratio
+    assert more[0] == between and len(more) == len(points) + 1
     directions = {
         tuple(np.round(np.array([p[mode] for mode in MODES]) / max(p.values()), 6)) for p in points
     }
@@ -56,21 +61,22 @@ def test_the_grid_has_every_order_once() -> None:
     assert {"dense": 0.0, "sparse": 0.0, "multi": 1.0} in points
     assert {"dense": 0.0, "sparse": 1.0, "multi": 0.0} in points
     assert {"dense": 1.0, "sparse": 0.0, "multi": 0.0} in points
-    two = grid(("dense", "sparse"))
-    assert [point["dense"] for point in two] == [*STEPS, 1.0] and two[-1]["sparse"] == 0
+    two = grid(("dense", "sparse"), {"dense": 1.0, "sparse": 1.0})
+    assert sorted(point["dense"] for point in two) == sorted([*STEPS, 1.0])
     assert all(a < b <= 2 * a for a, b in pairwise(STEPS[1:]))
     with pytest.raises(ConfigError, match="two modes or three"):
-        grid(("multi",))
+        grid(("multi",), {"multi": 1.0})
 
 
 def test_the_best_of_the_grid_is_chosen() -> None:
     sets = [make_set("a", 1), make_set("b", 2, queries=30)]
     done: list[int] = []
     tuned = tune(sets, "RR@5", progress=done.append)
-    assert len(done) == len(grid(MODES)) == len(tuned.landscape)
+    points = grid(MODES, sets[0].before.weights)
+    assert len(done) == len(points) == len(tuned.landscape)
     by_point = {
         tuple(point[mode] for mode in MODES): np.mean([value_of(each, point) for each in sets])
-        for point in grid(MODES)
+        for point in points
     }
     for point, value in by_point.items():
         assert tuned.landscape[point] == pytest.approx(value)  # each set counts as much
@@ -98,9 +104,7 @@ def test_of_equal_weights_those_of_before_stay(monkeypatch: pytest.MonkeyPatch) 
         "m3search.evaluation.tuning._values", lambda each, *_: np.full(len(each.qrels), 0.5)
     )
     plan = replace(judged.before, weights={"dense": 0.8, "sparse": 3.2, "multi": 2.0})
-    assert tune([judged._replace(before=plan)]).weights == {
-        "dense": 0.4, "sparse": 1.5, "multi": 1.0,
-    }  # fmt: skip
+    assert tune([judged._replace(before=plan)]).weights == plan.weights
 
 
 def test_a_fold_is_measured_by_what_the_others_choose() -> None:
@@ -114,7 +118,7 @@ def test_a_fold_is_measured_by_what_the_others_choose() -> None:
         def of(each: JudgedScores, inside: bool, fold: int = fold) -> list[str]:
             return [q for q, t in each.texts.items() if (fold_of(t) == fold) == inside]
 
-        points = sorted(grid(MODES), key=lambda point: distance(point, sets[0].before.weights))
+        points = grid(MODES, sets[0].before.weights)
         best = max(
             points,
             key=lambda point: round(

@@ -13,7 +13,7 @@ from m3search.records import MODES, Document
 from m3search.stores import tiers
 from m3search.stores.files import OTHER_FILES, SEGMENT_FILES
 from m3search.stores.manifest import DeletesEntry, FileEntry, SegmentEntry, StoreEntry
-from m3search.stores.tiers import MOST_SEGMENTS, choose_run
+from m3search.stores.tiers import MOST_SEGMENTS, choose_run, fewest_runs
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +80,53 @@ def test_none_grows_beyond_the_most_rows(monkeypatch):
             assert rows <= 100
     assert sum(each.rows for each in segments) == 1000
     assert len(segments) <= 4 + 2 * 1000 / 100
+
+
+def test_what_is_mostly_deleted_is_chosen_where_there_are_few(monkeypatch):
+    monkeypatch.setattr(tiers, "LEAST_DELETED", 6)
+    few = [segment(10), segment(10, dead=5), segment(10, dead=6), segment(10, dead=9)]
+    assert choose_run([segment(10, dead=5), segment(10, rows=6, dead=5)], 8) is None
+    assert choose_run(few, 8) == slice(2, 3)
+    assert choose_run(few, 3) == slice(0, 4)
+
+
+def test_neighbours_are_compacted_up_to_the_most_rows(monkeypatch):
+    monkeypatch.setattr(tiers, "MOST_ROWS", 100)
+
+    def runs(*rows):
+        found = fewest_runs([segment(1, rows=each, dead=dead) for each, dead in rows])
+        return [(run.start, run.stop) for run in found]
+
+    assert runs() == []
+    assert runs((150, 0)) == [(0, 1)]
+    assert runs((40, 0), (60, 0), (1, 0)) == [(0, 2), (2, 3)]
+    assert runs((150, 50), (10, 0), (150, 80), (20, 0)) == [(0, 1), (1, 4)]
+
+
+def test_a_delete_writes_anew_what_is_mostly_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiers, "LEAST_DELETED", 6)
+    index = build(tmp_path / "many", corpus(20), segment_documents=10)
+    assert [each.rows for each in index.manifest.segments] == [10, 10]
+    index.delete([f"d{i}" for i in range(5)])
+    assert [each.rows for each in index.manifest.segments] == [10, 10]
+    index.delete(["d5"])
+    assert [each.rows for each in index.manifest.segments] == [4, 10]
+    assert index.manifest == Index.open(tmp_path / "many").manifest
+    assert_same(index, build(tmp_path / "one", corpus(14, first=6), segment_documents=14))
+
+
+def test_compacting_makes_segments_of_the_most_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiers, "MOST_ROWS", 8)
+    index = build(tmp_path / "many", corpus(20), segment_documents=3)
+    index.delete(["d1", "d19"])
+    index.compact()
+    assert [each.rows for each in index.manifest.segments] == [8, 6, 4]
+    assert sum(each.deletes is not None for each in index.manifest.segments) == 0
+    held = index.manifest
+    index.compact()
+    assert index.manifest == held  # there was nothing to gain
+    wanted = [each for each in corpus(20) if each.id not in ("d1", "d19")]
+    assert_same(index, build(tmp_path / "one", wanted, segment_documents=18))
 
 
 def test_how_often_a_document_is_rewritten():

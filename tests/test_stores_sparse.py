@@ -123,6 +123,24 @@ def test_windows_and_passive_terms_change_nothing(tmp_path_factory, seed, k, mas
     assert found.rows[0][found.rows[0] >= 0].tolist() == best
 
 
+@pytest.mark.parametrize("few", [0, 1, 7, 40])
+def test_few_allowed_rows_are_searched_for_in_the_lists(tmp_path, monkeypatch, few):
+    """With the same bits as where the lists are read."""
+    random = np.random.default_rng(few)
+    vectors, queries = draw(random, 9000, 10, density=0.6), draw(random, 3, 10)
+    store = write(tmp_path, vectors)
+    allowed = np.zeros(9000, dtype=bool)
+    allowed[random.choice(9000, few, replace=False)] = True
+    monkeypatch.setattr(sparse, "best_rows", None)  # it is not called
+    found = store.retrieve(queries, 5, allowed)
+    monkeypatch.undo()
+    monkeypatch.setattr(CscStore, "_are_few", lambda *_: False)
+    wanted = store.retrieve(queries, 5, allowed)
+    assert found.rows.tolist() == wanted.rows.tolist()
+    assert found.scores.tobytes() == wanted.scores.tobytes()
+    assert (found.rows >= 0).any() == (few > 0)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_few_rows_are_looked_up_in_long_lists(tmp_path, masked):
     """One rare heavy term: light terms of most rows are looked up for the rows that have it."""

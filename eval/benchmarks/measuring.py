@@ -23,6 +23,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from m3search.errors import ConfigError
+from m3search.model.machine import machine as find_machine
 from m3search.model.modeling import M3Model
 from m3search.model.tokenization import Ids, Tokenization, Tokenized
 from m3search.training.devices import Devices
@@ -190,7 +191,7 @@ def import_theirs() -> Any:
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"device": gpu or "cpu", "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {"device": gpu or "cpu", **find_machine(), "torch": torch.__version__}
 
 
 def settings_of(asked: argparse.Namespace) -> dict[str, Any]:

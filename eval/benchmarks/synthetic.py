@@ -32,6 +32,8 @@ TERM_NOISE = 0.1
 """standard deviation of the logarithm of a weight"""
 TOKEN_NOISE, DENSE_NOISE = 0.3, 0.5
 """length of what is added to a unit vector"""
+NUMBERS = 1000
+"""values of a field, of which each document has one"""
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,11 @@ class Synthetic:
         self._seed = seed
 
     def documents(self, count: int) -> Iterator[Document]:
-        """The first documents."""
-        return (Document(f"d{number}", str(number)) for number in range(count))
+        """The first documents; a field `n` has one of NUMBERS values."""
+        return (
+            Document(f"d{number}", str(number), "", {"n": number % NUMBERS})
+            for number in range(count)
+        )
 
     def text(self, number: int) -> str:
         """The words of a document, for systems that read words."""

@@ -6,8 +6,10 @@ The collection is synthetic, with the statistics of an encoding of the sets (syn
 queries are theirs, encoded before the clock runs. The JSON on stdout, and in short the table on
 stderr, have: documents a second of the build without the making of the vectors, the memory that it
 held at its peak beyond what the process had before, bytes of a document in each store; the median
-and the 99th percentile of a whole search and of each of its stages; and, with --lucene, those of
-Lucene's BM25 for 1,000 hits, on documents of the same words.
+and the 99th percentile of a whole search and of each of its stages, of searches with filters that
+one of ten and one of a thousand documents match, and of searches after one of a hundred documents
+was deleted; and, with --lucene, those of Lucene's BM25 for 1,000 hits, on documents of the same
+words.
 """
 
 from __future__ import annotations
@@ -16,18 +18,22 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import faiss
 import torch
 from measuring import peak_bytes, publish
-from synthetic import Clocked, Real, Synthetic, collection_options, encode_asked
+from synthetic import NUMBERS, Clocked, Real, Synthetic, collection_options, encode_asked
 from timing import WARM, table, time_answers
 
 from m3search.cli.ending import run_script
+from m3search.errors import ConfigError
 from m3search.index import Index
 from m3search.records import Document, Query
 from m3search.search import EncodedQueries, Searcher
+from m3search.stores.commit import check_model
 from m3search.timings import Timings
 
 MB = 1e6
@@ -41,8 +47,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--lucene", action="store_true", help="needs the extra m3search[bm25]")
     parser.add_argument("--index", type=Path, help="where it is made, gone on with, or is")
+    parser.add_argument("--keep", action="store_true", help="delete nothing from that index")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    faiss.omp_set_num_threads(asked.threads)
     real, chosen = encode_asked(asked)
     source = Clocked(real, asked.seed, asked.tokens)
     with tempfile.TemporaryDirectory() as place:
@@ -54,8 +62,21 @@ def main() -> None:
             if not begun:  # else these are the times of a part
                 result["build"] = built
         index = Index.open(folder)
+        check(index, real, asked.documents)
         result |= search(index, real, source, chosen, asked)
     publish(asked, result, table(result["rows"]))
+
+
+def check(index: Index, real: Real, documents: int) -> None:
+    """ConfigError unless the index is of so many documents, and of the model of the queries."""
+    check_model(index.path, index.manifest.model, real.identity)
+    if len(index) != documents:
+        raise ConfigError(
+            "--index",
+            expected=f"an index of {documents:,} documents",
+            found=f"one of {len(index):,}",
+            remedy="Give another folder, or --documents.",
+        )
 
 
 def build(folder: Path, source: Clocked, count: int) -> dict[str, Any]:
@@ -82,17 +103,25 @@ def search(
     """The times of whole searches, beside Lucene's, and of their stages."""
     searcher = Searcher(index)
 
-    def ours(row: int) -> object:
+    def ours(row: int, wanted: str | None = None) -> object:
         asking = EncodedQueries((str(row),), real.queries[row : row + 1])
-        return searcher.run(asking, k=100, depth=asked.depth)
+        return searcher.run(asking, k=100, depth=asked.depth, filter=wanted)
 
     answers: dict[str, Callable[[int], object]] = {"m3search, all modes": ours}
     if asked.lucene:
         answers["Lucene BM25"] = answer_with_lucene(real, source, asked.documents)
+    for name, wanted in (("1 of 10", f"n<{NUMBERS // 10}"), ("1 of 1,000", "n=7")):
+        answers[f"m3search, a filter for {name}"] = partial(ours, wanted=wanted)
     rows = time_answers(answers, chosen)
     with Timings() as timings:
         for row in chosen[WARM:]:
             ours(row)
+    if not asked.keep:
+        index.delete(f"d{number}" for number in range(0, asked.documents, 100))
+        rows |= time_answers({"m3search, 1 of 100 deleted": ours}, chosen)
+        first = rows["m3search, all modes"]["median_ms"]
+        for row in rows.values():
+            row["times"] = round(row["median_ms"] / first, 2)
     stages = {
         name: {percentile: round(value, 3) for percentile, value in found.items()}
         for name, found in timings.milliseconds().items()

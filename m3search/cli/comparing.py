@@ -101,9 +101,13 @@ def _read_side(name: str, measure: str, folder: Path | None, split: str) -> Side
 
 
 def _places(data: Path | None, name: str) -> list[Path]:
-    """Where a set may lie in the folder of sets; those that were had by name, as miracl-yo, lie in
-    a folder of their kind."""
-    return [] if data is None else [data / name, data / name.replace("-", "/", 1)]
+    """Where a set may lie in the folder of sets; those that were had by name lie in a folder of
+    their kind: miracl-yo in miracl/yo, ir-a-b in ir/a+b."""
+    if data is None:
+        return []
+    kind, _, rest = name.partition("-")
+    inside = sorted((data / kind).glob("*")) if rest else []
+    return [data / name, *(each for each in inside if each.name.replace("+", "-") == rest)]
 
 
 def _read_texts(
@@ -136,9 +140,10 @@ def _line(text: str) -> str:
 
 
 def _print_means(found: Collection[SetComparison], measure: str) -> None:
-    from m3search.evaluation.measures import shown, shown_difference
+    from m3search.evaluation.measures import is_count, shown, shown_difference
 
-    header = [measure, "A", "B", "B - A", "95 %", "p", "Holm", "better", "worse", "queries"]
+    named = f"{measure} of a query" if is_count(measure) else measure
+    header = [named, "A", "B", "B - A", "95 %", "p", "Holm", "better", "worse", "queries"]
     lines = [
         [
             each.name,

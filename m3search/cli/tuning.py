@@ -77,8 +77,8 @@ def tune_weights(
     )
     judged = [judged_scores(each, scores, row, measure) for each in sets]
     if index is not None:
-        _check_model(index, judged)
-    points = len(grid(judged[0].before.modes))
+        _check_fit(index, judged, row)
+    points = len(grid(judged[0].before.modes, judged[0].before.weights))
     with progress_bar("weights", points) as progress:
         tuned = tune(judged, measure, folds=folds, progress=progress)
     weights = {mode: tuned.weights.get(mode, 0.0) for mode in MODES}
@@ -102,12 +102,20 @@ def tune_weights(
         print_note(f"searches of {into} use them by default")
 
 
-def _check_model(index: Index, judged: Sequence[JudgedScores]) -> None:
-    """ConfigError unless all scores are of the model that made the index: those of others have
-    other scales."""
+def _check_fit(index: Index, judged: Sequence[JudgedScores], row: str) -> None:
+    """ConfigError unless the row weighs all modes, and all scores are of the model that made the
+    index, used as there: those of others have other scales."""
     from m3search.errors import ConfigError
     from m3search.evaluation.lexical import model_fingerprint
+    from m3search.records import MODES
 
+    if judged[0].before.modes != MODES:
+        raise ConfigError(
+            "--into",
+            expected="a row of all modes, as the weights of an index are of all",
+            found=f"the row {row}",
+            remedy="Leave --row out, or --into.",
+        )
     held = index.manifest.model
     for each in judged:
         scored = each.scores.origin.model
@@ -119,6 +127,15 @@ def _check_model(index: Index, judged: Sequence[JudgedScores]) -> None:
                 f"{scored['name']} ({model_fingerprint(scored)[:12]}, {scored['pooling']} pooling)",
                 found=f"one of {held.name} ({held.fingerprint[:12]}, {held.pooling} pooling)",
                 remedy="Tune on scores of the index's own model.",
+            )
+        if bool(scored.get("idf")) != held.idf:
+            with_or_not = ("without", "with")
+            raise ConfigError(
+                str(index.path),
+                expected=f"an index {with_or_not[not held.idf]} the rarity of terms in its lexical "
+                f"scores, as those of {each.name} are",
+                found=f"one {with_or_not[held.idf]} it",
+                remedy="Tune on scores of an evaluation with lexical_weights=float.",
             )
 
 

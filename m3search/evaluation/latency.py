@@ -67,7 +67,7 @@ def measure_stages(
     alone = {mode for plan in asked for mode in plan.first_stages} - first
     scored = {mode for plan in reranking for mode in plan.modes}
     depth = max(plan.depth for plan in asked)
-    reach = reach_of_multi(asked, depth)
+    reach = reach_of_multi(reranking, depth)
 
     def ask(encoded: EncodedQueries) -> None:
         for stages, modes in ((first, scored), (alone, set[Mode]())):
@@ -83,7 +83,8 @@ def measure_stages(
                     pass
 
     timings = _time_each([queries.one(name) for name in names], ask, progress)
-    if first and alone and WEIGH in timings.seconds:  # both calls of a query weigh its terms
+    both_weigh = "sparse" in first | scored and "sparse" in alone
+    if both_weigh and WEIGH in timings.seconds:  # twice for each query, and it waits for one
         timings.seconds[WEIGH] = timings.seconds[WEIGH][::2]
     timings.seconds = {SEARCHER_ENCODES: list(encoding)} | timings.seconds
     return summary(timings)

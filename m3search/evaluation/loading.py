@@ -71,7 +71,7 @@ def load_sets(
             table, named = _named(str(path), languages)
             found += _sets_of(table, str(path), cache_folder(start), settings)
             sources += named
-    _check_names(found)
+    _check_different(found)
     if languages is not None and not any(each.published for each in found):
         raise ConfigError(
             "--lang",
@@ -135,7 +135,7 @@ def _source_set(source: Source) -> dict[str, Any]:
     return {"path": source.folder, "name": source.set_name}
 
 
-def _check_names(found: Sequence[EvaluationSet]) -> None:
+def _check_different(found: Sequence[EvaluationSet]) -> None:
     repeated = [name for name, count in Counter(each.name for each in found).items() if count > 1]
     if repeated:
         raise ConfigError(
@@ -143,6 +143,14 @@ def _check_names(found: Sequence[EvaluationSet]) -> None:
             expected="a name of its own for each set",
             found=f"{repeated[0]!r} twice",
             remedy='Give one of them another name = "..." in the suite.',
+        )
+    published = [each.published for each in found if each.published]
+    if twice := [name for name, count in Counter(published).items() if count > 1]:
+        raise ConfigError(
+            "sets",
+            expected="one set at most to stand beside each of the published values",
+            found=f'published = "{twice[0]}" of two',
+            remedy="Leave it out of one of them, or evaluate them one after the other.",
         )
 
 

@@ -16,8 +16,8 @@ def sets_table(experiment: Experiment) -> Table:
     header = ("documents", "queries", "judgements", "SHA-256 of these", "BM25 language")
     lines = [["set", *header, "index seconds", "index MB", "SHA-256 of the index"]]
     for each in experiment.sets:
-        sums = {name: found[:8] for name, found in each.details.get("fingerprints", {}).items()}
-        index = sums.pop("index", "")
+        known = each.details.get("fingerprints", {})
+        sums = [known[name][:8] for name in ("corpus", "queries", "judgements") if name in known]
         counts, bm25 = each.details["counts"], each.details.get("bm25")
         language = f"{bm25['language'] or 'none'}, {bm25['language_origin']}" if bm25 else ""
         seconds = each.details["seconds"].get("index")
@@ -28,11 +28,11 @@ def sets_table(experiment: Experiment) -> Table:
                 str(counts["documents"]),
                 str(counts["queries"]),
                 str(counts["judgements"]),
-                ", ".join(sums.values()),
+                ", ".join(sums),
                 language,
                 f"{seconds:.1f}" if seconds is not None else "",
                 f"{size:.1f}" if size else "",
-                index,
+                known.get("index", "")[:8],
             ]
         )
     notes = [_truncation(experiment), _shared(experiment), _absent(experiment)]

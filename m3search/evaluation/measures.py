@@ -56,7 +56,7 @@ def is_count(measure: str) -> bool:
 def shown(value: float | None, measure: str) -> str:
     """A value as tables have it: in percent, or as it is of a measure that counts."""
     if value is not None and is_count(measure):
-        return f"{round(value, 1):g}"
+        return f"{value:.1f}".removesuffix(".0")
     return in_percent(value)
 
 

@@ -27,6 +27,9 @@ from m3search.records import Encoded, IntArray
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
 
+MOST_TEXTS = 10_000_000
+"""of corpora that are looked through for what they have in common, together; it takes 30 bytes of
+memory for each"""
 MOST_BYTES = 8_000_000_000
 """of what is kept on the disk at a time; what has no room is encoded once more"""
 
@@ -56,7 +59,11 @@ class SharedTexts:
         for each, collection in self._sets:
             corpus = (collection.fingerprints()["corpus"], each.title_template)
             corpora.setdefault(each.max_length, {})[corpus] = collection
-        found = [_repeated(group) for group in corpora.values() if len(group) > 1]
+        found = [
+            _repeated(group)
+            for group in corpora.values()
+            if len(group) > 1 and sum(each.documents for each in group.values()) <= MOST_TEXTS
+        ]
         numbers, counts = np.unique(
             np.concatenate([*found, np.zeros(0, np.int64)]), return_counts=True
         )
@@ -116,11 +123,14 @@ class SharingEncoder:
 
     def __init__(self, encoder: Encoder, texts: SharedTexts) -> None:
         self._encoder, self._texts = encoder, texts
-        texts.left  # noqa: B018 - found now, not while an index is timed
         used = [asdict(encoder.identity), encoder.precision, encoder.modes]
         self._key = blake2b(repr(used).encode(), digest_size=32).digest()
         self.taken = 0
         """how many it left out"""
+
+    def look_ahead(self) -> None:
+        """Finds what the corpora have in common now, and not while an index is timed."""
+        self._texts.left  # noqa: B018
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """All texts, in their order."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from m3search.evaluation.latency import when_timed
 from m3search.evaluation.making import provenance, sets_table, settings_table
 from m3search.evaluation.markdown import Table, markdown
-from m3search.evaluation.measures import shown, shown_difference
+from m3search.evaluation.measures import is_count, shown, shown_difference
 from m3search.evaluation.published import Comparison, compare_published
 from m3search.evaluation.results import Experiment
 
@@ -109,6 +109,7 @@ def differences_table(experiment: Experiment) -> list[Table]:
     )
     first = {each.report.measures[0] for each in experiment.sets}
     named = first.pop() if len(first) == 1 else "the first measure of each set"
+    named += " of a query" if is_count(named) else ""
     return [Table(f"Differences in {named}", lines, note)]
 
 

@@ -29,6 +29,8 @@ from m3search.records import MODES, Mode, Qrels
 
 STEPS = (0.0, 0.1, 0.2, 0.4, 0.6, 1.0, 1.5, 2.5, 4.0)
 """weights in the grid beside one of 1"""
+NEAR = 1e-6
+"""between weights that differ in their length alone"""
 FOLDS = 5
 
 Values = npt.NDArray[np.float64]
@@ -86,8 +88,11 @@ class Tuned:
         }
 
 
-def grid(modes: Sequence[Mode]) -> list[dict[Mode, float]]:
-    """Weights of two modes or three: every order that the steps tell apart, each once."""
+def grid(modes: Sequence[Mode], before: Mapping[Mode, float]) -> list[dict[Mode, float]]:
+    """Weights of two modes or three, the nearest to those of before first.
+
+    Every order that the steps tell apart, each once, and that of before as it was weighed.
+    """
     if len(modes) < 2:
         raise ConfigError(
             "modes",
@@ -95,7 +100,9 @@ def grid(modes: Sequence[Mode]) -> list[dict[Mode, float]]:
             found=modes[0],
             remedy="One mode alone has nothing to be weighed against.",
         )
-    return list(_points(modes))
+    held = {mode: before[mode] for mode in modes}
+    points = sorted(_points(modes), key=lambda point: _distance(point, held))
+    return [held, *points[_distance(points[0], held) < NEAR :]]
 
 
 def _points(modes: Sequence[Mode]) -> Iterator[dict[Mode, float]]:
@@ -141,15 +148,14 @@ def tune(
 ) -> Tuned:
     """The weights with the best mean of a measure over the sets, of which each counts as much.
 
-    Of weights that are as good, those nearest to the ones of before. All sets are searched in the
-    same modes. `progress` is called with the points done.
+    Of weights that are as good, those nearest to the ones of before, of the first set. All sets are
+    searched in the same modes. `progress` is called with the points done.
     """
     if folds < 2:
         raise ConfigError(
             "folds", expected="two or more", found=str(folds), remedy="For example 5."
         )
-    first = sets[0].before
-    points = sorted(grid(first.modes), key=lambda point: _distance(point, first.weights))
+    points = grid(sets[0].before.modes, sets[0].before.weights)
     before = [_values(each, each.before.weights, measure) for each in sets]
     values = [np.empty((len(points), len(each.qrels))) for each in sets]
     for number, point in enumerate(points):

@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
-from m3search.records import BoolArray, FloatArray, IntArray
+from m3search.records import FloatArray, IntArray
 from m3search.stores.files import check_readable, damaged, forget, naming
 
 FILE, SOURCE = "dense.ivf.faiss", "dense.faiss"
@@ -189,14 +190,17 @@ class Clusters:
         return probes if probes <= MOST_PROBED * self._lists else None
 
     def find(
-        self, query: FloatArray, k: int, probes: int, allowed: BoolArray | None = None
+        self, query: FloatArray, k: int, probes: int, allowed: npt.NDArray[np.uint8] | None = None
     ) -> IntArray:
         """Rows that are likely the k best of a query (dim,), about FETCHED times as many, by the
-        groups of so many centroids."""
+        groups of so many centroids.
+
+        allowed: (rows / 8,) a bit for each row, the lowest of a byte first; None for all.
+        """
         wrapped: Any = faiss
         settings: dict[str, Any] = {"nprobe": probes}
         if allowed is not None:
-            settings["sel"] = wrapped.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            settings["sel"] = wrapped.IDSelectorBitmap(allowed)
         options = wrapped.SearchParametersIVF(**settings)
         _, found = self._index.search(query[np.newaxis], FETCHED * k, params=options)
         rows: IntArray = np.unique(np.asarray(found[found >= 0], dtype=np.int64))

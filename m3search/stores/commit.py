@@ -148,8 +148,6 @@ def collect(path: Path, manifest: Manifest) -> None:
 
 def check_unfinished(path: Path, manifest: Manifest, layout: Layout, source: str) -> None:
     """ArtifactError unless a build with these settings may start or go on."""
-    if manifest.is_blank:
-        return
     if manifest.complete:
         raise ArtifactError(
             str(path),

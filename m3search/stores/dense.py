@@ -134,10 +134,9 @@ class FlatStore:
         """
         if k < 1:
             return Hits.stack((((), ()) for _ in queries), 0)
-        rows = None if allowed is None else np.flatnonzero(allowed)
-        count = len(self) if rows is None else len(rows)
+        count = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if count <= max(k + SLACK, FEW_ROWS):
-            every = np.arange(len(self)) if rows is None else rows
+            every = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
             return Hits.stack((self._rank(query, every, k) for query in queries), k)
         if allowed is None and self._gpu is not None and self._gpu.ready(k + SLACK):
             return self._exact(queries, k, None)
@@ -156,8 +155,9 @@ class FlatStore:
     ) -> Hits:
         """What the clusters find; all rows for a query for which they find too little."""
         lines = []
+        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
         for query in np.ascontiguousarray(queries, dtype=np.float32):
-            found = clusters.find(query, k, probes, allowed)
+            found = clusters.find(query, k, probes, bits)
             if len(found) < k:
                 hits = self._exact(query[np.newaxis], k, allowed)
                 lines.append((hits.rows[0], hits.scores[0]))

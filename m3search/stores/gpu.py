@@ -30,9 +30,12 @@ _using = threading.Lock()
 
 def on_gpu(vectors: npt.NDArray[Any]) -> GpuCopy | None:
     """A copy of the vectors (n, dim) for the GPU; None where there is none, or they are few."""
-    if len(vectors) < LEAST_ROWS or not hasattr(faiss, "GpuIndexFlatIP"):
-        return None
-    return GpuCopy(vectors) if faiss.get_num_gpus() > 0 else None
+    return GpuCopy(vectors) if len(vectors) >= LEAST_ROWS and has_gpu() else None
+
+
+def has_gpu() -> bool:
+    """Whether FAISS is of a build for GPUs, and there is one."""
+    return hasattr(faiss, "GpuIndexFlatIP") and faiss.get_num_gpus() > 0
 
 
 class GpuCopy:

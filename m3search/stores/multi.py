@@ -154,21 +154,22 @@ class VectorStore:
         Where the segment has token lists, those that its lists take for the best are scored, and a
         few may be missed, unless `exact`, or few rows are allowed. Else every row is scored.
         """
-        rows = np.arange(self._rows) if allowed is None else np.flatnonzero(allowed)
+        count = self._rows if allowed is None else int(np.count_nonzero(allowed))
         wanted = max(SCORED, SCORED_OF_EACH * k)
-        if self._lists is not None and not exact and len(rows) > wanted:
+        if self._lists is not None and not exact and count > wanted:
             lines = []
             for query in queries:
                 near = self._lists.find(self._codec.prepare(query), wanted, allowed)
                 if len(near) < k:  # rows without a token have a score, too
-                    scanned = self._scan_all([query], k, rows)
+                    scanned = self._scan_all([query], k, allowed)
                     lines.append((scanned.rows[0], scanned.scores[0]))
                 else:
                     lines.append(top_k(near, self.scores(query, near), k))
             return Hits.stack(lines, k)
-        return self._scan_all(queries, k, rows)
+        return self._scan_all(queries, k, allowed)
 
-    def _scan_all(self, queries: Sequence[FloatArray], k: int, rows: IntArray) -> Hits:
+    def _scan_all(self, queries: Sequence[FloatArray], k: int, allowed: BoolArray | None) -> Hits:
+        rows = np.arange(self._rows) if allowed is None else np.flatnonzero(allowed)
         lines = []
         for group in self._groups(queries):
             lines += [top_k(rows, scores, k) for scores in self._score(group, rows)]

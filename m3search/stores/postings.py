@@ -71,6 +71,18 @@ def find(rows: Array, start: int, stop: int, row: int) -> int:
 
 
 @compiled
+def count_kept(rows: Array, kept: Array) -> int:
+    """How many of a posting list's rows (n,) int32 are kept (rows,) bool; -1 where one is none."""
+    count, length = 0, UNSIGNED(len(kept))
+    for i in range(len(rows)):
+        row = UNSIGNED(rows[i])  # below 0 only where the list is damaged: then it is very large
+        if row >= length:
+            return -1
+        count += kept[row]
+    return count
+
+
+@compiled
 def score_rows(wanted: Array, lists: Lists) -> Array:
     """Scores (n,) float64 of `wanted` (n,), ascending rows."""
     scores = np.zeros(len(wanted), np.float64)

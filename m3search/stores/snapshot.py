@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +45,8 @@ class Snapshot:
     """per segment (rows,), which are not deleted"""
     bases: IntArray
     """(segments + 1,) the first global row of each segment, and the number of all rows"""
+    counted: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
+    """term -> live rows that have it, of the terms that queries have had"""
 
     @property
     def rows(self) -> int:
@@ -97,9 +99,14 @@ class Snapshot:
             len(live) if mask is None else np.count_nonzero(mask) for _, _, live, mask in masked
         ]
         terms, places = np.unique(queries.sparse.indices, return_inverse=True)
-        counts = np.zeros(len(terms), dtype=np.int64)
-        for _, segment, _, mask in masked:
-            counts += segment.sparse.frequencies(terms.astype(np.int64), mask)
+        counted = self.counted if allowed is None else {}
+        if new := [term for term in terms.tolist() if term not in counted]:
+            counts = np.zeros(len(new), dtype=np.int64)
+            for _, segment, _, mask in masked:
+                counts += segment.sparse.frequencies(np.array(new, dtype=np.int64), mask)
+            found = zip(new, counts.tolist(), strict=True)
+            counted.update((term, count) for term, count in found if count)
+        counts = np.array([counted.get(term, 0) for term in terms.tolist()], dtype=np.int64)
         sparse = queries.sparse.copy()
         sparse.data = (sparse.data * rarity(counts, int(sum(kept)))[places]).astype(np.float32)
         return replace(queries, sparse=sparse)
@@ -168,10 +175,6 @@ class Snapshot:
             for segment, live in zip(self.segments, self.live, strict=True)
         ]
         return _join(parts, np.bool_)
-
-    def verify(self) -> list[str]:
-        """Every damage, as 'file: what'; empty if the index is sound."""
-        return _file_damages(self.path, self.manifest, read=True) or self.contradictions()
 
     def contradictions(self) -> list[str]:
         """What contradicts itself in files that are as they were written, as 'file: what'."""
@@ -261,12 +264,13 @@ def open_snapshot(path: Path, known: Snapshot | None = None) -> Snapshot:
     """The commit in force; segments that `known` has open already are shared with it.
 
     A writer may commit and collect between the reading of the manifest and the opening of the
-    files. Then a file is gone, and the newer manifest is read.
+    files. Then a file is gone, and the newer manifest is read; what was opened until then stays so.
     """
     manifest = read_manifest(path)
+    opened = {segment.entry.name: segment for segment in known.segments} if known else {}
     while True:
         try:
-            return _open_commit(path, manifest, known)
+            return _open_commit(path, manifest, opened)
         except (FileNotFoundError, ArtifactError) as error:
             newer = read_manifest(path)
             if newer == manifest:
@@ -283,15 +287,15 @@ def open_snapshot(path: Path, known: Snapshot | None = None) -> Snapshot:
             ) from error
 
 
-def _open_commit(path: Path, manifest: Manifest, known: Snapshot | None) -> Snapshot:
+def _open_commit(path: Path, manifest: Manifest, opened: dict[str, Segment]) -> Snapshot:
+    """A commit; opened: by name, to which those that it opens are added."""
     allow_segments(len(manifest.segments))
-    opened = {segment.entry.name: segment for segment in known.segments} if known else {}
     segments, live = [], []
     for entry in manifest.segments:
         folder = path / SEGMENTS / entry.name
         segment = opened.get(entry.name)
         if segment is None or segment.entry.stores != entry.stores:
-            segment = Segment.open(folder, entry, manifest.model)
+            segment = opened[entry.name] = Segment.open(folder, entry, manifest.model)
         else:
             segment = Segment(
                 folder, entry, segment.dense, segment.sparse, segment.multi, segment.documents

@@ -15,7 +15,7 @@ from m3search.records import BoolArray, FloatArray, Hits, IntArray
 from m3search.stores.files import ArrayWriter, damaged, forget, map_array
 from m3search.stores.impacts import FP32, Impacts
 from m3search.stores.max_score import best_rows
-from m3search.stores.postings import Lists, score_rows
+from m3search.stores.postings import Lists, count_kept, score_rows
 from m3search.stores.term_table import FILE as TERMS
 from m3search.stores.term_table import TermTable
 
@@ -113,16 +113,17 @@ class CscStore:
         counts = np.zeros(len(terms), dtype=np.int64)
         counts[known] = stops - starts
         if kept is not None:
-            inside, outside = (np.flatnonzero(mask).astype(np.int32) for mask in (kept, ~kept))
-            few = min(inside, outside, key=len)
+            few_kept = 2 * np.count_nonzero(kept) <= len(kept)
+            few = np.flatnonzero(kept if few_kept else ~kept).astype(np.int32)
             for place, start, stop in zip(np.flatnonzero(known), starts, stops, strict=True):
                 rows = self.rows[start:stop]
                 if SEARCHED * len(few) > len(rows):
-                    self.check_rows(rows)
-                    counts[place] = np.count_nonzero(kept[rows])
+                    counts[place] = count_kept(rows, kept)
+                    if counts[place] < 0:
+                        self.check_rows(rows)
                 else:
                     found = _count_common(few, rows)
-                    counts[place] = found if few is inside else len(rows) - found
+                    counts[place] = found if few_kept else len(rows) - found
         return counts
 
     def forget(self) -> None:
@@ -163,14 +164,22 @@ class CscStore:
     ) -> tuple[IntArray, FloatArray]:
         if k < 1:
             return top_k((), (), 0)
-        mask = NO_MASK if allowed is None else allowed
         lists = self._lists(terms, weights)
+        if allowed is not None and self._are_few(int(np.count_nonzero(allowed)), lists):
+            rows = np.flatnonzero(allowed)
+            scores = score_rows(rows, lists)
+            return top_k(rows[scores > 0], scores[scores > 0], k)
+        mask = NO_MASK if allowed is None else allowed
         rows, scores, whole = best_rows(k, len(self), *WINDOWS, mask, lists)
         if not whole:
             for start, stop in zip(lists.starts.tolist(), lists.stops.tolist(), strict=True):
                 self.check_rows(self.rows[start:stop])
             raise damaged(self.folder / ROWS, "rows that only rise in a posting list", "others")
         return top_k(rows, scores, k)
+
+    def _are_few(self, rows: int, lists: Lists) -> bool:
+        """Whether so many rows are searched for in the lists sooner than these are read."""
+        return SEARCHED * rows * len(lists.starts) <= int((lists.stops - lists.starts).sum())
 
     def _lists(self, terms: IntArray, weights: npt.NDArray[np.float64]) -> Lists:
         table = self.table

@@ -8,7 +8,8 @@ a document is rewritten 3.3 times for 300 of them, 4.4 times for 1,000 and 6.9 t
 
 No segment of more than MOST_ROWS live rows comes of it, and one that has more than half of these
 is left alone with all that are older: neither the memory that writing takes nor the time of the
-longest merge grows with the index.
+longest merge grows with the index. A segment with 1,024 deleted rows or more, and more than half of
+its rows, is written anew by itself: what is deleted takes no more room and time than what is not.
 """
 
 from __future__ import annotations
@@ -26,11 +27,41 @@ MOST_SEGMENTS = 8
 MOST_WHILE_BUILDING = 64
 """until the end of a build or an add, so that less is rewritten on the way"""
 MOST_ROWS = 1 << 20
+LEAST_DELETED = 1024
+"""rows of a segment that is written anew for them; fewer cost no query anything"""
 RATIO = 2
 
 
 def choose_run(segments: Sequence[SegmentEntry], most: int) -> slice | None:
-    """The newest segments, to be merged; None where no more than `most` can be."""
+    """The newest segments, to be merged, where more than `most` can be; else one that is mostly
+    deleted, if there is any."""
+    return _newest(segments, most) or _mostly_deleted(segments)
+
+
+def fewest_runs(segments: Sequence[SegmentEntry]) -> list[slice]:
+    """Neighbours that become one each, so that all together are the fewest without any of more than
+    MOST_ROWS live rows but for one that is so large already."""
+    runs: list[slice] = []
+    rows = 0
+    for number, segment in enumerate(segments):
+        rows += segment.live_rows
+        if runs and rows <= MOST_ROWS:
+            runs[-1] = slice(runs[-1].start, number + 1)
+        else:
+            runs.append(slice(number, number + 1))
+            rows = segment.live_rows
+    return runs
+
+
+def _mostly_deleted(segments: Sequence[SegmentEntry]) -> slice | None:
+    for number, segment in enumerate(segments):
+        dead = segment.rows - segment.live_rows
+        if dead >= LEAST_DELETED and dead > segment.live_rows:
+            return slice(number, number + 1)
+    return None
+
+
+def _newest(segments: Sequence[SegmentEntry], most: int) -> slice | None:
     full = [number for number, each in enumerate(segments) if 2 * each.live_rows > MOST_ROWS]
     oldest = full[-1] + 1 if full else 0
     if len(segments) - oldest <= most:

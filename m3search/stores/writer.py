@@ -187,24 +187,28 @@ class IndexWriter:
             self._flushed.append(self._segment.finish())
             self._segment = None
 
-    def merge(self, progress: Callable[[int], None] | None = None) -> None:
-        """Replaces all segments by one that holds the live rows, in their order."""
-        parts = [
-            (segment, live)
-            for segment, live in zip(self.base.segments, self.base.live, strict=True)
-            if live.any()
-        ]
-        layout, model, folder = self.manifest.layout, self.manifest.model, self._next_folder()
+    def merge(self, progress: Callable[[int], None] | None = None) -> bool:
+        """Replaces all segments by as few as can be that hold the live rows, in their order;
+        whether there was anything to gain."""
+        segments = self.base.manifest.segments
+        runs = tiers.fewest_runs(segments)
+        if len(runs) == len(segments) and not any(segment.deletes for segment in segments):
+            return False
+        parts = list(zip(self.base.segments, self.base.live, strict=True))
+        layout, model = self.manifest.layout, self.manifest.model
         with self._writing():
-            if parts:
+            for run in runs:
+                folder = self._next_folder()
                 try:
-                    self._flushed = [merge_segments(folder, parts, model, layout, progress)]
+                    merged = merge_segments(folder, parts[run], model, layout, progress)
                 except BaseException:  # a disk that is full has no room for half a segment
                     shutil.rmtree(folder, ignore_errors=True)
                     raise
+                self._flushed.append(merged)
             for segment in self.base.segments:
                 self._dead[segment.entry.name] = np.ones(segment.entry.rows, dtype=bool)
                 self._removed = True
+        return True
 
     def commit(self, complete: bool, source: str | None = None) -> None:
         """Puts everything since the last commit in force, in one step; then merges what is new."""
@@ -225,7 +229,8 @@ class IndexWriter:
             self.commit(complete=True)
 
     def tidy(self) -> None:
-        """Merges small segments where there are many, in commits of their own.
+        """Merges small segments where there are many, and writes anew those that are mostly
+        deleted, in commits of their own.
 
         The last thing that a writer does: after it the rows of `base` may be others.
         """
