@@ -157,11 +157,8 @@ class Index:
         return self.report
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Deletes documents in one commit; how many were there to be deleted.
-
-        A segment of which more than half the rows, and 1,024 or more, are deleted is then written
-        anew. This object is at the new commit afterwards.
-        """
+        """Deletes documents in one commit; how many were there to be deleted. A segment that is
+        mostly deleted is then written anew. This object is at the new commit afterwards."""
         names = [ids] if isinstance(ids, str) else list(ids)
         with IndexWriter(self.path, self._snapshot) as writer:
             rows = np.unique(writer.base.rows_of(names))
@@ -185,8 +182,8 @@ class Index:
             self._snapshot = open_snapshot(self.path, writer.base)
 
     def compact(self, progress: Progress | None = None) -> None:
-        """Rewrites all documents into one segment without the deleted ones, or into segments of up
-        to 1,048,576 rows, where there are more; scores stay.
+        """Rewrites all documents into one segment without the deleted ones, or into several of up
+        to 1,048,576 rows; scores stay.
 
         Memory is bounded but for the codes of a segment's clusters, a byte for each dimension of
         each of its dense vectors. This object is at the new commit afterwards.

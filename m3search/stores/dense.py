@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from m3search.fusion import top_k
 from m3search.records import BoolArray, FloatArray, Hits, IntArray
-from m3search.scoring import exact_scores
 from m3search.stores.clusters import SOURCE, Clusters
+from m3search.stores.dots import dot_rows
 from m3search.stores.files import begin_file, check_readable, damaged, naming
 from m3search.stores.floats import FP32, Floats
 from m3search.stores.gpu import on_gpu
@@ -107,10 +107,14 @@ class FlatStore:
 
     def scores(self, query: FloatArray, rows: IntArray) -> FloatArray:
         """The exact score (n,) of the given rows for one query (dim,)."""
+        factors, wanted = np.asarray(query, dtype=np.float64), np.asarray(rows, dtype=np.int64)
+        if self._vectors.dtype == np.float32:
+            return dot_rows(factors, self._vectors, wanted).astype(np.float32)
         scores = np.empty(len(rows), dtype=np.float32)
         for start in range(0, len(rows), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
-            scores[block] = exact_scores(query, self._vectors[rows[block]])
+            vectors = self.vectors(wanted[block])
+            scores[block] = dot_rows(factors, vectors, np.arange(len(vectors)))
         return scores
 
     @property
@@ -234,7 +238,7 @@ def _map(path: Path, floats: Floats, rows: int, dim: int) -> npt.NDArray[Any]:
     """The vectors (rows, dim) inside the file, mapped."""
     if not rows:
         return np.zeros((0, dim), dtype=floats.dtype)
-    return np.memmap(path, floats.dtype, "r", floats.header, (rows, dim))
+    return np.asarray(np.memmap(path, floats.dtype, "r", floats.header, (rows, dim)))
 
 
 def _options(allowed: BoolArray | None) -> Any:
