@@ -3,10 +3,10 @@
     python eval/benchmarks/sparse_search.py DATA/squad-en DATA/squad-it --documents 1000000 --lucene
 
 The collection is synthetic, with the statistics of an encoding of the sets (synthetic.py), and the
-queries are theirs. Every system answers each query in turn, on one thread; the table on stderr and
-the JSON on stdout have the median and the 99th percentile in milliseconds, and how many times as
-long as this index's a median is. A few queries are answered by a loop over dictionaries, too, and
-the ranking has to be the same.
+queries are theirs, weighed by the rarity of their terms where the model says so. Every system
+answers each query in turn, on one thread; the table on stderr and the JSON on stdout have the
+median and the 99th percentile in milliseconds, and how many times as long as this index's a median
+is. A few queries are answered by a loop over dictionaries, too, and the ranking has to be the same.
 
 `recall` is the share of the k hits of this index that another one has, `recall_10` that of the ten
 best. With --seismic (pip install pyseismic-lsr) Seismic answers, too, from memory, approximately.
@@ -31,6 +31,7 @@ from timing import folder_bytes, table, time_answers
 from m3search.cli.ending import run_script
 from m3search.records import IntArray
 from m3search.stores.impacts import IMPACTS, Impacts
+from m3search.stores.rarity import rarity
 from m3search.stores.sparse import CscStore, CscWriter
 
 AT_ONCE = 10_000
@@ -47,10 +48,12 @@ def main() -> None:
     parser.add_argument("--seismic", action="store_true", help="needs the package pyseismic-lsr")
     asked = parser.parse_args()
     real, chosen = encode_asked(asked)
-    queries = [real.queries.sparse[[row]] for row in chosen]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         parts = collection(Synthetic(real, asked.seed, asked.tokens), asked.documents)
+        queries = [real.queries.sparse[[row]] for row in chosen]
+        if real.identity.idf:
+            queries = weigh(queries, parts)
         stores = {name: write(folder / name, parts, each) for name, each in IMPACTS.items()}
         finders: dict[str, Answer] = {
             f"m3search, {name}": answer_with(store, asked.k) for name, store in stores.items()
@@ -80,6 +83,19 @@ def main() -> None:
         "bytes_per_document": {n: s / asked.documents for n, s in sizes.items()},
     }
     publish(asked, {**result, **describe(parts, queries)}, table(rows))
+
+
+def weigh(queries: Sequence[sp.csr_array], vectors: sp.csr_array) -> list[sp.csr_array]:
+    """The queries (1, vocabulary), each weight times the rarity of its term among the vectors."""
+    counts = np.bincount(vectors.indices, minlength=vectors.shape[1])
+    rare = rarity(counts, vectors.shape[0])
+    return [
+        sp.csr_array(
+            ((query.data * rare[query.indices]).astype(np.float32), query.indices, query.indptr),
+            shape=query.shape,
+        )
+        for query in queries
+    ]
 
 
 def measure_recall(
