@@ -18,7 +18,7 @@ from m3search.corpus import TITLE_TEMPLATE
 from m3search.errors import ConfigError, M3Error
 from m3search.plan import GivenWeights, Plan
 from m3search.records import MODES, BoolArray, Document, Encoded, FloatArray, Hits, IntArray, Mode
-from m3search.stores.commit import check_complete, check_model, check_unfinished
+from m3search.stores.commit import check_complete, check_layout, check_model, check_unfinished
 from m3search.stores.filter import Filter
 from m3search.stores.intake import BuildReport, DocumentEncoder, Intake, Progress
 from m3search.stores.manifest import Layout, Manifest
@@ -95,6 +95,7 @@ class Index:
         started = time.monotonic()
         with IndexWriter(path) as writer:
             check_unfinished(path, writer.manifest, layout, source)
+            check_layout(path, writer.manifest, layout)  # another build may have begun here
             check_model(path, writer.manifest.model, encoder.identity)
             intake = Intake(writer, encoder, segment_documents, building=True, source=source)
             intake.take(documents, progress)

@@ -17,6 +17,7 @@ from m3search.records import MODES
 from m3search.stores import commit as commit_module
 from m3search.stores.commit import WriteLock
 from m3search.stores.snapshot import find_damages
+from m3search.stores.writer import create
 
 
 def test_readers_keep_their_commit(tmp_path):
@@ -143,6 +144,18 @@ def test_one_writer_at_a_time(tmp_path):
     assert len(Index.open(tmp_path)) == 5
     lock.release()
     assert index.delete(["d1"]) == 1
+
+
+def test_a_build_does_not_go_on_with_the_blank_index_of_another(tmp_path, monkeypatch):
+    """Two that begin at once: the second says how vectors are stored before the first writes."""
+
+    def create_twice(path, model, layout, source):
+        create(path, model, layout, source)
+        create(path, model, layout._replace(multi_codec="fp16"), source)
+
+    monkeypatch.setattr("m3search.index.create", create_twice)
+    with pytest.raises(ArtifactError, match="expected the multi codec 'fp16'"):
+        build(tmp_path, corpus(3), multi_codec="int8")
 
 
 def hold_lock(path, ready):

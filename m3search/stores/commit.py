@@ -148,6 +148,8 @@ def collect(path: Path, manifest: Manifest) -> None:
 
 def check_unfinished(path: Path, manifest: Manifest, layout: Layout, source: str) -> None:
     """ArtifactError unless a build with these settings may start or go on."""
+    if manifest.is_blank:
+        return
     if manifest.complete:
         raise ArtifactError(
             str(path),
@@ -156,6 +158,12 @@ def check_unfinished(path: Path, manifest: Manifest, layout: Layout, source: str
             remedy="Add to it with --add (Index.add), give another folder with --index, or delete "
             "this one.",
         )
+    check_layout(path, manifest, layout)
+    _check_source(path, manifest.source, source)
+
+
+def check_layout(path: Path, manifest: Manifest, layout: Layout) -> None:
+    """ArtifactError unless an unfinished index stores what it does as the layout says."""
     for field, found, wanted in zip(Layout._fields, manifest.layout, layout, strict=True):
         if found != wanted:
             name = field.replace("_", " ")
@@ -165,7 +173,6 @@ def check_unfinished(path: Path, manifest: Manifest, layout: Layout, source: str
                 found=repr(wanted),
                 remedy="Go on with the same one, or build into another folder.",
             )
-    _check_source(path, manifest.source, source)
 
 
 def _check_source(path: Path, first: str, second: str) -> None:
