@@ -13,9 +13,10 @@ from small_indexes import build, contents, corpus, names
 
 from m3search.errors import ArtifactError
 from m3search.index import Index
-from m3search.records import MODES
+from m3search.records import MODES, Document
 from m3search.stores import commit as commit_module
 from m3search.stores.commit import WriteLock
+from m3search.stores.segment import Segment
 from m3search.stores.snapshot import find_damages
 from m3search.stores.writer import create
 
@@ -62,6 +63,28 @@ def test_a_reader_that_meets_a_commit_while_it_opens_takes_the_newer_one(tmp_pat
         lambda path: next(answers, None) or commit_module.read_manifest(path),
     )
     assert Index.open(tmp_path).manifest == index.manifest
+
+
+def test_a_reader_that_meets_a_commit_keeps_what_it_has_opened(tmp_path, monkeypatch):
+    index = build(tmp_path, corpus(5), segment_documents=100)
+    index.add([Document("more", "text")])
+    stale = commit_module.read_manifest(tmp_path)
+    index.delete(["more"])  # the second segment is gone
+    first, gone = (entry.name for entry in stale.segments)
+    assert [entry.name for entry in index.manifest.segments] == [first]
+    answers, opened, really = iter([stale]), [], Segment.open
+
+    def open_noted(folder, *rest):
+        opened.append(folder.name)
+        return really(folder, *rest)
+
+    monkeypatch.setattr(
+        "m3search.stores.snapshot.read_manifest",
+        lambda path: next(answers, None) or commit_module.read_manifest(path),
+    )
+    monkeypatch.setattr(Segment, "open", open_noted)
+    assert Index.open(tmp_path).manifest == index.manifest
+    assert opened == [first, gone]
 
 
 @pytest.mark.parametrize("read", [True, False])

@@ -85,7 +85,8 @@ def test_none_grows_beyond_the_most_rows(monkeypatch):
 def test_what_is_mostly_deleted_is_chosen_where_there_are_few(monkeypatch):
     monkeypatch.setattr(tiers, "LEAST_DELETED", 6)
     few = [segment(10), segment(10, dead=5), segment(10, dead=6), segment(10, dead=9)]
-    assert choose_run([segment(10, dead=5), segment(10, rows=6, dead=5)], 8) is None
+    few_dead, half_dead = segment(10, rows=6, dead=5), segment(10, rows=12, dead=6)
+    assert choose_run([few_dead, half_dead], 8) is None
     assert choose_run(few, 8) == slice(2, 3)
     assert choose_run(few, 3) == slice(0, 4)
 
