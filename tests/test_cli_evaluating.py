@@ -273,3 +273,13 @@ def test_weights_by_which_queries_without_a_say_lose_are_warned_of(
     assert json_found["gain"] == gain
     (own,) = lines_of(m3("info", "own", "--json").out)
     assert own["weights"] == [1.0, 2.0, 3.0]
+
+
+def test_a_run_that_found_nothing_is_told(m3: Callable[..., Result], judged: Path) -> None:
+    Path("empty.trec").write_text("")
+    options = ("--rows", "sparse", "--set", "run_files.other=empty.trec", "--out", "report")
+    told = m3("eval", "tiny", *options)
+    assert told.code == 0 and "nothing found for any query: tiny other\n" in told.err
+    (found,) = lines_of(m3("eval", "tiny", *options, "--json").out)
+    assert set(found["sets"]["tiny"]["rows"]["other"].values()) == {0.0}
+    assert found["sets"]["tiny"]["absent"]["other"] == 2

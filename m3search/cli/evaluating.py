@@ -97,6 +97,7 @@ def evaluate_runs(
 ) -> None:
     """Measure each mode on judged sets. BM25 stands beside them."""
     from m3search.evaluation import ReportFolder, evaluate_sets, load_sets
+    from m3search.evaluation.results import rows_that_found_nothing
     from m3search.model.backend import check_backend
 
     check_backend(backend)
@@ -149,6 +150,8 @@ def evaluate_runs(
     else:
         _print_tables(experiment)
     _note_reuse(experiment, kept)
+    if empty := rows_that_found_nothing(experiment.sets):
+        print_note(f"nothing found for any query: {', '.join(empty)}")
     for note in report.notes:
         print_note(note)
     print_note(f"report in {written}")

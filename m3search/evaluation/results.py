@@ -112,6 +112,16 @@ class Experiment:
         return content | {"provenance": self.provenance}
 
 
+def rows_that_found_nothing(sets: Sequence[SetResult]) -> list[str]:
+    """Set and row of each that has no document for any query, as runs from empty files."""
+    return [
+        f"{each.name} {row}"
+        for each in sets
+        for row, absent in each.report.absent.items()
+        if absent == each.report.queries
+    ]
+
+
 def describe_reuse(sets: Sequence[SetResult]) -> str:
     """What was taken from the cache, and for how many of the sets; "" where nothing was."""
     counts = {
