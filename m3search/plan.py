@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,8 @@ from m3search.records import DEFAULT_WEIGHTS, MODES, Candidates, Missing, Mode
 
 GivenWeights: TypeAlias = Sequence[float] | Mapping[str, float] | Mapping[Mode, float]
 Weights: TypeAlias = GivenWeights | None
+MOST_WEIGHT = 1e9
+"""of a mode; beyond it sums of scores come near the end of what float32 holds"""
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ def _checked_modes(modes: Sequence[str]) -> tuple[Mode, ...]:
 def _checked_weights(weights: GivenWeights, modes: tuple[Mode, ...]) -> dict[Mode, float]:
     given = _by_mode(weights, modes)
     for mode, weight in given.items():
-        if not (math.isfinite(weight) and weight >= 0):
-            raise _bad_weights("finite numbers from 0 up", f"{weight!r} for {mode}")
+        if not 0 <= weight <= MOST_WEIGHT:
+            raise _bad_weights(f"numbers from 0 to {MOST_WEIGHT:.0e}", f"{weight!r} for {mode}")
     if len(modes) == 1:
         return dict.fromkeys(modes, 1.0)
     if not any(given.values()):

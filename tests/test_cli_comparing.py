@@ -177,8 +177,18 @@ def test_words_of_a_set_that_was_had_by_name(
         assert beside.code == 0 and "late token" in beside.out
 
 
+def test_sets_of_one_side_alone_are_told(reports: Callable[..., Result], judged: Path) -> None:
+    shutil.copytree(judged, "second")
+    assert reports("eval", "tiny", "second", "--out", "both", "--rows", "sparse").code == 0
+    for sides in (("both:sparse", "right:sparse"), ("right:sparse", "both:sparse")):
+        told = reports("compare", *sides)
+        assert told.code == 0
+        assert told.err.endswith("not compared, as both:sparse alone has them: second\n")
+
+
 def test_a_report_without_its_runs_shows_no_hits(reports: Callable[..., Result]) -> None:
     shutil.rmtree("wrong/runs")
+    assert "found nothing" not in reports("compare", "right:sparse", "wrong:other").out
     (found,) = lines_of(reports("compare", "right", "wrong:other", "--json").out)
     assert found["sets"]["tiny"]["changes"][0]["second_hits"] == []
 

@@ -19,7 +19,7 @@ from running_commands import (  # noqa: F401
 )
 from searching import LoadedEncoder
 
-from m3search.corpus import read_run
+from m3search.corpus import read_run, write_run
 from m3search.evaluation.tuning import Tuned
 
 
@@ -283,3 +283,32 @@ def test_a_run_that_found_nothing_is_told(m3: Callable[..., Result], judged: Pat
     (found,) = lines_of(m3("eval", "tiny", *options, "--json").out)
     assert set(found["sets"]["tiny"]["rows"]["other"].values()) == {0.0}
     assert found["sets"]["tiny"]["absent"]["other"] == 2
+
+
+def test_rows_are_chosen_among_those_of_a_suite(m3: Callable[..., Result], judged: Path) -> None:
+    write_run("other.trec", {"q1": {"late": 1.0}})
+    Path("suite.toml").write_text(
+        'rows = ["dense", "sparse"]\nrun_files.other = "other.trec"\n'
+        '[fused.rrf]\nrows = ["dense", "sparse"]\n[[sets]]\npath = "tiny"\n'
+    )
+    for named, rows in (
+        ("dense", {"dense", "other"}),
+        ("dense,sparse,other", {"dense", "sparse", "other", "rrf"}),
+        ("dense,sparse,rrf", {"dense", "sparse", "other", "rrf"}),
+    ):
+        (found,) = lines_of(m3("eval", "suite.toml", "--rows", named, "--json").out)
+        assert set(found["sets"]["tiny"]["rows"]) == rows
+    part = m3("eval", "suite.toml", "--rows", "dense,rrf")
+    assert part.code == 1 and "fused.rrf.rows: expected some of the rows" in part.err
+
+
+def test_a_folder_of_any_name_is_a_set(m3: Callable[..., Result], judged: Path) -> None:
+    judged.rename("my set (2)")
+    found = m3("eval", "my set (2)", "--rows", "bm25", "--json")
+    assert list(lines_of(found.out)[0]["sets"]) == ["my-set-2-"]
+
+
+def test_counts_are_tuned_as_counts(m3: Callable[..., Result], judged: Path) -> None:
+    m3("eval", "tiny", "--out", "report", "--rows", "all")
+    told = m3("tune", "tiny", "--from-scores", "report", "--measure", "NumRet")
+    assert re.search(r"tiny +3 +3 +3", told.out)

@@ -56,12 +56,12 @@ def test_a_run_that_found_nothing() -> None:
         ("[fused.rrf]\nrows = ['dense', 'dense']", "two or more that differ"),
         ("[fused.rrf]\nrows = ['dense', 'other']", "'other'"),
         ("[fused.rrf]\nrows = ['dense', 'bm25']\nweights = [1]", "1 weights of 2 rows"),
-        ("[fused.rrf]\nrows = ['dense', 'bm25']\nweights = [1, -1]", "not from 0 up"),
+        ("[fused.rrf]\nrows = ['dense', 'bm25']\nweights = [1, -1]", "not from 0 to"),
         ("[fused.rrf]\nrows = ['dense', 'bm25']\nweights = [0, 0]", "all 0"),
-        ("[fused.rrf]\nrows = ['dense', 'bm25']\nconstant = -1", "not from 0 up"),
+        ("[fused.rrf]\nrows = ['dense', 'bm25']\nconstant = -1", "not from 0 to"),
         ("[fused.rrf]\nrows = ['dense', 'bm25']\nby = 'place'", "'place'"),
-        ("[fused.all]\nrows = ['dense', 'bm25']", "fused for all, which is another row"),
-        ("[fused.'a/b']\nrows = ['dense', 'bm25']", "does not suit a file's name"),
+        ("[fused.all]\nrows = ['dense', 'bm25']", "names that no other row has, found 'all'"),
+        ("[fused.'a/b']\nrows = ['dense', 'bm25']", "not of letters"),
     ],
 )
 def test_what_cannot_be_fused_is_told(tmp_path: Path, text: str, said: str) -> None:

@@ -271,3 +271,9 @@ def test_queries_need_no_numbers_as_names() -> None:
     assert report.per_query["r"] == {measure: {names[q]: v for q, v in values.items()}
                                      for measure, values in plain.items()}  # fmt: skip
     assert all(value > 0 for value in plain["ERR@20"].values())
+
+
+def test_a_measure_that_not_every_query_has_a_value_of_is_refused() -> None:
+    qrels = {"q1": {"d": 1}}
+    with pytest.raises(ConfigError, match="P@1"):
+        evaluate({"r": {"q1": {"d": 1.0}}}, qrels, ["Accuracy@1"])

@@ -57,6 +57,9 @@ def compare_reports(
 
     one, other = (_read_side(name, measure, folder, split) for name in (first, second))
     found = compare(one, other, max(0, most))
+    for side in (one, other):
+        if lone := [name for name in side.values if name not in {each.name for each in found}]:
+            print_note(f"not compared, as {side.name} alone has them: {', '.join(lone)}")
     if json:
         sets = {each.name: each.to_json() for each in found}
         print_json({"measure": measure, "first": one.name, "second": other.name, "sets": sets})

@@ -236,6 +236,15 @@ def _changed(wanted: EvaluationSet, given: dict[str, Any]) -> EvaluationSet:
     if "depth" in given:
         rows = {row: replace(own, depth=None) for row, own in wanted.row_settings.items()}
         given = given | {"row_settings": rows}
+    if "rows" in given:  # names of other rows change nothing; what is fused of others goes
+        rows, files = given["rows"], {*wanted.run_files}
+        made = {
+            name: each
+            for name, each in wanted.fused.items()
+            if name in rows or {*each.rows} <= files.union(rows)
+        }
+        own = tuple(row for row in rows if row not in files.union(wanted.fused))
+        given = {"fused": made, **given, "rows": own}
     for name, value in given.items():
         option = f"--{name.replace('_', '-')}"
         try:

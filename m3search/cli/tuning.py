@@ -144,11 +144,11 @@ def _print_values(tuned: Tuned, measure: str) -> None:
 
     before and after the tuning, and of queries that had no say in it.
     """
-    from m3search.evaluation.measures import in_percent
+    from m3search.evaluation.measures import shown
 
     columns = [tuned.before, tuned.after, tuned.unseen]
-    lines = [[name, *(in_percent(column[name]) for column in columns)] for name in tuned.before]
+    lines = [[name, *(shown(each[name], measure) for each in columns)] for name in tuned.before]
     if len(lines) > 1:
         means = [sum(column.values()) / len(column) for column in columns]
-        lines.append(["mean", *map(in_percent, means)])
+        lines.append(["mean", *(shown(mean, measure) for mean in means)])
     print_table([measure, "before", "after", "unseen"], lines)

@@ -30,8 +30,8 @@ class Side(NamedTuple):
 
     name: str
     values: Values
-    run: Callable[[str], Run]
-    """the run on a set"""
+    run: Callable[[str], Run | None]
+    """the run on a set; None where it is not there any more"""
     splits: Mapping[str, str]
     """set -> the split of its judgements"""
     fingerprints: Mapping[str, Mapping[str, str]]
@@ -201,7 +201,11 @@ def _compare_set(name: str, first: Side, second: Side, most: int) -> SetComparis
     (difference,) = compare_rows(values)
     moved = sorted(common, key=lambda query: (-abs(after[query] - before[query]), query))
     moved = [query for query in moved if after[query] != before[query]]
-    runs = (first.run(name), second.run(name)) if moved and most else ({}, {})
+    runs: tuple[Run, Run] = ({}, {})
+    if moved and most:
+        one, other = first.run(name), second.run(name)
+        if one is not None and other is not None:  # the hits of one alone would tell half
+            runs = (one, other)
     return SetComparison(
         name,
         len(common),
@@ -264,7 +268,7 @@ def _read_values(path: Path, row: str, measure: str) -> dict[str, float]:
     return values
 
 
-def _read_run(folder: Path, name: str, row: str) -> Run:
-    """The run of a row; an empty one where the report was committed without its runs."""
+def _read_run(folder: Path, name: str, row: str) -> Run | None:
+    """The run of a row; None where the report was committed without its runs."""
     path = folder / "runs" / f"{name}.{row}.trec"
-    return read_run(path) if path.exists() else {}
+    return read_run(path) if path.exists() else None

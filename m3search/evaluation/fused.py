@@ -5,7 +5,6 @@ BM25, or any run of another system, so becomes a fourth signal beside dense, spa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from m3search.fusion import reciprocal_rank_fusion, top_k
+from m3search.plan import MOST_WEIGHT
 from m3search.records import Hits, IntArray, Run
 
 CONSTANT = 60.0
@@ -38,8 +38,8 @@ class Fused:
         if len(self.rows) < 2 or len({*self.rows}) < len(self.rows):
             raise ValueError(f"rows {list(self.rows)}, not two or more that differ")
         given = (*(self.weights or ()), self.constant)
-        if not all(math.isfinite(number) and number >= 0 for number in given):
-            raise ValueError("a weight or constant that is not from 0 up")
+        if not all(0 <= number <= MOST_WEIGHT for number in given):
+            raise ValueError(f"a weight or constant that is not from 0 to {MOST_WEIGHT:.0e}")
         if self.weights is not None and not any(self.weights):
             raise ValueError("weights that are all 0")
         if self.weights is not None and len(self.weights) != len(self.rows):

@@ -161,6 +161,13 @@ def _parse_measure(name: str) -> tuple[str, ir_measures.Measure]:
         raise _unknown_measure(name) from error  # by an assertion those that lack a cut-off
     if measure.params.get("cutoff", 1) < 1:
         raise _unknown_measure(name)
+    if str(measure).startswith("Accuracy"):  # divides by the documents that are not relevant
+        raise ConfigError(
+            "measures",
+            expected="a measure that every query has a value of",
+            found=repr(name),
+            remedy="Whether the first hit is relevant is P@1, whether any of k is Success@k.",
+        )
     if not supported:
         raise ConfigError(
             "measures",

@@ -15,7 +15,7 @@ from m3search.evaluation.baselines import K1, B, Implementation
 from m3search.evaluation.fused import Fused
 from m3search.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from m3search.evaluation.presets import check_published
-from m3search.plan import Plan
+from m3search.plan import MOST_WEIGHT, Plan
 from m3search.records import DEFAULT_WEIGHTS, MODES, Candidates, Missing, Mode
 
 LexicalWeights = Literal["float", "ceil100"]
@@ -51,7 +51,7 @@ class EvaluationSet:
     path: Path
     """the folder of the set, in one of the layouts"""
     name: str = ""
-    """as reports call it; by default the folder's name"""
+    """as reports call it; by default the folder's name, with - for what no name may have"""
     group: str = ""
     """sets of one group have a mean of their own"""
     split: str = "test"
@@ -107,12 +107,18 @@ class EvaluationSet:
 
     def __post_init__(self) -> None:
         if not self.name:
-            object.__setattr__(self, "name", self.path.resolve().name)
+            own = re.sub(r"[^\w.+-]+", "-", self.path.resolve().name).lstrip(".")
+            object.__setattr__(self, "name", own or "set")
         for name in (self.name, *self.run_files, *self.fused):
             if not re.fullmatch(r"[\w+-][\w.+-]*", name):
-                raise ValueError(f"the name {name!r}, which does not suit a file's name")
+                raise ValueError(f"the name {name!r}, not of letters, digits, _, -, + and .")
         if both := sorted(self.run_files.keys() & {*self.rows, *ROWS}):
-            raise ValueError(f"run_files for {both[0]}, which is in rows, or is one of this engine")
+            raise ConfigError(
+                "run_files",
+                expected="names that are no rows of this engine, and not in rows",
+                found=repr(both[0]),
+                remedy="It is a row by itself: leave it out of rows, or give it another name.",
+            )
         self._check_values()
         self._check_fused()
         if self.published:
@@ -136,8 +142,8 @@ class EvaluationSet:
         if not self.rows and not self.run_files:
             raise ValueError("no rows")
         for weights in (self.weights, *self.row_weights.values()):
-            if weights and not all(math.isfinite(w) and w >= 0 for w in weights):
-                raise ValueError(f"weights {weights} that are not all from 0 up")
+            if weights and not all(0 <= w <= MOST_WEIGHT for w in weights):
+                raise ValueError(f"weights {weights}, not all from 0 to {MOST_WEIGHT:.0e}")
 
     def _check_rows(self) -> None:
         same: dict[tuple[Mode, ...] | None, str] = {}
@@ -154,7 +160,12 @@ class EvaluationSet:
     def _check_fused(self) -> None:
         known = {*self.rows, *self.run_files}
         if both := sorted(self.fused.keys() & {*known, *ROWS}):
-            raise ValueError(f"fused for {both[0]}, which is another row")
+            raise ConfigError(
+                "fused",
+                expected="names that no other row has",
+                found=repr(both[0]),
+                remedy="It is a row by itself: leave it out of rows, or give it another name.",
+            )
         for name, fused in self.fused.items():
             if lacking := [row for row in fused.rows if row not in known]:
                 raise ConfigError(
