@@ -100,6 +100,14 @@ def test_what_was_taken_from_the_cache_is_said(m3: Callable[..., Result], judged
     assert "Not made anew" not in Path("report/report.md").read_text(encoding="utf-8")
 
 
+def test_measures_with_parameters_have_commas_of_their_own(
+    m3: Callable[..., Result], judged: Path
+) -> None:
+    asked = "P@1, SetF(beta=0.5,rel=1),nDCG(dcg='exp-log2')@3"
+    (found,) = lines_of(m3("eval", "tiny", "--measures", asked, "--rows", "dense", "--json").out)
+    assert [*found["sets"]["tiny"]["rows"]["dense"]] == ["P@1", "SetF(beta=0.5)", "nDCG(dcg='exp-log2')@3"]
+
+
 def test_eval_prints_a_table_in_percent(m3: Callable[..., Result], judged: Path) -> None:
     options = ["--rows", "sparse,all", "--measures", "RR@10,R@5", "--weights", "0,1,0"]
     result = m3("eval", "tiny", *options)

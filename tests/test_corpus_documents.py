@@ -83,6 +83,7 @@ def test_document_text() -> None:
         (b'{"_id": "", "text": "x"}', '"_id" to be a string or a number', "an empty string"),
         (b'{"id": true, "text": "x"}', '"id" to be a string or a number', "true or false"),
         (b'{"id": ["b"], "text": "x"}', '"id" to be a string or a number', "an array"),
+        (b'{"_id": "b\\u0000", "text": "x"}', '"_id" without the character NUL', r"'b\x00'"),
         (b'{"_id": "b"}', 'text in "text" or "contents"', "no such field"),
         (b'{"_id": "b", "body": "x"}', 'text in "text" or "contents"', "only body"),
         (b'{"_id": "b", "text": null}', 'text in "text" or "contents"', 'null in "text"'),

@@ -43,6 +43,7 @@ def test_qrels_of_trec(tmp_path: Path, content: str) -> None:
         ("q1 0 d1 1\nq1\td2\t1\n", 2, "3 columns"),
         ("q1\td1\t1\nq1 0 d2 1\n", 2, "4 columns"),
         ("q1 d1\n", 1, "2 columns"),
+        ("q1 0 d1 1 5\n", 1, "5 columns"),
         ("query-id\tcorpus-id\tscore\n", None, "only a header"),
         ("", None, "an empty file"),
     ],

@@ -203,5 +203,5 @@ def test_wrong_answers(tmp_path: Path, content: str, line: int | None, said: str
 
 def test_answers_to_questions_that_are_not_there(tmp_path: Path) -> None:
     folder = make_questions(tmp_path / "s", {**ANSWERS, "lost": ["x"], "q3": []})
-    with pytest.raises(DataError, match=r"answers\.jsonl: .* 1 others: 'lost'"):
+    with pytest.raises(DataError, match=r"answers\.jsonl: .* 1 that it lacks: 'lost'"):
         load_collection(EvaluationSet(folder, measures=MEASURES))

@@ -50,7 +50,7 @@ def test_ids_of_queries_fit_into_a_line(tmp_path: Path, name: str) -> None:
 def test_judgements_of_unknown_documents(tmp_path: Path) -> None:
     judged = {"q1": {"d1": 1, "gone": 1}, "q2": {"gone": 1, "lost": 1}}
     wanted = EvaluationSet(make_set(tmp_path / "s", judged=judged))
-    with pytest.raises(DataError, match="2 others: 'gone', 'lost'"):
+    with pytest.raises(DataError, match="2 that it lacks: 'gone', 'lost'"):
         load_collection(wanted)
     kept = load_collection(replace(wanted, unknown_documents="keep"))
     assert kept.unknown == 3
@@ -59,7 +59,7 @@ def test_judgements_of_unknown_documents(tmp_path: Path) -> None:
 
 def test_judgements_of_queries_that_are_not_there(tmp_path: Path) -> None:
     judged = JUDGED | {f"x{number}": {"d1": 1} for number in range(5)}
-    with pytest.raises(DataError, match=r"5 others: 'x0', 'x1', 'x2', \.\.\."):
+    with pytest.raises(DataError, match=r"5 that it lacks: 'x0', 'x1', 'x2', \.\.\."):
         load_collection(EvaluationSet(make_set(tmp_path / "s", judged=judged)))
 
 

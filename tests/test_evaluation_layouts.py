@@ -130,7 +130,7 @@ def test_a_file_that_lacks_is_told_before_anything_is_run(
         ("dev_qrels.jsonl", "", None, "an empty file"),
         ("dev_queries.jsonl", "\n", None, "an empty file"),
         ("dev_queries.jsonl", '{"id": "q1", "text": "a"}\n{"text": "b"}', 2, "an id in"),
-        ("dev_queries.jsonl", '{"id": "other", "text": "a"}', None, "2 others: 'q1', 'q2'"),
+        ("dev_queries.jsonl", '{"id": "other", "text": "a"}', None, "2 that it lacks: 'q1', 'q2'"),
         ("corpus.jsonl", "", None, "an empty file"),
     ],
 )

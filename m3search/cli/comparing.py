@@ -32,7 +32,7 @@ def compare_reports(
     ],
     measure: Annotated[str, typer.Option(metavar="NAME", help="What is compared.")] = "nDCG@10",
     most: Annotated[
-        int, typer.Option("-n", metavar="N", help="Queries of each set to show, 0 for none.")
+        int, typer.Option("-n", min=0, metavar="N", help="Queries of each set to show, 0 for none.")
     ] = 5,
     folder: Annotated[
         Path | None,

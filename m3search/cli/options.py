@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -93,5 +94,6 @@ def parse_weights(value: str | None) -> tuple[float, ...] | None:
 
 
 def split_names(value: str) -> list[str]:
-    """'dense, sparse' as its names."""
-    return [part.strip() for part in value.split(",") if part.strip()]
+    """'dense, sparse' as its names; commas in brackets, as in SetF(beta=0.5,rel=2), part none."""
+    parts = re.split(r",(?![^(]*\))", value)
+    return [part.strip() for part in parts if part.strip()]

@@ -180,6 +180,8 @@ def pop_id(file: str, number: int, fields: dict[str, Any], names: Sequence[str] 
     if not isinstance(value, str) or not value:
         found = "an empty string" if value == "" else json_type(value)
         raise wrong_field(file, number, f'"{name}" to be a string or a number', found)
+    if "\0" in value:  # measures and runs would take what stands before it for the id
+        raise wrong_field(file, number, f'"{name}" without the character NUL', repr(value))
     return value
 
 

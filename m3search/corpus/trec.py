@@ -67,13 +67,15 @@ class _Columns:
     def __call__(self, file: str, number: int, line: bytes) -> Judgement | None:
         """That of a line; None for a header."""
         fields = _judgement_fields(decode_line(file, number, line))
+        three, four = "query<TAB>document<TAB>grade", "query 0 document grade"
         if self._width == 0:
-            self._width = 4 if len(fields) == 4 else 3
+            if len(fields) not in (3, 4):
+                raise wrong_field(file, number, f"{three} or {four}", f"{len(fields)} columns")
+            self._width = len(fields)
             if len(fields) == 3 and fields[2].lower() in QRELS_SCORE_NAMES:
                 return None
         if len(fields) != self._width:
-            three = "query<TAB>document<TAB>grade"
-            wanted = three if self._width == 3 else "query 0 document grade"
+            wanted = three if self._width == 3 else four
             raise wrong_field(file, number, wanted, f"{len(fields)} columns")
         return Judgement(fields[0], fields[-2], _integer(file, number, "the grade", fields[-1]))
 

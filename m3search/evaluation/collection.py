@@ -96,7 +96,7 @@ def load_collection(wanted: EvaluationSet) -> Collection:
         raise DataError(
             qrels_path,
             expected=f"queries that are in {queries_path.name}",
-            found=f"{len(lost)} others: {_some(lost)}",
+            found=f"{len(lost)} that it lacks: {_some(lost)}",
             remedy="Add the queries, or take their judgements out.",
         )
     judged = {document for by_document in qrels.values() for document in by_document}
@@ -108,7 +108,7 @@ def load_collection(wanted: EvaluationSet) -> Collection:
         raise DataError(
             qrels_path,
             expected=f"documents that are in {corpus_path.name}",
-            found=f"{len(judged)} others: {_some(judged)}",
+            found=f"{len(judged)} that it lacks: {_some(judged)}",
             remedy="Check that the files belong together, or count these as never found: "
             "--set unknown_documents=keep (of a recipe: development.unknown_documents).",
         )
