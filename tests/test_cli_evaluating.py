@@ -105,7 +105,8 @@ def test_measures_with_parameters_have_commas_of_their_own(
 ) -> None:
     asked = "P@1, SetF(beta=0.5,rel=1),nDCG(dcg='exp-log2')@3"
     (found,) = lines_of(m3("eval", "tiny", "--measures", asked, "--rows", "dense", "--json").out)
-    assert [*found["sets"]["tiny"]["rows"]["dense"]] == ["P@1", "SetF(beta=0.5)", "nDCG(dcg='exp-log2')@3"]
+    values = found["sets"]["tiny"]["rows"]["dense"]
+    assert [*values] == ["P@1", "SetF(beta=0.5)", "nDCG(dcg='exp-log2')@3"]
 
 
 def test_eval_prints_a_table_in_percent(m3: Callable[..., Result], judged: Path) -> None:

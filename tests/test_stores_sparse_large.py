@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,31 @@ def test_the_best_are_those_of_all_scores(tmp_path: Path, k: int) -> None:
     few = np.zeros(ROWS, dtype=bool)
     few[random.integers(0, ROWS, 50)] = True
     assert found(tmp_path / "few", vectors, k, few) == expected(vectors, k, few)
+
+
+def test_queries_that_are_answered_side_by_side_are_answered_as_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(3)
+    vectors = draw(random)
+    store = write(tmp_path, vectors)
+    queries = sp.csr_array(random.random((7, TERMS)).astype(np.float32) * (QUERY > 0.3))
+    allowed = random.random(ROWS) < 0.5
+    threads = set[int]()
+    best = store._best
+    monkeypatch.setattr(
+        store, "_best", lambda *given: threads.add(threading.get_ident()) or best(*given)
+    )
+    for mask in (None, allowed):
+        found = store.retrieve(queries, 100, mask)
+        assert threading.get_ident() not in threads
+        threads.clear()
+        for line in range(7):
+            alone = store.retrieve(queries[[line]], 100, mask)
+            np.testing.assert_array_equal(found.rows[line], alone.rows[0])
+            np.testing.assert_array_equal(found.scores[line], alone.scores[0])
+        assert threads == {threading.get_ident()}
+        threads.clear()
 
 
 @pytest.mark.parametrize("order", [np.sort, lambda scores: -np.sort(-scores)])

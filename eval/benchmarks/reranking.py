@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import faiss
 import numpy as np
 import torch
 from measuring import no_flagembedding, publish
@@ -61,6 +62,7 @@ def main() -> None:
     asked = parser.parse_args()
     real = encode_set(asked.set, Encoder.load(asked.model), asked.kept)
     torch.set_num_threads(asked.threads)
+    faiss.omp_set_num_threads(asked.threads)  # what the stores take, too
     texts = [each for each in real.documents.multi if TOKENS[0] <= len(each) <= TOKENS[1]]
     rng = np.random.default_rng(asked.seed)
     tasks = [

@@ -10,18 +10,22 @@ is. A few queries are answered by a loop over dictionaries, too, and the ranking
 
 `recall` is the share of the k hits of this index that another one has, `recall_10` that of the ten
 best. With --seismic (pip install pyseismic-lsr) Seismic answers, too, from memory, approximately.
+All queries at once are answered by one thread and by as many as there are processors.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 from measuring import publish
 from scipy import sparse as sp
@@ -36,6 +40,7 @@ from m3search.stores.sparse import CscStore, CscWriter
 
 AT_ONCE = 10_000
 CHECKED = 5
+ROUNDS = 5
 Answer = Callable[[sp.csr_array], Any]
 
 
@@ -77,9 +82,11 @@ def main() -> None:
         rows = time_answers(answers, queries)
         for name, shares in measure_recall(finders, queries).items():
             rows[name] |= shares
+        together = answer_together(stores["fp32"], queries, asked.k)
         sizes = {name: folder_bytes(folder / name) for name in stores}
     result = {
         "rows": rows,
+        "queries_per_second_together": together,
         "bytes_per_document": {n: s / asked.documents for n, s in sizes.items()},
     }
     publish(asked, {**result, **describe(parts, queries)}, table(rows))
@@ -139,6 +146,21 @@ def write(folder: Path, vectors: sp.csr_array, impacts: Impacts) -> CscStore:
 def answer_with(store: CscStore, k: int) -> Answer:
     """What this index does."""
     return lambda query: store.retrieve(query, k).rows[0]
+
+
+def answer_together(store: CscStore, queries: list[sp.csr_array], k: int) -> dict[str, float]:
+    """Threads -> queries a second where all are asked at once, the median of some rounds."""
+    asked = sp.csr_array(sp.vstack(queries, format="csr"))
+    counts = sorted({1, os.cpu_count() or 1})
+    seconds: dict[int, list[float]] = {threads: [] for threads in counts}
+    for _ in range(ROUNDS):
+        for threads in counts:
+            faiss.omp_set_num_threads(threads)
+            started = time.perf_counter()
+            store.retrieve(asked, k)
+            seconds[threads].append(time.perf_counter() - started)
+    count = len(queries)
+    return {str(n): round(count / float(np.median(spent)), 1) for n, spent in seconds.items()}
 
 
 def answer_with_scipy(lists: sp.csr_array, k: int) -> Answer:

@@ -18,12 +18,15 @@ from m3search.stores.max_score import best_rows
 from m3search.stores.postings import Lists, count_kept, score_rows
 from m3search.stores.term_table import FILE as TERMS
 from m3search.stores.term_table import TermTable
+from m3search.stores.threads import side_by_side
 
 ROWS, WEIGHTS, LENGTHS = "sparse.rows.npy", "sparse.weights.npy", "sparse.lengths.npy"
 FILES = (TERMS, ROWS, WEIGHTS, LENGTHS)
 POSTINGS_AT_ONCE = 1 << 22
 WINDOWS = (1 << 11, 1 << 15)
 """rows of the first and of the largest window: float64 sums of 256 kB stay in a core's own cache"""
+LARGE = 1 << 15
+"""rows of a segment from which queries take longer than a thread takes to begin with one"""
 SEARCHED = 16
 """postings that are read in the time in which one row is searched for in a list"""
 NO_MASK: BoolArray = np.zeros(0, dtype=bool)
@@ -89,8 +92,14 @@ class CscStore:
         return len(self.lengths)
 
     def retrieve(self, queries: sp.csr_array, k: int, allowed: BoolArray | None = None) -> Hits:
-        """The k best allowed rows of each query (n, vocabulary), only those that score above 0."""
-        return Hits.stack((self._best(*line, k, allowed) for line in self._terms(queries)), k)
+        """The k best allowed rows of each query (n, vocabulary), only those that score above 0.
+
+        A query takes one thread; of a large segment several are answered at a time.
+        """
+        lines = self._terms(queries)
+        if queries.shape[0] > 1 and len(self) >= LARGE:
+            return Hits.stack(side_by_side(lambda line: self._best(*line, k, allowed), lines), k)
+        return Hits.stack((self._best(*line, k, allowed) for line in lines), k)
 
     def scores(self, query: sp.csr_array, rows: IntArray) -> FloatArray:
         """The exact score (n,) of the given rows for one query (1, vocabulary); 0 without a term.
