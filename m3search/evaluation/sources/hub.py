@@ -11,7 +11,6 @@ NarrativeQA  deepmind/narrativeqa  data/test-*.parquet
 
 from __future__ import annotations
 
-import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -21,6 +20,7 @@ from typing import Any
 from m3search.corpus import read_corpus, read_qrels, read_queries
 from m3search.corpus.trec import Judgement
 from m3search.errors import DataError
+from m3search.evaluation.sources.plain import plain
 from m3search.evaluation.sources.source import Contents, raise_lacking
 from m3search.lines import parse_object, read_lines
 from m3search.records import Document, Query
@@ -59,7 +59,7 @@ def read_mkqa(language: str) -> Contents:
     """Questions in one language with their answers, on English passages (arXiv 2007.15207).
 
     The 6,619 questions with short answers that arXiv 2402.03216v4 keeps. Passages are those of
-    Natural Questions in BEIR, lower-cased and in NFD, as they are encoded there.
+    Natural Questions in BEIR, made plain as they are before they are encoded there.
     """
     [archive] = _download("Shitao/bge-m3-data", "MKQA_test-data.zip")
     lines = list(_zipped_lines(archive, f"{language}.jsonl"))
@@ -71,9 +71,7 @@ def read_mkqa(language: str) -> Contents:
 
 
 def _plain(document: Document) -> Document:
-    title, text = (
-        unicodedata.normalize("NFD", part.lower()) for part in (document.title, document.text)
-    )
+    title, text = (plain(part.lower()) for part in (document.title, document.text))
     return Document(document.id, text, title)
 
 
