@@ -94,7 +94,7 @@ def test_the_best_of_the_grid_is_chosen() -> None:
 def test_the_gain_is_that_of_queries_without_a_say() -> None:
     before, after = {"a": 0.5, "b": 0.25}, {"a": 1.0, "b": 1.0}
     for unseen, gain in (({"a": 0.75, "b": 0.5}, 0.25), ({"a": 0.25, "b": 0.375}, -0.0625)):
-        tuned = Tuned({"multi": 1.0}, before, after, unseen, {})
+        tuned = Tuned({"multi": 1.0}, None, before, after, unseen, {}, {})
         assert tuned.gain == tuned.to_json()["gain"] == gain
 
 
@@ -105,6 +105,26 @@ def test_of_equal_weights_those_of_before_stay(monkeypatch: pytest.MonkeyPatch) 
     )
     plan = replace(judged.before, weights={"dense": 0.8, "sparse": 3.2, "multi": 2.0})
     assert tune([judged._replace(before=plan)]).weights == plan.weights
+
+
+def test_the_depth_is_chosen_with_the_weights() -> None:
+    """Multi is right about what is near the end of the lists, where the others are wrong."""
+    judged = make_set("a", 1, queries=20, trust=(0, 0, 1))
+    shallow = judged._replace(before=replace(judged.before, depth=2, k=8))
+    tuned = tune([shallow], "RR@5", depths=[8, 2, 5])
+    assert (tuned.depth, list(tuned.by_depth)) == (8, [2, 5, 8])
+    assert tuned.by_depth[2] < tuned.by_depth[5] < tuned.by_depth[8] == tuned.after["a"]
+    assert tuned.by_depth[8] == pytest.approx(max(tuned.landscape.values()))
+    alone = tune([shallow], "RR@5")
+    assert (alone.depth, alone.by_depth, alone.after["a"]) == (None, {}, tuned.by_depth[2])
+    assert tuned.before == alone.before
+    assert tuned.to_json()["depths"] == [
+        {"depth": depth, "value": value} for depth, value in tuned.by_depth.items()
+    ]
+    same = judged._replace(qrels={query: {"d9": 1} for query in judged.qrels})  # never found
+    for before, chosen in ((5, 5), (8, 8), (3, 2)):
+        held = same._replace(before=replace(judged.before, depth=before))
+        assert tune([held], "RR@5", depths=[8, 5, 2]).depth == chosen
 
 
 def test_a_fold_is_measured_by_what_the_others_choose() -> None:

@@ -42,6 +42,13 @@ def tune_weights(
     row: Annotated[
         str, typer.Option(metavar="NAME", help="The modes to weigh, as all or dense+sparse.")
     ] = "all",
+    depths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Candidates of dense and sparse to choose from, too, as 50,100,200.",
+        ),
+    ] = None,
     folds: Annotated[
         int,
         typer.Option(metavar="N", help="Parts of the queries; each is told by what others choose."),
@@ -55,14 +62,14 @@ def tune_weights(
     settings: SettingsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Choose the weights of the modes on judged sets. Nothing is searched again.
+    """Choose the weights of the modes, and how deep to go, on judged sets. Nothing is searched.
 
     "unseen" is what queries get by weights that they had no say in. Where it is below "before", a
     note says to keep the weights of before.
     """
     from m3search.evaluation import load_sets
     from m3search.evaluation.report import scores_of
-    from m3search.evaluation.tuning import grid, judged_scores, tune
+    from m3search.evaluation.tuning import judged_scores, points_of, tune
     from m3search.index import Index
     from m3search.records import MODES
 
@@ -75,12 +82,13 @@ def tune_weights(
         languages=split_names(languages) if languages is not None else None,
         report=print_note,
     )
-    judged = [judged_scores(each, scores, row, measure) for each in sets]
+    deep = _parse_depths(depths)
+    judged = [judged_scores(each, scores, row, measure, deep) for each in sets]
     if index is not None:
         _check_fit(index, judged, row)
-    points = len(grid(judged[0].before.modes, judged[0].before.weights))
+    points = len(points_of(judged[0].before, deep))
     with progress_bar("weights", points) as progress:
-        tuned = tune(judged, measure, folds=folds, progress=progress)
+        tuned = tune(judged, measure, depths=deep, folds=folds, progress=progress)
     weights = {mode: tuned.weights.get(mode, 0.0) for mode in MODES}
     if index is not None:
         replaced = index.manifest.fusion_weights
@@ -90,7 +98,12 @@ def tune_weights(
     else:
         _print_values(tuned, measure)
         shown = ",".join(f"{weight:g}" for weight in weights.values())
-        print_note(f"with these weights: --weights {shown}")
+        if tuned.depth is None:
+            print_note(f"with these weights: --weights {shown}")
+        else:
+            print_note(
+                f"with these weights and this depth: --weights {shown} --depth {tuned.depth}"
+            )
     if tuned.gain < -ROUNDING:
         print_note(
             "warning: queries that had no say in their weights lose "
@@ -100,6 +113,17 @@ def tune_weights(
         was = ",".join(f"{weight:g}" for weight in replaced)
         print_note(f"before, searches of {into} used {was}")
         print_note(f"searches of {into} use them by default")
+
+
+def _parse_depths(given: str | None) -> list[int]:
+    """'50,200' as numbers; none where nothing is given."""
+    names = [] if given is None else split_names(given)
+    if not all(name.isdecimal() and int(name) for name in names) or (given and not names):
+        raise typer.BadParameter(
+            f"expected whole numbers from 1 up, as 50,100,200, found {given!r}",
+            param_hint="--depths",
+        )
+    return [int(name) for name in names]
 
 
 def _check_fit(index: Index, judged: Sequence[JudgedScores], row: str) -> None:

@@ -1,4 +1,5 @@
-"""Weights of the three modes, chosen on judged queries from component scores, and what they gain.
+"""Weights of the three modes, and how deep first stages go, chosen on judged queries from component
+scores, and what they gain.
 
 Order depends on the ratios of the weights alone, so the grid holds the weight of multi at 1 and
 steps the others by about a half, without multi that of sparse. The gain is told by queries that had
@@ -45,7 +46,7 @@ class JudgedScores(NamedTuple):
     """of the queries, by id"""
     qrels: Qrels
     before: Plan
-    """as it is searched without tuning; tuned plans differ from it in their weights alone"""
+    """as it is searched without tuning; tuned plans differ from it in weights and depth alone"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Tuned:
     """What was chosen; a value is the mean over the queries of a set, 0 to 1."""
 
     weights: Mapping[Mode, float]
+    depth: int | None
+    """candidates that a first stage gives; None where that of each set was kept"""
     before: Mapping[str, float]
     """set -> value with the weights of before"""
     after: Mapping[str, float]
@@ -60,7 +63,9 @@ class Tuned:
     unseen: Mapping[str, float]
     """set -> value of each part of the queries with the weights that the others choose"""
     landscape: Mapping[tuple[float, ...], float]
-    """weights of the modes -> mean over the sets"""
+    """weights of the modes -> mean over the sets, at the depth chosen"""
+    by_depth: Mapping[int, float]
+    """depth -> mean over the sets with the weights that are best there, of the depths asked"""
 
     @property
     def gain(self) -> float:
@@ -71,10 +76,11 @@ class Tuned:
         return sum(self.unseen[name] - self.before[name] for name in self.before) / len(self.before)
 
     def to_json(self) -> dict[str, Any]:
-        """Weights, the gain, values by set, and all points of the grid, the best first."""
+        """Weights and depth, the gain, values by set, and the points at that depth, best first."""
         points = sorted(self.landscape.items(), key=lambda point: -point[1])
         return {
             "weights": dict(self.weights),
+            "depth": self.depth,
             "gain": self.gain,
             "sets": {
                 name: {
@@ -85,6 +91,7 @@ class Tuned:
                 for name in self.before
             },
             "landscape": [{"weights": list(at), "value": value} for at, value in points],
+            "depths": [{"depth": at, "value": value} for at, value in self.by_depth.items()],
         }
 
 
@@ -114,8 +121,34 @@ def _points(modes: Sequence[Mode]) -> Iterator[dict[Mode, float]]:
         yield from ({**point, last: 0.0} for point in _points(others))
 
 
-def judged_scores(wanted: EvaluationSet, scores: Path, row: str, measure: str) -> JudgedScores:
-    """A set with its component scores out of a folder of them; row: the modes that are weighed."""
+class Point(NamedTuple):
+    """One way to search that is tried."""
+
+    weights: Mapping[Mode, float]
+    depth: int | None
+    """None for that of each set"""
+
+    def of(self, plan: Plan) -> Plan:
+        """The plan with these."""
+        return replace(plan, weights=self.weights, depth=self.depth or plan.depth)
+
+
+def points_of(before: Plan, depths: Sequence[int] = ()) -> list[Point]:
+    """The grid at each of the depths, that of before first, then the least."""
+    weights = grid(before.modes, before.weights)
+    if not depths:
+        return [Point(each, None) for each in weights]
+    ordered = sorted({*depths}, key=lambda depth: (depth != before.depth, depth))
+    return [Point(each, depth) for depth in ordered for each in weights]
+
+
+def judged_scores(
+    wanted: EvaluationSet, scores: Path, row: str, measure: str, depths: Sequence[int] = ()
+) -> JudgedScores:
+    """A set with its component scores out of a folder of them; row: the modes that are weighed.
+
+    ConfigError where the scores do not go as deep as any of the depths.
+    """
     file = scores_file(scores, wanted.name)
     collection = load_collection(replace(wanted, measures=(measure,)))
     found = read_scores(file, wanted, collection)
@@ -132,7 +165,8 @@ def judged_scores(wanted: EvaluationSet, scores: Path, row: str, measure: str) -
         raise ConfigError(
             "row", expected="modes, as all or dense+sparse", found=row, remedy="Name modes."
         )
-    found.check(row, plan, str(file))
+    for depth in (plan.depth, *depths):
+        found.check(row, replace(plan, depth=depth), str(file))
     plan = replace(plan, k=k)
     texts = {query.id: query.text for query in collection.queries}
     documents = {query: each.documents for query, each in found.queries.items()}
@@ -143,38 +177,51 @@ def tune(
     sets: Sequence[JudgedScores],
     measure: str = "nDCG@10",
     *,
+    depths: Sequence[int] = (),
     folds: int = FOLDS,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Tuned:
     """The weights with the best mean of a measure over the sets, of which each counts as much.
 
-    Of weights that are as good, those nearest to the ones of before, of the first set. All sets are
-    searched in the same modes. `progress` is called with the points done.
+    depths: of first stages, to choose from, too; by default each set keeps its own. Of points that
+    are as good, those of the depth of before, then of the least, and there the weights nearest to
+    the ones of before, of the first set. All sets are searched in the same modes. `progress` is
+    called with the points done.
     """
     if folds < 2:
         raise ConfigError(
             "folds", expected="two or more", found=str(folds), remedy="For example 5."
         )
-    points = grid(sets[0].before.modes, sets[0].before.weights)
-    before = [_values(each, each.before.weights, measure) for each in sets]
+    points = points_of(sets[0].before, depths)
+    before = [_values(each, each.before, measure) for each in sets]
     values = [np.empty((len(points), len(each.qrels))) for each in sets]
     for number, point in enumerate(points):
         for each, table in zip(sets, values, strict=True):
-            table[number] = _values(each, point, measure)
+            table[number] = _values(each, point.of(each.before), measure)
         progress(1)
     means = np.mean([table.mean(axis=1) for table in values], axis=0)
     best = _best(means)
     others = _cross_validate(sets, values, folds)
     names = [each.name for each in sets]
+    chosen = points[best]
+    at_depth = {
+        depth: [
+            value for each, value in zip(points, means.tolist(), strict=True) if each.depth == depth
+        ]
+        for depth in sorted({*depths})
+    }
     return Tuned(
-        points[best],
+        chosen.weights,
+        chosen.depth,
         {name: float(found.mean()) for name, found in zip(names, before, strict=True)},
         {name: float(table[best].mean()) for name, table in zip(names, values, strict=True)},
         {name: float(found.mean()) for name, found in zip(names, others, strict=True)},
         {
-            tuple(point.get(mode, 0.0) for mode in MODES): float(value)
-            for point, value in zip(points, means, strict=True)
+            tuple(weights.get(mode, 0.0) for mode in MODES): value
+            for (weights, depth), value in zip(points, means.tolist(), strict=True)
+            if depth == chosen.depth
         },
+        {depth: max(reached) for depth, reached in at_depth.items()},
     )
 
 
@@ -189,10 +236,9 @@ def _best(means: Values) -> int:
     return int(np.flatnonzero(means >= means.max() - 1e-12)[0])
 
 
-def _values(judged: JudgedScores, weights: Mapping[Mode, float], measure: str) -> Values:
-    """(queries,) of a set with some weights."""
-    run = judged.scores.run(replace(judged.before, weights=weights))
-    found = evaluate({"run": run}, judged.qrels, [measure]).per_query["run"]
+def _values(judged: JudgedScores, plan: Plan, measure: str) -> Values:
+    """(queries,) of a set by a plan."""
+    found = evaluate({"run": judged.scores.run(plan)}, judged.qrels, [measure]).per_query["run"]
     (by_query,) = found.values()
     return np.array(list(by_query.values()))
 
