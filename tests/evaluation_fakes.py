@@ -111,7 +111,9 @@ class Log:
     def engine(self) -> Engine:
         return Engine(self.build, self.open, lambda index, _: FakeSearcher(index, self))
 
-    def build(self, path, documents, encoder, *, title_template, progress) -> FakeIndex:
+    def build(
+        self, path, documents, encoder, *, title_template, multi_codec, progress
+    ) -> FakeIndex:
         self.built.append(path)
         self.templates.append(title_template)
         if (path / "ids").exists():

@@ -220,7 +220,13 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
     )
     assert m3("tune", "fused.toml", "--from-scores", "report", "--folds", "2").code == 0
     assert m3("eval", "fused.toml", "--from-scores", "report", "--out", "deeper").code == 0
-    assert "Of tiny: all depth 100" in Path("deeper/report.md").read_text()
+    assert "Of tiny: all depth 20" in Path("deeper/report.md").read_text()
+    deep = m3("tune", "tiny", "--from-scores", "report", "--depths", "1, 2", "--folds", "2")
+    assert deep.code == 0 and re.search(r"and this depth: --weights \S+ --depth [12]\n", deep.err)
+    deeper = m3("tune", "tiny", "--from-scores", "report", "--depths", "2,201")
+    assert deeper.code == 1 and "expected for the row all: the 201 best of a stage" in deeper.err
+    for given in ("0", "x", ","):
+        assert m3("tune", "tiny", "--from-scores", "report", "--depths", given).code == 2
     foreign = json.loads(Path("own/manifest.json").read_text())
     scores = Path("report/scores/tiny.jsonl.gz")
     kept = scores.read_bytes()
@@ -268,7 +274,7 @@ def test_weights_by_which_queries_without_a_say_lose_are_warned_of(
     m3: Callable[..., Result], judged: Path, monkeypatch: pytest.MonkeyPatch, gain: float
 ) -> None:
     before, after, unseen = ({"tiny": value} for value in (0.5, 0.75, 0.5 + gain))
-    found = Tuned({"dense": 1.0, "sparse": 2.0, "multi": 3.0}, before, after, unseen, {})
+    found = Tuned({"dense": 1.0, "sparse": 2.0, "multi": 3.0}, None, before, after, unseen, {}, {})
     monkeypatch.setattr("m3search.evaluation.tuning.tune", lambda *_, **__: found)
     m3("eval", "tiny", "--out", "report", "--rows", "all")
     m3("index", "tiny/corpus.jsonl", "--index", "own")

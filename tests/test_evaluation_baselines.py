@@ -13,12 +13,13 @@ import pytest
 from evaluation_fakes import TEXTS, Log, make_set
 
 from m3search.errors import ConfigError
-from m3search.evaluation import EvaluationSet, evaluate_sets, load_sets
+from m3search.evaluation import EvaluationSet, Experiment, evaluate_sets, load_sets
 from m3search.evaluation import java as java_module
 from m3search.evaluation.baseline_runs import BM25Indexes
-from m3search.evaluation.baselines import check_implementation, make_bm25
+from m3search.evaluation.baselines import WORDS, check_implementation, make_bm25
 from m3search.evaluation.bm25 import BM25, Language
 from m3search.evaluation.cache import Cache
+from m3search.evaluation.fused import Fused
 from m3search.evaluation.java import check_java, start_java
 from m3search.evaluation.languages import SNOWBALL, checked_language
 from m3search.evaluation.lucene import ANALYZERS
@@ -131,9 +132,52 @@ def test_sets_of_one_corpus_in_a_row_share_its_index(
     (linked.path / "corpus.jsonl.gz").unlink()
     (linked.path / "corpus.jsonl.gz").hardlink_to(folder / "corpus.jsonl.gz")
     evaluate_sets([first, linked, another], Log().encoders)
-    # before each is made, and as soon as the next set has another corpus
-    assert (made, forgotten) == (["en", "en"], [0, 1, 1, 2])
+    # as soon as the next set has another corpus
+    assert (made, forgotten) == (["en", "en"], [1, 2])
     assert runs[0] == runs[1] == runs[4] == runs[5] and runs[2] != runs[3]
+
+
+def test_lucene_stands_beside_the_other_bm25(fake_lucene: None, tmp_path: Path) -> None:
+    folder, cache = make_set(tmp_path / "s"), Cache(tmp_path / "cache")
+    wanted = EvaluationSet(folder, rows=("dense", "bm25", "bm25-lucene"), bm25_k1=0.9)
+    names = ("bm25", "bm25-lucene")
+    for reused in (False, True):
+        kept: list[Any] = []
+        log = Log()
+        [result] = evaluate_sets(
+            [wanted], log.encoders, cache=cache, engine=log.engine(),
+            keep=lambda *given, kept=kept: kept.append(given),
+        ).sets  # fmt: skip
+        assert [*result.report.means] == ["dense", *names]
+        made = {row: result.details[row]["implementation"] for row in names}
+        assert made["bm25"].startswith("bm25s 0.") and made["bm25-lucene"] == "Lucene 0"
+        assert [result.details[f"{row}_reused"] for row in names] == [reused, reused]
+        assert {*names, *(f"{row} index" for row in names)} <= result.details["seconds"].keys()
+        assert {*names} <= result.details["stages_ms"].keys() & result.details["timed"].keys()
+        assert kept[0][1]["bm25"] == kept[0][1]["bm25-lucene"]  # made by one here
+    text = to_markdown(Experiment((result,), {}))
+    assert "- BM25-lucene: Lucene 0, k1 0.9, b 0.75, lucene variant" in text
+    assert "- BM25: bm25s 0." in text
+    with pytest.raises(
+        ConfigError, match="rows: expected different rows, found 'bm25' and 'bm25-l"
+    ):
+        EvaluationSet(folder, rows=names, bm25="lucene")
+    with pytest.raises(ConfigError, match="fused: expected names that no other row has"):
+        EvaluationSet(folder, fused={"bm25-lucene": Fused(("dense", "all"))})
+
+
+def test_the_report_says_where_bm25_knows_no_language(fake_lucene: None, tmp_path: Path) -> None:
+    sets = [
+        EvaluationSet(make_set(tmp_path / code), rows=("bm25",), language=code)
+        for code in ("en", "am", "he")
+    ]
+    text = to_markdown(evaluate_sets(sets, Log().encoders))
+    assert "Without stemmer and stop words of the language: bm25 of am, he." in text
+    lucene = [replace(each, bm25="lucene", name=f"l-{each.name}") for each in sets[:1]]
+    found = evaluate_sets(lucene, Log().encoders)
+    assert "Without stemmer" not in to_markdown(found)
+    found.sets[0].details["bm25"]["analyzer"] = WORDS
+    assert "Without stemmer and stop words of the language: bm25 of l-en." in to_markdown(found)
 
 
 def test_numbers_of_bm25_are_those_of_the_set(fake_lucene: None, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from m3search.evaluation.encodings import KeptQueries, read_queries, write_queri
 from m3search.evaluation.keys import index_key
 from m3search.evaluation.tables import to_markdown
 from m3search.model.machine import machine
+from m3search.stores.manifest import Layout
 
 
 @pytest.fixture
@@ -91,11 +92,11 @@ def test_without_a_cache_everything_is_encoded_and_nothing_stays(
 def test_another_model_or_use_of_it_has_another_key(tmp_path: Path, change: Any) -> None:
     encoder: Any = Log().encoders(None)
     corpus = make_set(tmp_path / "s") / "corpus.jsonl.gz"
-    key = index_key(corpus, "{text}", encoder)
+    key = index_key(corpus, Layout("{text}"), encoder)
     other = replace(encoder, identity=replace(encoder.identity, **change))
-    assert index_key(corpus, "{text}", other) != key
+    assert index_key(corpus, Layout("{text}"), other) != key
     moved = replace(encoder, identity=replace(encoder.identity, name="elsewhere"))
-    assert index_key(corpus, "{text}", moved) == key
+    assert index_key(corpus, Layout("{text}"), moved) == key
 
 
 def test_all_else_that_decides_an_index_is_in_the_key(
@@ -105,34 +106,32 @@ def test_all_else_that_decides_an_index_is_in_the_key(
     corpus = make_set(tmp_path / "s") / "corpus.jsonl.gz"
     more = make_set(tmp_path / "more", TEXTS | {"d5": "x"}) / "corpus.jsonl.gz"
     found = [
-        index_key(corpus, "{text}", encoder),
-        index_key(more, "{text}", encoder),
-        index_key(corpus, "{title} {text}", encoder),
-        index_key(corpus, "{text}", replace(encoder, precision="cuda bfloat16")),
-        index_key(corpus, "{text}", replace(encoder, modes=("dense",))),
+        index_key(corpus, Layout("{text}"), encoder),
+        index_key(more, Layout("{text}"), encoder),
+        index_key(corpus, Layout("{title} {text}"), encoder),
+        index_key(corpus, Layout("{text}"), replace(encoder, precision="cuda bfloat16")),
+        index_key(corpus, Layout("{text}"), replace(encoder, modes=("dense",))),
     ]
-    layout = keys.DEFAULT_LAYOUT
-    for changes in ({"multi_codec": "int8"}, {"sparse_codec": "log8"}, {"dense_codec": "fp16"}):
-        monkeypatch.setattr(keys, "DEFAULT_LAYOUT", layout._replace(**changes))
-        found.append(index_key(corpus, "{text}", encoder))
-    monkeypatch.setattr(keys, "DEFAULT_LAYOUT", layout)
+    changes: list[dict[str, Any]] = [{"multi_codec": "int8"}, {"sparse_codec": "log8"}]
+    for change in changes:
+        found.append(index_key(corpus, Layout("{text}", **change), encoder))
     monkeypatch.setattr(keys, "version", lambda _: "0.0")  # of a library
     keys.code_key.cache_clear()
-    found.append(index_key(corpus, "{text}", encoder))
+    found.append(index_key(corpus, Layout("{text}"), encoder))
     package = shutil.copytree(Path(keys.__file__).parents[1], tmp_path / "m3search")
     monkeypatch.setattr(keys, "__file__", str(package / "evaluation" / "keys.py"))
     for name in ("encoder.py", "stores/codecs.py", "model/tokenization.py", "corpus/documents.py"):
         with (package / name).open("a") as file:
             file.write("# another code\n")
         keys.code_key.cache_clear()
-        found.append(index_key(corpus, "{text}", encoder))
+        found.append(index_key(corpus, Layout("{text}"), encoder))
     assert len({*found}) == len(found)
     (package / "evaluation" / "html.py").write_text("")
     keys.code_key.cache_clear()
-    assert index_key(corpus, "{text}", encoder) == found[-1]
+    assert index_key(corpus, Layout("{text}"), encoder) == found[-1]
     monkeypatch.undo()
     keys.code_key.cache_clear()
-    assert index_key(corpus, "{text}", encoder) == found[0]
+    assert index_key(corpus, Layout("{text}"), encoder) == found[0]
 
 
 def damage(path: Path) -> None:

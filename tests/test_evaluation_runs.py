@@ -72,7 +72,10 @@ def test_rows_that_are_not_run_decide_nothing(tmp_path: Path) -> None:
     alone = replace(wanted, rows=("sparse",), measures=("AP",), row_settings=own, depth=250)
     assert len(measured(alone)[1]["sparse"]["q1"]) == 250
     both = replace(alone, rows=("sparse", "all"))
-    assert {len(run["q1"]) for run in measured(both)[1].values()} == {120}
+    lengths = {row: len(run["q1"]) for row, run in measured(both)[1].items()}
+    assert lengths == {"sparse": 250, "all": 120}  # each as deep as it goes
+    hundred = replace(both, measures=("R@100",), row_settings={"all": RowSettings(depth=20)})
+    assert len(measured(hundred)[1]["all"]["q1"]) == 20
 
 
 def test_one_more_is_asked_for_where_the_query_is_left_out(tmp_path: Path) -> None:

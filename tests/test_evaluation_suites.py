@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from evaluation_fakes import make_set
 
 from m3search.errors import ConfigError
 from m3search.evaluation import EvaluationSet, load_sets
-from m3search.evaluation.suite import ROWS, modes_of
+from m3search.evaluation.suite import ROWS, MultiCodec, modes_of
+from m3search.stores.codecs import CODECS
+from m3search.stores.manifest import Layout
 
 SUITES = Path(__file__).parent.parent / "eval" / "suites"
 
@@ -41,9 +44,12 @@ def test_a_suite_gives_its_settings_to_its_sets(tmp_path: Path) -> None:
         max_length = 128
         weights = [1, 0, 0.5]
         measures = ["RR@10"]
+        multi_codec = "fp16"
         """
     )
     one, two = load_sets([path])
+    assert (one.layout, two.layout) == (Layout(), Layout(multi_codec="fp16"))
+    assert get_args(MultiCodec) == (*CODECS,)
     assert one.path == path.parent / "../one" and one.name == "one"
     assert (one.depth, one.language, one.rows) == (50, "en", ("dense", "bm25"))
     assert one.weights is None and one.max_length is None

@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from m3search.evaluation.baselines import Baseline, make_bm25
+from m3search.evaluation.baselines import Baseline, Implementation, make_bm25
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.cache import Cache
 from m3search.evaluation.checked import Tell, read_checked, write_checked
 from m3search.evaluation.collection import Collection
 from m3search.evaluation.keys import bm25_key, queries_key
-from m3search.evaluation.latency import BM25, Stages, summary
+from m3search.evaluation.latency import BM25, summary
 from m3search.evaluation.suite import EvaluationSet
 from m3search.model.machine import machine
 from m3search.records import Run
@@ -37,8 +37,8 @@ class BaselineRun:
 
     run: Run
     seconds: dict[str, float]
-    """of its index, unless another set had that, and of all queries, when it was made"""
-    stages: Stages
+    """'' of all queries, ' index' of its index unless another set had that, when it was made"""
+    times: dict[str, float]
     """of single queries"""
     timed: str
     """when it was made; ISO 8601"""
@@ -50,23 +50,24 @@ class BaselineRun:
 
 
 class BM25Indexes:
-    """The BM25 that was made last, while the sets that follow have the same corpus."""
+    """The BM25 of each kind that was made last, while the sets that follow have the same corpus."""
 
     def __init__(self) -> None:
-        self._key: str | None = None
-        self._latest: Baseline | None = None
+        self._latest: dict[Implementation, tuple[str, Baseline]] = {}
 
-    def get(self, key: str, make: Callable[[], Baseline]) -> tuple[Baseline, bool]:
+    def get(
+        self, name: Implementation, key: str, make: Callable[[], Baseline]
+    ) -> tuple[Baseline, bool]:
         """That of the key, and whether it was made for it now."""
-        if self._latest is not None and key == self._key:
-            return self._latest, False
-        self.forget()  # two of them may be too much for the memory
-        self._key, self._latest = key, make()
-        return self._latest, True
+        is_new = name not in self._latest or self._latest[name][0] != key
+        if is_new:
+            self._latest.pop(name, None)  # two of a kind may be too much for the memory
+            self._latest[name] = (key, make())
+        return self._latest[name][1], is_new
 
     def forget(self) -> None:
-        """Gives its memory back, which encoding the next corpus may need."""
-        self._key = self._latest = None
+        """Gives their memory back, which encoding the next corpus may need."""
+        self._latest.clear()
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class BaselineSearch:
     """A set that BM25 is to be run on."""
 
     wanted: EvaluationSet
+    name: Implementation
     collection: Collection
     language: Language
     k: int
@@ -84,7 +86,7 @@ class BaselineSearch:
         """The run, unless the cache has it; keep: it is put there."""
         wanted = self.wanted
         numbers = (wanted.bm25_k1, wanted.bm25_b)
-        key = bm25_key(self.collection.corpus, wanted.bm25, self.language, *numbers)
+        key = bm25_key(self.collection.corpus, self.name, self.language, *numbers)
         if not keep:
             return self._make(key)
         with cache.entry(key, f"{wanted.name}.bm25", small=True) as folder:
@@ -103,7 +105,7 @@ class BaselineSearch:
         wanted, read = self.wanted, self.collection.read
         numbers = {"k1": wanted.bm25_k1, "b": wanted.bm25_b}
         bm25, is_new = self.indexes.get(
-            key, lambda: make_bm25(wanted.bm25, read(), self.language, **numbers)
+            self.name, key, lambda: make_bm25(self.name, read(), self.language, **numbers)
         )
         run: Run = {}
         indexed = time.perf_counter()
@@ -111,9 +113,10 @@ class BaselineSearch:
             for query in self.collection.queries:
                 with stage(BM25):
                     run |= bm25.run([query], self.k)
-        seconds = {"bm25 index": indexed - started} if is_new else {}
-        seconds[BM25] = time.perf_counter() - indexed
-        return BaselineRun(run, seconds, summary(timings), timed, machine(), bm25.settings())
+        seconds = {" index": indexed - started} if is_new else {}
+        seconds[""] = time.perf_counter() - indexed
+        times = summary(timings).get(BM25, {})
+        return BaselineRun(run, seconds, times, timed, machine(), bm25.settings())
 
 
 def read_run(file: Path, tell: Tell) -> BaselineRun | None:
@@ -124,6 +127,6 @@ def read_run(file: Path, tell: Tell) -> BaselineRun | None:
 
 def write_run(file: Path, made: BaselineRun) -> None:
     """Puts it into a file, which is there whole or not at all."""
-    names = ("seconds", "stages", "timed", "machine", "settings")
+    names = ("seconds", "times", "timed", "machine", "settings")
     note = {name: getattr(made, name) for name in names}
     write_checked(file, note, json.dumps(made.run).encode())

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from m3search.evaluation.bm25 import Language
 
 Implementation = Literal["bm25s", "lucene"]
+WORDS = "the words of bm25s"
+"""Lucene's analyser where it has none for the language"""
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 K1, B = 1.2, 0.75
 """Lucene's defaults. Of three usual settings they were the strongest on average: mean nDCG@10 over

@@ -49,6 +49,8 @@ class Origin:
     """SHA-256 of what it holds"""
     exact: bool = False
     """whether its shortcuts were left aside"""
+    multi_codec: str = "int4"
+    """how its token vectors are stored"""
 
     @classmethod
     def of(
@@ -64,6 +66,7 @@ class Origin:
             {query.id: fingerprint_of(query.text) for query in collection.queries},
             index.manifest.fingerprint,
             wanted.exact,
+            wanted.multi_codec,
         )
 
 
@@ -89,7 +92,7 @@ class ComponentScores:
         return weights
 
     def run(self, plan: Plan) -> Run:
-        """The run of a plan, as a search by it gives it."""
+        """The run of a plan, as a search by it gives it but for equal scores at its end."""
         return {query: _ranked(found, plan) for query, found in self.queries.items()}
 
     def without_same_ids(self) -> ComponentScores:
@@ -179,9 +182,23 @@ def reach_of_multi(plans: Iterable[Plan], depth: int) -> dict[Mode, Reach]:
 
 
 def _ranked(found: QueryScores, plan: Plan) -> dict[str, float]:
+    rows, scores = found.scored.ranked(replace(plan, k=plan.k + 1))
+    if len(rows) > plan.k and scores[-1] == scores[-2]:  # others may be as good as these
+        rows, scores = found.scored.ranked(replace(plan, k=len(found.documents)))
     names = dict(zip(found.scored.rows.tolist(), found.documents, strict=True))
-    rows, scores = found.scored.ranked(plan)
-    return {names[row]: score for row, score in zip(rows.tolist(), scores.tolist(), strict=True)}
+    best = zip(rows.tolist(), scores.tolist(), strict=True)
+    return cut([(names[row], score) for row, score in best], plan.k)
+
+
+def cut(found: Sequence[tuple[str, float]], k: int) -> dict[str, float]:
+    """The k best of documents with their scores, given best first, in their order.
+
+    Of equal scores at the end the highest ids are in, as trec_eval would have them first.
+    """
+    if len(found) > k > 0 and found[k][1] == found[k - 1][1]:
+        inside = {*sorted(found, key=lambda pair: (pair[1], pair[0]))[-k:]}
+        found = [pair for pair in found if pair in inside]
+    return dict(found[:k])
 
 
 def without_same_ids(run: Run) -> Run:

@@ -10,11 +10,10 @@ RETRIEVED = 100
 
 
 def retrieved(wanted: EvaluationSet) -> int:
-    """Documents a query that the runs of a set hold: 100, or as many as a measure looks at; where
-    one looks at whole runs, as AP does, all that the first stages of every row give."""
-    depths = [plan.depth for plan in wanted.plans(1).values()]
-    least = min(depths, default=wanted.depth)
-    return max([RETRIEVED, *(cutoff or least for cutoff in cutoffs(wanted.measures))])
+    """Documents a query that the runs of a set hold at most: 100, or as many as a measure looks at;
+    where one looks at whole runs, as AP does, the depth of the deepest row."""
+    deepest = max([wanted.depth, *(plan.depth for plan in wanted.plans(1).values())])
+    return max([RETRIEVED, *(cutoff or deepest for cutoff in cutoffs(wanted.measures))])
 
 
 def asked_for(wanted: EvaluationSet) -> int:

@@ -18,6 +18,7 @@ from m3search.evaluation.latency import measure_encoding, sample_queries
 from m3search.evaluation.shared_texts import SharedTexts, SharingEncoder
 from m3search.model.machine import machine
 from m3search.records import Query
+from m3search.stores.manifest import Layout
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
@@ -71,7 +72,7 @@ def prepare(
     engine: Engine,
     folder: Path,
     key: str,
-    template: str,
+    layout: Layout,
     collection: Collection,
     encoder: Encoder,
     texts: SharedTexts,
@@ -90,7 +91,7 @@ def prepare(
         engine,
         folder,
         key,
-        template,
+        layout,
         collection,
         SharingEncoder(encoder, texts),
         lambda done: report("indexing", done, collection.documents),
@@ -105,7 +106,7 @@ def _open_or_build(
     engine: Engine,
     folder: Path,
     key: str,
-    template: str,
+    layout: Layout,
     collection: Collection,
     encoder: SharingEncoder,
     progress: Callable[[int], None],
@@ -124,7 +125,12 @@ def _open_or_build(
     encoder.look_ahead()
     started = time.perf_counter()
     index = engine.build(
-        place, collection.read(), encoder, title_template=template, progress=progress
+        place,
+        collection.read(),
+        encoder,
+        title_template=layout.title_template,
+        multi_codec=layout.multi_codec,
+        progress=progress,
     )
     seconds = None if held is not None else time.perf_counter() - started
     _note_making(note, key, seconds, encoder.taken)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from m3search.evaluation.baselines import check_implementation
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.cache import Cache
 from m3search.evaluation.collection import Collection, check_run, check_set, load_collection
-from m3search.evaluation.components import ComponentScores, without_same_ids
+from m3search.evaluation.components import ComponentScores, cut, without_same_ids
 from m3search.evaluation.depths import asked_for, retrieved
 from m3search.evaluation.engine import Engine, Progress
 from m3search.evaluation.languages import checked_language
@@ -28,7 +27,7 @@ from m3search.evaluation.results import Experiment, SetResult
 from m3search.evaluation.score_files import read_scores, scores_file
 from m3search.evaluation.searches import SetSearch
 from m3search.evaluation.shared_texts import SharedTexts
-from m3search.evaluation.suite import EvaluationSet, modes_of
+from m3search.evaluation.suite import BASELINES, EvaluationSet, modes_of
 from m3search.evaluation.versions import versions_in_use
 from m3search.lines import check_file
 from m3search.model.machine import machine
@@ -100,10 +99,15 @@ def _check(wanted: EvaluationSet, scores: Path | None) -> None:
         check_file(path, inside="run.trec")
     if scores is not None and any(map(modes_of, wanted.rows)):
         check_file(scores_file(scores, wanted.name), inside="scores.jsonl.gz")
-    if "bm25" in wanted.rows:
-        check_implementation(wanted.bm25)
+    for row in baselines_of(wanted):
+        check_implementation(wanted.implementation(row), "bm25" if row == "bm25" else "rows")
         if wanted.language is not None:
             checked_language(wanted.language, f"language of the set {wanted.name}")
+
+
+def baselines_of(wanted: EvaluationSet) -> list[str]:
+    """The rows of a set that are a BM25."""
+    return [row for row in wanted.rows if row in BASELINES]
 
 
 def _load(wanted: EvaluationSet, progress: Progress, sets: int) -> Collection:
@@ -157,8 +161,8 @@ class _Bench:
                 self._details["scores"] = str(file)
             counted = self.scores.without_same_ids() if wanted.drop_same_id else self.scores
             self._run_modes(counted, self._details.get("scores", wanted.name))
-        if "bm25" in wanted.rows:
-            self._run_bm25(collection)
+        for row in baselines_of(wanted):
+            self._run_baseline(row, collection)
         if wanted.run_files:
             self.runs |= {row: self._read_run(path) for row, path in wanted.run_paths().items()}
             self._details["run_files"] = dict(wanted.run_files)
@@ -193,6 +197,7 @@ class _Bench:
             "candidates": wanted.candidates,
             "row_settings": {row: own.to_json() for row, own in wanted.row_settings.items()},
             "lexical_weights": wanted.lexical_weights,
+            "multi_codec": wanted.multi_codec,
             "exact": wanted.exact,
             "drop_same_id": wanted.drop_same_id,
             "title_template": wanted.title_template,
@@ -203,10 +208,11 @@ class _Bench:
         """Every row of the modes from the scores of each."""
         origin = scores.origin
         self._details |= {"model": dict(origin.model), "precision": origin.precision}
+        most = retrieved(self.wanted)
         self._plans = self.wanted.plans(asked_for(self.wanted), scores.fusion_weights)
         for row, plan in self._plans.items():
             scores.check(row, plan, where)
-            k = plan.depth if row in self._parts else plan.k
+            k = max(most, plan.depth) if row in self._parts else most
             self.runs[row] = scores.run(replace(plan, k=k))
 
     def _search(self, collection: Collection) -> ComponentScores:
@@ -243,11 +249,11 @@ class _Bench:
         to as many documents as a run holds. Runs of other systems are measured as they are."""
         wanted, k = self.wanted, retrieved(self.wanted)
         fused = {row: each.run(self.runs, k) for row, each in wanted.fused.items()}
-        cut = {
-            row: {q: dict(islice(f.items(), k)) for q, f in self.runs[row].items()}
+        own = {
+            row: {query: cut([*found.items()], k) for query, found in self.runs[row].items()}
             for row in wanted.rows
         }
-        self.runs = cut | {row: self.runs[row] for row in wanted.run_files} | fused
+        self.runs = own | {row: self.runs[row] for row in wanted.run_files} | fused
         if fused:
             self._details["fused"] = {row: each.to_json() for row, each in wanted.fused.items()}
 
@@ -261,18 +267,18 @@ class _Bench:
         run = read_run(path)
         return without_same_ids(run) if self.wanted.drop_same_id else run
 
-    def _run_bm25(self, collection: Collection) -> None:
-        wanted = self.wanted
+    def _run_baseline(self, row: str, collection: Collection) -> None:
+        wanted, name = self.wanted, self.wanted.implementation(row)
         language = Language.known_or_guessed(wanted.language, collection.guess)
-        k = max(asked_for(wanted), wanted.depth) if "bm25" in self._parts else asked_for(wanted)
-        search = BaselineSearch(wanted, collection, language, k, self._common.baselines)
+        k = max(asked_for(wanted), wanted.depth) if row in self._parts else asked_for(wanted)
+        search = BaselineSearch(wanted, name, collection, language, k, self._common.baselines)
         found = search.run(self._common.cache, keep=self._common.keeps)
-        self.runs["bm25"] = without_same_ids(found.run) if wanted.drop_same_id else found.run
-        self._seconds |= found.seconds
-        self._stages |= found.stages
-        self._note_times("bm25", found.timed, found.machine)
-        self._details |= {"bm25": found.settings, "bm25_reused": found.reused}
-        self._report("running bm25", len(collection.queries), len(collection.queries))
+        self.runs[row] = without_same_ids(found.run) if wanted.drop_same_id else found.run
+        self._seconds |= {f"{row}{part}": spent for part, spent in found.seconds.items()}
+        self._stages[row] = found.times
+        self._note_times(row, found.timed, found.machine)
+        self._details |= {row: found.settings, f"{row}_reused": found.reused}
+        self._report(f"running {row}", len(collection.queries), len(collection.queries))
 
     def _note_times(self, what: str, when: str, where: Mapping[str, Any]) -> None:
         """When something was timed, and where, if that was not here."""

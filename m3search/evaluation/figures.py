@@ -17,7 +17,7 @@ import numpy.typing as npt
 from m3search.evaluation.components import ComponentScores
 from m3search.evaluation.measures import evaluate, least_depth, reads_answers, recall_curve
 from m3search.evaluation.results import SetResult
-from m3search.fusion import top_k, weighted_sum
+from m3search.fusion import weighted_sum
 from m3search.plan import Plan
 from m3search.records import MODES, Qrels, Run
 
@@ -104,7 +104,7 @@ def _runs(scores: ComponentScores, plan: Plan, depth: int, grid: Sequence[Weight
         for run, line, score in zip(runs, fused, least, strict=True):
             kept = np.flatnonzero(line >= score)
             if len(kept) > plan.k:  # the run itself ends among equal ones
-                kept, _ = top_k(kept, line[kept], plan.k)
+                kept = np.array(sorted(kept, key=lambda at: (line[at], names[at]))[-plan.k :])
             found = zip(kept.tolist(), line[kept].tolist(), strict=True)
             run[query] = {names[at]: value for at, value in found}
     return runs

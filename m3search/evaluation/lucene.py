@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from m3search.corpus import document_text
-from m3search.evaluation.baselines import K1, B
+from m3search.evaluation.baselines import K1, WORDS, B
 from m3search.evaluation.bm25 import Language
 from m3search.evaluation.java import Classes, start_java
 from m3search.evaluation.words import Tokenizer
@@ -143,7 +143,7 @@ def _make_analysis(java: Classes, language: str | None) -> _Analysis:
         return _Analysis(name.split(".")[-1], java(f"{LUCENE}.analysis.{name}")(), str)
     words = Tokenizer(language)
     spaces = java(f"{LUCENE}.analysis.core.WhitespaceAnalyzer")()
-    return _Analysis("the words of bm25s", spaces, lambda text: " ".join(words(text)))
+    return _Analysis(WORDS, spaces, lambda text: " ".join(words(text)))
 
 
 def _splits_thai(java: Classes) -> bool:

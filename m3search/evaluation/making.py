@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from m3search.evaluation.baselines import WORDS
 from m3search.evaluation.markdown import Table
 from m3search.evaluation.results import Experiment
+from m3search.evaluation.suite import BASELINES
 from m3search.records import MODES
 
 
@@ -18,7 +20,8 @@ def sets_table(experiment: Experiment) -> Table:
     for each in experiment.sets:
         known = each.details.get("fingerprints", {})
         sums = [known[name][:8] for name in ("corpus", "queries", "judgements") if name in known]
-        counts, bm25 = each.details["counts"], each.details.get("bm25")
+        counts = each.details["counts"]
+        bm25 = next((each.details[row] for row in BASELINES if row in each.details), None)
         language = f"{bm25['language'] or 'none'}, {bm25['language_origin']}" if bm25 else ""
         seconds = each.details["seconds"].get("index")
         size = sum(each.details.get("bytes", {}).values()) / 1e6
@@ -35,7 +38,9 @@ def sets_table(experiment: Experiment) -> Table:
                 known.get("index", "")[:8],
             ]
         )
-    notes = [_truncation(experiment), _shared(experiment), _absent(experiment)]
+    notes = [
+        _truncation(experiment), _shared(experiment), _absent(experiment), _unstemmed(experiment)
+    ]  # fmt: skip
     return Table("Sets", lines, "\n".join(note for note in notes if note))
 
 
@@ -65,11 +70,13 @@ def _row_settings(experiment: Experiment) -> list[str]:
     for each in experiment.sets:
         settings = each.details["settings"]
         parts = [
-            f"{row} " + ", ".join(f"{key} {_taken(key, own, settings)}" for key in own)
+            f"{row} " + ", ".join(f"{key} {value}" for key, value in own.items())
             for row, own in settings.get("row_settings", {}).items()
         ]
         if settings.get("lexical_weights", "float") != "float":
             parts.append(f"lexical weights {settings['lexical_weights']}")
+        if (codec := settings.get("multi_codec", "int4")) != "int4":
+            parts.append(f"token vectors in {codec}")
         if settings.get("exact"):
             parts.append("every document looked at")
         if settings.get("drop_same_id"):
@@ -78,11 +85,6 @@ def _row_settings(experiment: Experiment) -> list[str]:
         if parts:
             notes.append(f"Of {each.name}: {'; '.join(parts)}.")
     return notes
-
-
-def _taken(key: str, own: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
-    """A setting of a row as it was used: no depth is below the documents that its run holds."""
-    return max(own[key], settings["k"]) if key == "depth" else own[key]
 
 
 def _fused(row: str, made: Mapping[str, Any]) -> str:
@@ -126,9 +128,28 @@ def _absent(experiment: Experiment) -> str:
     return f"Queries without a document, which count 0: {'; '.join(shown)}." if shown else ""
 
 
+def _unstemmed(experiment: Experiment) -> str:
+    """One line: the sets on which a BM25 takes words as they are written."""
+    shown = []
+    for row in BASELINES:
+        plain = [each.name for each in experiment.sets if _is_plain(each.details.get(row))]
+        if plain:
+            shown.append(f"{row} of {', '.join(plain)}")
+    return f"Without stemmer and stop words of the language: {'; '.join(shown)}." if shown else ""
+
+
+def _is_plain(bm25: Mapping[str, Any] | None) -> bool:
+    if bm25 is None:
+        return False
+    if "analyzer" in bm25:
+        return bool(bm25["analyzer"] == WORDS)
+    return not bm25.get("stemmer") and not bm25.get("stop_words")
+
+
 def provenance(experiment: Experiment) -> dict[str, str]:
     """Models, baselines, other systems' runs, and what the experiment says of its making."""
-    models, baselines = {}, {}
+    models: dict[str, str] = {}
+    baselines: dict[str, dict[str, str]] = {}
     files: dict[str, str] = {}
     for each in experiment.sets:
         files |= each.details.get("run_files", {})
@@ -138,10 +159,14 @@ def provenance(experiment: Experiment) -> dict[str, str]:
             )
             if precision := each.details.get("precision"):
                 models[each.name] += f", {precision}"
-        if bm25 := each.details.get("bm25"):
-            settings = f"k1 {bm25['k1']}, b {bm25['b']}, {bm25['variant']} variant"
-            baselines[each.name] = f"{bm25['implementation']}, {settings}"
-    details = _by_set("Model", models) | _by_set("BM25", baselines)
+        for row in BASELINES:
+            if bm25 := each.details.get(row):
+                settings = f"k1 {bm25['k1']}, b {bm25['b']}, {bm25['variant']} variant"
+                of_sets = baselines.setdefault(row, {})
+                of_sets[each.name] = f"{bm25['implementation']}, {settings}"
+    details = _by_set("Model", models)
+    for row, of_sets in baselines.items():
+        details |= _by_set(row.replace("bm25", "BM25"), of_sets)
     if files:
         details["Runs from files"] = _pairs(files)
     for name, value in experiment.provenance.items():

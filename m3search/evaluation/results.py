@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ REUSED = {
     "index_reused": "indexes",
     "queries_reused": "encoded queries",
     "bm25_reused": "BM25",
+    "bm25-lucene_reused": "Lucene's BM25",
 }
 """what may have been taken from the cache, by the detail that says so"""
 
@@ -29,8 +30,8 @@ class SetResult:
     report: Report
     details: dict[str, Any]
     """counts, fingerprints, settings, truncated, shared, seconds, stages_ms, timed, timed_on,
-    bytes, index_reused, queries_reused, search_reused, bm25, bm25_reused, model, precision,
-    run_files, published; JSON-ready
+    bytes, index_reused, queries_reused, search_reused, model, precision, run_files, published, and
+    of each BM25 its settings by its row, as bm25, and bm25_reused; JSON-ready
 
     Where the whole search is an earlier evaluation's, neither its index nor its encoded queries
     are looked at: index_reused and queries_reused are None.
@@ -51,7 +52,9 @@ class SetResult:
             return None
         own = settings | settings.get("row_settings", {}).get(row, {})
         how = (own[name] for name in ("missing", "candidates"))
-        return Plan.check(own["k"], own["depth"], tuple(weights), weights, *how)
+        k, depth = own["k"], own["depth"]
+        plan = Plan.check(min(k, depth), depth, tuple(weights), weights, *how)
+        return replace(plan, k=k)  # a run holds more than one stage gives, where these are several
 
     def to_json(self) -> dict[str, Any]:
         """The means under "rows", the differences, then the details."""

@@ -2,11 +2,11 @@
 
 A file is JSON lines. The first has the `format`, `depth`, `stages` and `modes`, the SHA-256 of the
 `corpus`, the `title_template`, the `model`, its `precision`, a fingerprint of the words of each of
-the `queries`, one of the `index`, and whether its shortcuts were left aside (`exact`); each other
-one a `query`, its `documents` in the order that decides ties, the `scores` of each mode and the
-`ranks` of each first stage, 0 where that did not return a document. Where `multi` scores some of
-the candidates alone, the first line has a `reach`: by mode the `stages` and the `depth` within
-which they are; others have null.
+the `queries`, one of the `index`, whether its shortcuts were left aside (`exact`), and the
+`multi_codec` of its token vectors; each other one a `query`, its `documents` in the order that
+decides ties, the `scores` of each mode and the `ranks` of each first stage, 0 where that did not
+return a document. Where `multi` scores some of the candidates alone, the first line has a `reach`:
+by mode the `stages` and the `depth` within which they are; others have null.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def read_scores(path: Path, wanted: EvaluationSet, collection: Collection) -> Co
         ("max_length", wanted.max_length, origin.model["max_length"]),
         ("lexical_weights", wanted.lexical_weights, lexical_weights_of(origin.model)),
         ("exact", wanted.exact, origin.exact),
+        ("multi_codec", wanted.multi_codec, origin.multi_codec),
     ):
         if wish is not None and wish != had:
             raise _foreign(path, f"scores with {setting} = {wish!r}", f"with {had!r}")
@@ -83,7 +84,16 @@ def _assemble(lines: Iterator[Any]) -> ComponentScores:
     """Scores of a header and what follows it."""
     header = next(lines)
     found = {each.query: each for each in lines}
-    names = ("corpus", "title_template", "model", "precision", "queries", "index", "exact")
+    names = (
+        "corpus",
+        "title_template",
+        "model",
+        "precision",
+        "queries",
+        "index",
+        "exact",
+        "multi_codec",
+    )
     origin = Origin(*(header[name] for name in names))
     stages, modes, depth = (header[name] for name in ("stages", "modes", "depth"))
     return ComponentScores(found, stages, modes, depth, origin, header["reach"])
@@ -139,6 +149,7 @@ def _header(fields: Mapping[str, Any]) -> dict[str, Any]:
         "queries": dict(fields["queries"]),
         "index": str(fields["index"]),
         "exact": bool(fields.get("exact", False)),
+        "multi_codec": str(fields.get("multi_codec", "int4")),
         "model": {
             **fields["model"],
             "max_length": int(fields["model"]["max_length"]),

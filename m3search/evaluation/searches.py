@@ -79,8 +79,7 @@ class SetSearch:
 
     def run(self, engine: Engine, cache: Cache, *, keep: bool) -> Search:
         """The search, unless the cache has it; keep: it is put there."""
-        corpus, template = self.collection.corpus, self.wanted.title_template
-        index = index_key(corpus, template, self.encoder)
+        index = index_key(self.collection.corpus, self.wanted.layout, self.encoder)
         model = asdict(self.encoder.identity)
         key = search_key(index, model, self.collection.queries, self.plans, self.wanted.exact)
         with cache.entry(index, self.wanted.name) as folder:
@@ -93,7 +92,7 @@ class SetSearch:
                     engine,
                     folder,
                     index,
-                    template,
+                    self.wanted.layout,
                     self.collection,
                     self.encoder,
                     self.texts,

@@ -17,14 +17,20 @@ from m3search.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from m3search.evaluation.presets import check_published
 from m3search.plan import MOST_WEIGHT, Plan
 from m3search.records import DEFAULT_WEIGHTS, MODES, Candidates, Missing, Mode
+from m3search.stores.manifest import Layout
 
 LexicalWeights = Literal["float", "ceil100"]
+MultiCodec = Literal["fp16", "int8", "int4", "binary"]
 T = TypeVar("T")
 ThreeWeights = tuple[float, float, float]
 """of dense, sparse and multi, from 0 up"""
 
 ROWS = ("dense", "sparse", "multi", "dense+sparse", "all", "bm25")
 """what is compared by default; any modes joined by + can be asked for"""
+LUCENE_ROW = "bm25-lucene"
+BASELINES = ("bm25", LUCENE_ROW)
+"""rows that are no modes: BM25, and that of Lucene where the first is another"""
+NAMES = {*ROWS, *BASELINES}
 
 
 @dataclass(frozen=True)
@@ -81,12 +87,15 @@ class EvaluationSet:
     """row -> depth, candidates and missing that it has in place of those above"""
     lexical_weights: LexicalWeights = "float"
     """as the model gives them, or rounded up to hundredths"""
+    multi_codec: MultiCodec = "int4"
+    """how token vectors are stored, as of an index"""
     title_template: str = TITLE_TEMPLATE
     """what the encoder reads of a document; BM25 always reads title and text"""
     measures: tuple[str, ...] = DEFAULT_MEASURES
     rows: tuple[str, ...] = ROWS
     bm25: Implementation = "bm25s"
-    """which BM25 the row of that name is; lucene needs the extra `m3search[bm25]`"""
+    """which BM25 the row of that name is; lucene needs the extra `m3search[bm25]`, and so does the
+    row bm25-lucene, which can stand beside it"""
     bm25_k1: float = K1
     """how soon more of a word counts no more, from 0 up"""
     bm25_b: float = B
@@ -112,7 +121,7 @@ class EvaluationSet:
         for name in (self.name, *self.run_files, *self.fused):
             if not re.fullmatch(r"[\w+-][\w.+-]*", name):
                 raise ValueError(f"the name {name!r}, not of letters, digits, _, -, + and .")
-        if both := sorted(self.run_files.keys() & {*self.rows, *ROWS}):
+        if both := sorted(self.run_files.keys() & {*self.rows, *NAMES}):
             raise ConfigError(
                 "run_files",
                 expected="names that are no rows of this engine, and not in rows",
@@ -146,9 +155,9 @@ class EvaluationSet:
                 raise ValueError(f"weights {weights}, not all from 0 to {MOST_WEIGHT:.0e}")
 
     def _check_rows(self) -> None:
-        same: dict[tuple[Mode, ...] | None, str] = {}
+        same: dict[tuple[Mode, ...] | Implementation, str] = {}
         for row in self.rows:
-            first = same.setdefault(modes_of(row), row)
+            first = same.setdefault(modes_of(row) or self.implementation(row), row)
             if first != row or self.rows.count(row) > 1:
                 raise ConfigError(
                     "rows",
@@ -159,7 +168,7 @@ class EvaluationSet:
 
     def _check_fused(self) -> None:
         known = {*self.rows, *self.run_files}
-        if both := sorted(self.fused.keys() & {*known, *ROWS}):
+        if both := sorted(self.fused.keys() & {*known, *NAMES}):
             raise ConfigError(
                 "fused",
                 expected="names that no other row has",
@@ -175,9 +184,18 @@ class EvaluationSet:
                     remedy="Name it in rows or run_files, too.",
                 )
 
+    @property
+    def layout(self) -> Layout:
+        """What its index stores of a document."""
+        return Layout(self.title_template, self.multi_codec)
+
     def run_paths(self) -> dict[str, Path]:
         """Row -> the file of its run."""
         return {row: Path(path.replace("{set}", self.name)) for row, path in self.run_files.items()}
+
+    def implementation(self, row: str) -> Implementation:
+        """Which BM25 a row of that is."""
+        return "lucene" if row == LUCENE_ROW else self.bm25
 
     def weights_of(self, row: str) -> ThreeWeights | None:
         """What a row is weighed by, as the suite says; None for those of the model."""
@@ -186,6 +204,7 @@ class EvaluationSet:
     def plans(self, k: int, default: Sequence[float] = DEFAULT_WEIGHTS) -> dict[str, Plan]:
         """How each row but bm25 is searched for k documents; ConfigError where one cannot be.
 
+        A row with a depth of its own has that one, whatever k is; others go as deep as k at least.
         default: the weights of rows for which the suite has none, as the model says.
         """
         plans = {}
@@ -194,7 +213,7 @@ class EvaluationSet:
                 own = _own(self.row_settings, row) or RowSettings()
                 try:
                     plans[row] = Plan.check(
-                        k,
+                        min(k, own.depth or k),
                         own.depth or self.depth,
                         modes,
                         self.weights_of(row),
@@ -235,14 +254,14 @@ def _own(by_row: Mapping[str, T], row: str) -> T | None:
 
 
 def modes_of(row: str, where: str = "rows") -> tuple[Mode, ...] | None:
-    """The modes of a row such as "all" or "dense+sparse"; None for "bm25"."""
-    if row == "bm25":
+    """The modes of a row such as "all" or "dense+sparse"; None for a BM25."""
+    if row in BASELINES:
         return None
     if row == "all":
         return MODES
     names = row.split("+")
     for name in names:
-        if name not in MODES and len(names) > 1 and name in ROWS:
+        if name not in MODES and len(names) > 1 and name in NAMES:
             remedy = f"{name} stands alone; joined by + are {', '.join(MODES)}."
             expected = f"a sum of {', '.join(MODES)}"
             raise ConfigError(where, expected=expected, found=repr(row), remedy=remedy)
@@ -250,7 +269,7 @@ def modes_of(row: str, where: str = "rows") -> tuple[Mode, ...] | None:
             others = (
                 "Modes can be joined by +; what run_files and fused name are rows by themselves."
             )
-            raise ConfigError.unknown(where, name, {*ROWS, *MODES}, others)
+            raise ConfigError.unknown(where, name, {*NAMES, *MODES}, others)
     if len(set(names)) < len(names):
         remedy = "Name each mode once."
         raise ConfigError(where, expected="different modes", found=repr(row), remedy=remedy)

