@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from scipy import sparse as sp
@@ -15,6 +16,7 @@ from test_stores_sparse import write
 from m3search.stores.max_score import SAMPLE, SAMPLE_SHARE, SAMPLES, add_passive, guess_kth
 from m3search.stores.postings import Lists
 from m3search.stores.selection import reaching
+from m3search.stores.threads import thread_count, workers
 
 ROWS = SAMPLES * SAMPLE_SHARE * SAMPLE + 1000
 TERMS = 24
@@ -69,29 +71,56 @@ def test_the_best_are_those_of_all_scores(tmp_path: Path, k: int) -> None:
     assert found(tmp_path / "few", vectors, k, few) == expected(vectors, k, few)
 
 
+@pytest.fixture
+def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = thread_count()
+    faiss.omp_set_num_threads(3)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    workers.cache_clear()
+    yield
+    faiss.omp_set_num_threads(before)
+    workers.cache_clear()
+
+
+@pytest.mark.usefixtures("three_threads")
 def test_queries_that_are_answered_side_by_side_are_answered_as_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = np.random.default_rng(3)
     vectors = draw(random)
     store = write(tmp_path, vectors)
-    queries = sp.csr_array(random.random((7, TERMS)).astype(np.float32) * (QUERY > 0.3))
+    queries = sp.csr_array(random.random((6, TERMS)).astype(np.float32) * (QUERY > 0.3))
     allowed = random.random(ROWS) < 0.5
-    threads = set[int]()
-    best = store._best
-    monkeypatch.setattr(
-        store, "_best", lambda *given: threads.add(threading.get_ident()) or best(*given)
-    )
+    best, together = store._best, threading.Barrier(3, timeout=30)
+
+    def three_at_once(*given: Any) -> Any:
+        together.wait()
+        return best(*given)
+
     for mask in (None, allowed):
-        found = store.retrieve(queries, 100, mask)
-        assert threading.get_ident() not in threads
-        threads.clear()
-        for line in range(7):
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "_best", three_at_once)
+            found = store.retrieve(queries, 100, mask)
+        for line in range(6):
             alone = store.retrieve(queries[[line]], 100, mask)
             np.testing.assert_array_equal(found.rows[line], alone.rows[0])
             np.testing.assert_array_equal(found.scores[line], alone.scores[0])
-        assert threads == {threading.get_ident()}
-        threads.clear()
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_with_one_thread_queries_are_answered_where_they_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faiss.omp_set_num_threads(1)
+    store = write(tmp_path, draw(np.random.default_rng(3)))
+    threads, best = set[int](), store._best
+    monkeypatch.setattr(
+        store, "_best", lambda *given: threads.add(threading.get_ident()) or best(*given)
+    )
+    queries = sp.csr_array(np.stack([QUERY, QUERY]).astype(np.float32))
+    hits = store.retrieve(queries, 5)
+    assert hits.rows[0].tolist() == hits.rows[1].tolist()
+    assert threads == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("order", [np.sort, lambda scores: -np.sort(-scores)])

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import faiss
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import ThreadpoolController, threadpool_info
 
-from m3search.stores.threads import side_by_side, thread_count, workers
+from m3search.stores.threads import in_threads, side_by_side, thread_count, workers
 
 
 @pytest.fixture
@@ -18,12 +18,20 @@ def three_threads() -> Iterator[None]:
     before = thread_count()
     faiss.omp_set_num_threads(3)
     workers.cache_clear()
-    yield
+    found = ThreadpoolController().select(threading_layer="pthreads")
+    with found.limit(limits=2):
+        yield
     faiss.omp_set_num_threads(before)
 
 
 def blas_threads() -> set[int]:
     return {found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"}
+
+
+def own_threads() -> list[int]:
+    """Of each BLAS that does not take those of OpenMP."""
+    found = [each for each in threadpool_info() if each["user_api"] == "blas"]
+    return [each["num_threads"] for each in found if each["threading_layer"] == "pthreads"]
 
 
 @pytest.mark.usefixtures("three_threads")
@@ -40,6 +48,31 @@ def test_results_come_in_order_and_each_had_one_thread(monkeypatch: pytest.Monke
     assert {threads for _, threads, _ in found} == {1}
     assert all(threads == {1} for _, _, threads in found)
     assert (thread_count(), blas_threads()) == (3, before)
+    assert 2 in before
+    workers.cache_clear()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.usefixtures("three_threads")
+def test_blas_has_its_threads_again_where_two_overlap(order: tuple[int, int]) -> None:
+    both = [side_by_side(abs, [-1, -2]), side_by_side(abs, [-3, -4])]
+    assert ([next(each) for each in both], own_threads()) == ([1, 3], [1])
+    for place in order:
+        assert list(both[place]) == [[2], [4]][place]
+    assert own_threads() == [2]
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_loops_in_threads_leave_blas_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    together = threading.Barrier(3, timeout=30)
+
+    def square(number: int) -> tuple[int, list[int]]:
+        together.wait()
+        return number * number, own_threads()
+
+    found = list(in_threads(square, iter(range(6))))
+    assert found == [(number * number, [2]) for number in range(6)]
     workers.cache_clear()
 
 
@@ -56,7 +89,7 @@ def test_no_more_is_read_than_is_at_work() -> None:
 
 
 def test_an_error_comes_out_and_threads_are_as_before() -> None:
-    threads, before = thread_count(), blas_threads()
+    threads, before = thread_count(), own_threads()
     with pytest.raises(ZeroDivisionError):
         list(side_by_side(lambda number: 1 / number, [1, 0]))
-    assert (thread_count(), blas_threads()) == (threads, before)
+    assert (thread_count(), own_threads()) == (threads, before)

@@ -18,7 +18,7 @@ from m3search.stores.max_score import best_rows
 from m3search.stores.postings import Lists, count_kept, score_rows
 from m3search.stores.term_table import FILE as TERMS
 from m3search.stores.term_table import TermTable
-from m3search.stores.threads import side_by_side
+from m3search.stores.threads import in_threads, thread_count
 
 ROWS, WEIGHTS, LENGTHS = "sparse.rows.npy", "sparse.weights.npy", "sparse.lengths.npy"
 FILES = (TERMS, ROWS, WEIGHTS, LENGTHS)
@@ -97,8 +97,8 @@ class CscStore:
         A query takes one thread; of a large segment several are answered at a time.
         """
         lines = self._terms(queries)
-        if queries.shape[0] > 1 and len(self) >= LARGE:
-            return Hits.stack(side_by_side(lambda line: self._best(*line, k, allowed), lines), k)
+        if queries.shape[0] > 1 and len(self) >= LARGE and thread_count() > 1:
+            return Hits.stack(in_threads(lambda line: self._best(*line, k, allowed), lines), k)
         return Hits.stack((self._best(*line, k, allowed) for line in lines), k)
 
     def scores(self, query: sp.csr_array, rows: IntArray) -> FloatArray:
