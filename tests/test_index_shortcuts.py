@@ -104,6 +104,25 @@ def test_shortcuts_leave_out_what_is_deleted_or_not_allowed(
     assert {*asked} == {"Clusters", "TokenLists"}
 
 
+@pytest.mark.parametrize("deleted", [0, 15])
+def test_a_filter_that_leaves_few_is_as_an_index_of_what_it_leaves(
+    tmp_path: Path, asked: list[str], deleted: int
+) -> None:
+    index = build(tmp_path / "all", corpus(400), segment_documents=1000)
+    index.delete([f"d{number}" for number in range(deleted)])
+    fresh = build(tmp_path / "few", corpus(40 - deleted, first=deleted), segment_documents=1000)
+    queries = FakeEncoder().encode(["a", "b c", "text 9"], "query")
+    allowed = index.select("n<40")
+    for mode in MODES:
+        for k in (3, 12, 60):
+            hits = index.retrieve(mode, queries, k, allowed)
+            wanted = fresh.retrieve(mode, queries, k)
+            assert hits.scores.tobytes() == wanted.scores.tobytes()
+            for line, other in zip(hits.rows, wanted.rows, strict=True):
+                assert index.ids(line[line >= 0]) == fresh.ids(other[other >= 0])
+    assert asked == []
+
+
 def test_an_index_looks_at_every_row_where_that_is_asked(tmp_path: Path, asked: list[str]) -> None:
     """So do what it is refreshed to, and what is pinned."""
     build(tmp_path, corpus(300), segment_documents=1000)

@@ -85,6 +85,22 @@ def test_few_allowed_rows_are_all_scored(store):
     assert np.array_equal(store.retrieve(queries(), 10, allowed).rows, exact.rows)
 
 
+@pytest.mark.parametrize(("rows", "asked"), [(240, 0), (241, 1)])
+def test_a_filter_of_few_rows_asks_no_list(store, monkeypatch, rows, asked):
+    """Up to four times as many as the lists would have scored of what they find."""
+    monkeypatch.setattr(multi, "SCORED", 60)
+    allowed = np.zeros(ROWS, bool)
+    allowed[np.random.default_rng(5).permutation(ROWS)[:rows]] = True
+    find, met = TokenLists.find, []
+    monkeypatch.setattr(TokenLists, "find", lambda *given: met.append(1) or find(*given))
+    hits = store.retrieve(queries()[:1], 10, allowed)
+    assert len(met) == asked
+    if not asked:
+        exact = store.retrieve(queries()[:1], 10, allowed, exact=True)
+        assert hits.scores.tobytes() == exact.scores.tobytes()
+        assert np.array_equal(hits.rows, exact.rows)
+
+
 def test_a_query_without_vectors(store, monkeypatch):
     monkeypatch.setattr(multi, "SCORED", 60)
     hits = store.retrieve([np.zeros((0, DIM), np.float32)], 3)
@@ -181,6 +197,7 @@ def test_centroids_of_a_bounded_sample(store, tmp_path, monkeypatch):
 def test_a_filter_on_what_no_near_group_holds(store, monkeypatch):
     """The groups near a query hold no allowed row; others are looked into."""
     monkeypatch.setattr(multi, "SCORED", 30)
+    monkeypatch.setattr(multi, "SCANNED", 1)
     monkeypatch.setattr(token_lists, "PROBES", 4)
     held = texts()
     for query in queries()[:8]:

@@ -35,6 +35,8 @@ BYTES_OF_A_THREAD = 1 << 20
 """times queries: with less to do a thread takes longer to begin than to work"""
 SCORED, SCORED_OF_EACH = 512, 4
 """rows that are scored of what the token lists find: so many, or so many times k"""
+SCANNED = 4
+"""times as many allowed rows are scored sooner than the lists are gone through for them"""
 
 
 class _Environment:
@@ -152,11 +154,12 @@ class VectorStore:
         """The k best allowed rows of each query (m_i, dim), each with its exact score.
 
         Where the segment has token lists, those that its lists take for the best are scored, and a
-        few may be missed, unless `exact`, or few rows are allowed. Else every row is scored.
+        few may be missed, unless `exact`, or few rows are allowed. Else every one of these is scored.
         """
         count = self._rows if allowed is None else int(np.count_nonzero(allowed))
         wanted = max(SCORED, SCORED_OF_EACH * k)
-        if self._lists is not None and not exact and count > wanted:
+        few = wanted if allowed is None else SCANNED * wanted
+        if self._lists is not None and not exact and count > few:
             lines = []
             for query in queries:
                 near = self._lists.find(self._codec.prepare(query), wanted, allowed)
