@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from dataclasses import replace
@@ -11,12 +12,16 @@ from unittest import mock
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from index_fakes import IDENTITY, TOLERANCE, VOCABULARY, FakeEncoder, slow_rank, slow_scores
 
 from m3search.candidates import retrieve_documents
 from m3search.index import Index
 from m3search.records import MODES, Document
+from m3search.stores import tiers
+from m3search.stores.codecs import CODECS
+from m3search.stores.floats import FLOATS
+from m3search.stores.impacts import IMPACTS
 from m3search.stores.rarity import rarity
 
 IDS = st.integers(0, 14).map(lambda number: f"d{number}")
@@ -32,6 +37,9 @@ DOCUMENTS = st.lists(
     max_size=9,
 )
 SIZES = st.integers(1, 6)
+TEXTS = st.sampled_from(["tea", "milk", "other"])
+FEW = {"MOST_SEGMENTS": 3, "MOST_WHILE_BUILDING": 4, "MOST_ROWS": 8, "LEAST_DELETED": 2}
+"""so that segments are merged, and written anew where most of one is deleted"""
 MODEL = replace(IDENTITY, idf=True)
 
 
@@ -41,30 +49,31 @@ class Changes(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.sync = mock.patch("os.fsync")  # nothing here needs to outlive a power cut
-        self.sync.start()
+        self.patches = contextlib.ExitStack()
+        self.patches.enter_context(mock.patch("os.fsync"))  # no power is cut here
+        self.patches.enter_context(mock.patch.multiple(tiers, **FEW))
         self.held: dict[str, Document] = {}
 
     def teardown(self) -> None:
-        self.sync.stop()
+        self.patches.close()
         shutil.rmtree(self.folder)
 
     @initialize(
         documents=DOCUMENTS,
         size=SIZES,
-        codec=st.sampled_from(["fp16", "int8"]),
-        chunk=st.sampled_from([0, 2]),
+        layout=st.fixed_dictionaries(
+            {
+                "dense_codec": st.sampled_from([*FLOATS]),
+                "sparse_codec": st.sampled_from([*IMPACTS]),
+                "multi_codec": st.sampled_from([*CODECS]),
+                "chunk": st.sampled_from([0, 2]),
+            }
+        ),
     )
-    def build(self, documents, size, codec, chunk):
-        self.codec, self.chunk = codec, chunk
-        self.index = Index.build(
-            self.folder / "index",
-            documents,
-            FakeEncoder(MODEL),
-            segment_documents=size,
-            multi_codec=codec,
-            chunk=chunk,
-        )
+    def build(self, documents, size, layout):
+        self.layout, self.chunk = layout, layout["chunk"]
+        folder, encoder = self.folder / "index", FakeEncoder(MODEL)
+        self.index = Index.build(folder, documents, encoder, segment_documents=size, **layout)
         self.held = {document.id: document for document in documents}
 
     @rule(documents=DOCUMENTS, size=SIZES)
@@ -107,18 +116,19 @@ class Changes(RuleBasedStateMachine):
         assert (np.diff(rows) > 0).all()
         assert self.index.documents(rows) == list(self.held.values())
 
-    @rule(text=st.sampled_from(["tea", "milk", "other"]), k=st.integers(1, 20), odd=st.booleans())
+    @rule(text=TEXTS, k=st.integers(1, 20), odd=st.booleans())
+    @precondition(lambda self: not self.chunk)
     def retrieve(self, text, k, odd):
         encoder = FakeEncoder()
-        if self.chunk:
-            self.retrieve_passages(encoder.encode([text], "query"), k)
-            return
         names = list(self.held)
         rows = self.index.rows_of(names)
         documents = self.held.values()
         texts = encoder.encode(
             [f"{d.title}\n{d.text}" if d.title and d.text else d.title or d.text for d in documents]
         )
+        stored = replace(
+            self.index.as_stored(texts), multi=texts.multi
+        )  # `slow_scores` rounds them
         query = encoder.encode([text], "query")
         allowed = rows % 2 == 1 if odd else None
         mask = np.arange(self.index.rows) % 2 == 1 if odd else None
@@ -130,7 +140,7 @@ class Changes(RuleBasedStateMachine):
         )
         for mode in MODES:
             exact = self.index.scores(mode, query, rows)
-            slow = slow_scores(mode, query, texts, self.codec)
+            slow = slow_scores(mode, query, stored, self.layout["multi_codec"])
             np.testing.assert_allclose(exact, slow, atol=TOLERANCE[mode])
             best = slow_rank(exact.tolist(), k, allowed, positive=mode == "sparse")
             hits = self.index.retrieve(mode, query, k, mask)
@@ -139,28 +149,33 @@ class Changes(RuleBasedStateMachine):
             assert hits.scores[0][found].tobytes() == exact[best].tobytes()
             assert hits.rows.shape == (1, k)
 
-    def retrieve_passages(self, query, k):
-        """As an index that is built at once from the documents that are left."""
+    @rule(text=TEXTS, k=st.integers(1, 20), wanted=st.sampled_from([None, "n>=2", "n=1", "n!=3"]))
+    def answer(self, text, k, wanted):
+        """As an index that is built at once from the documents that are left, also to a filter."""
+        query = FakeEncoder().encode([text], "query")
         with tempfile.TemporaryDirectory() as folder:
-            fresh = Index.build(
-                Path(folder) / "fresh",
-                self.held.values(),
-                FakeEncoder(MODEL),
-                multi_codec=self.codec,
-                chunk=self.chunk,
+            both = (
+                self.index,
+                Index.build(
+                    Path(folder) / "fresh", self.held.values(), FakeEncoder(MODEL), **self.layout
+                ),
             )
-            ours, theirs = self.index.with_rarity(query), fresh.with_rarity(query)
-            assert ours.sparse.data.tobytes() == theirs.sparse.data.tobytes()
+            masks = [index.select(wanted) for index in both]
+            asked = [
+                index.with_rarity(query, mask) for index, mask in zip(both, masks, strict=True)
+            ]
+            assert asked[0].sparse.data.tobytes() == asked[1].sparse.data.tobytes()
             for mode in MODES:
-                ours, theirs = (
-                    retrieve_documents(index, mode, query, k) for index in (self.index, fresh)
-                )
-                assert ours.scores.tobytes() == theirs.scores.tobytes()
-                found = ours.rows[0] >= 0
-                here, there = ours.rows[0][found], theirs.rows[0][found]
-                assert self.index.ids(here) == fresh.ids(there)
-                assert self.index.spans(here).tolist() == fresh.spans(there).tolist()
+                found = [
+                    retrieve_documents(index, mode, each, k, mask)
+                    for index, each, mask in zip(both, asked, masks, strict=True)
+                ]
+                assert found[0].scores.tobytes() == found[1].scores.tobytes()
+                here, there = (hits.rows[0][hits.rows[0] >= 0] for hits in found)
+                assert self.index.ids(here) == both[1].ids(there)
+                if self.chunk:
+                    assert self.index.spans(here).tolist() == both[1].spans(there).tolist()
 
 
-Changes.TestCase.settings = settings(max_examples=25, stateful_step_count=14, deadline=None)
+Changes.TestCase.settings = settings(max_examples=40, stateful_step_count=14, deadline=None)
 TestChanges = Changes.TestCase
