@@ -17,6 +17,7 @@ from m3search.stores.manifest import (
     Manifest,
     SegmentEntry,
     StoreEntry,
+    is_as_written,
     parse_manifest,
 )
 
@@ -90,6 +91,17 @@ def test_every_changed_digit_is_noticed():
         changed[place] ^= 1
         with pytest.raises(ArtifactError):
             parse_manifest(PATH, bytes(changed))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"\\u00fc", b"\\u00FC"), (b'{\n "', b'{\r "'), (b"}\n", b"}")]
+)
+def test_bytes_that_mean_the_same_are_told_apart(old, new):
+    content = replace(MANIFEST, source="\u00fcber.jsonl").to_bytes()
+    assert is_as_written(content)
+    changed = content[::-1].replace(old[::-1], new[::-1], 1)[::-1]
+    assert parse_manifest(PATH, changed) == parse_manifest(PATH, content)
+    assert changed != content and not is_as_written(changed)
 
 
 @pytest.mark.parametrize("content", [b"[]", b"null", b"{}", b'{"format": "lucene"}'])

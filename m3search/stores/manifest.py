@@ -204,7 +204,17 @@ class Manifest:
         """The content of manifest.json."""
         fields = self.to_json()
         fields["sha256"] = _fingerprint(fields)
-        return (json.dumps(fields, indent=1) + "\n").encode()
+        return _to_bytes(fields)
+
+
+def is_as_written(content: bytes) -> bool:
+    """Whether the bytes of a manifest are those that writing its content gives: the checksum in it
+    tells nothing of white space and of how a character or a number is written."""
+    return _to_bytes(json.loads(content)) == content
+
+
+def _to_bytes(fields: Mapping[str, Any]) -> bytes:
+    return (json.dumps(fields, indent=1) + "\n").encode()
 
 
 def parse_manifest(path: Path, content: bytes) -> Manifest:

@@ -26,7 +26,7 @@ from m3search.stores.commit import read_manifest
 from m3search.stores.documents import Record
 from m3search.stores.files import allow_segments, damaged
 from m3search.stores.filter import Filter
-from m3search.stores.manifest import SEGMENTS, Manifest
+from m3search.stores.manifest import MANIFEST, SEGMENTS, Manifest, is_as_written
 from m3search.stores.rarity import rarity
 from m3search.stores.sealing import read_deletes
 from m3search.stores.segment import Segment, file_damages
@@ -253,11 +253,12 @@ def find_damages(path: Path, *, read: bool) -> tuple[Manifest, list[str]]:
 
 
 def _file_damages(path: Path, manifest: Manifest, *, read: bool) -> list[str]:
-    return [
-        damage
-        for entry in manifest.segments
-        for damage in file_damages(path / SEGMENTS / entry.name, entry.files, read=read)
-    ]
+    damages = []
+    if read and not is_as_written((path / MANIFEST).read_bytes()):
+        damages.append(f"{path / MANIFEST}: other bytes than were written")
+    for entry in manifest.segments:
+        damages += file_damages(path / SEGMENTS / entry.name, entry.files, read=read)
+    return damages
 
 
 def open_snapshot(path: Path, known: Snapshot | None = None) -> Snapshot:
