@@ -154,7 +154,7 @@ class VectorStore:
         """The k best allowed rows of each query (m_i, dim), each with its exact score.
 
         Where the segment has token lists, those that its lists take for the best are scored, and a
-        few may be missed, unless `exact`, or few rows are allowed. Else every one of these is scored.
+        few may be missed, unless `exact`, or few rows are allowed. Else all of them are scored.
         """
         count = self._rows if allowed is None else int(np.count_nonzero(allowed))
         wanted = max(SCORED, SCORED_OF_EACH * k)
