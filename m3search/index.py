@@ -6,8 +6,8 @@ Knows an encoder only as something that turns texts into `Encoded`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,19 +140,13 @@ class Index:
         if encoder is None:
             raise _no_encoder(self.manifest.model.name)
         started = time.monotonic()
-        try:
-            with IndexWriter(self.path, self._snapshot) as writer:
-                check_complete(self.path, writer.manifest)
-                check_model(self.path, writer.manifest.model, encoder.identity)
-                intake = Intake(writer, encoder, segment_documents, building=False)
-                intake.take(documents, progress)
-                writer.commit(complete=True)
-                writer.tidy()
-                self._snapshot = open_snapshot(self.path, writer.base)
-        except BaseException:
-            with suppress(M3Error):  # what went wrong first is the error to tell
-                self._snapshot = open_snapshot(self.path, self._snapshot)
-            raise
+        with _writing(self) as writer:
+            check_complete(self.path, writer.manifest)
+            check_model(self.path, writer.manifest.model, encoder.identity)
+            intake = Intake(writer, encoder, segment_documents, building=False)
+            intake.take(documents, progress)
+            writer.commit(complete=True)
+            writer.tidy()
         self._encoder = encoder
         self.report = intake.finished(self._snapshot, started)
         return self.report
@@ -161,13 +155,12 @@ class Index:
         """Deletes documents in one commit; how many were there to be deleted. A segment that is
         mostly deleted is then written anew. This object is at the new commit afterwards."""
         names = [ids] if isinstance(ids, str) else list(ids)
-        with IndexWriter(self.path, self._snapshot) as writer:
+        with _writing(self) as writer:
             rows = np.unique(writer.base.rows_of(names))
             rows = rows[rows >= 0]
             writer.remove(rows)
             writer.commit(writer.manifest.complete)
             writer.tidy()
-            self._snapshot = open_snapshot(self.path, writer.base)
         return len(rows)
 
     def set_weights(self, weights: GivenWeights) -> None:
@@ -176,11 +169,10 @@ class Index:
         This object is at the new commit afterwards. ConfigError where one is below 0, or all are 0.
         """
         plan = Plan.check(1, 1, MODES, weights, "exact", "union")
-        with IndexWriter(self.path, self._snapshot) as writer:
+        with _writing(self) as writer:
             check_complete(self.path, writer.manifest)
             writer.weigh((plan.weights["dense"], plan.weights["sparse"], plan.weights["multi"]))
             writer.commit(complete=True)
-            self._snapshot = open_snapshot(self.path, writer.base)
 
     def compact(self, progress: Progress | None = None) -> None:
         """Rewrites all documents into one segment without the deleted ones, or into several of up
@@ -189,10 +181,9 @@ class Index:
         Memory is bounded but for the codes of a segment's clusters, a byte for each dimension of
         each of its dense vectors. This object is at the new commit afterwards.
         """
-        with IndexWriter(self.path, self._snapshot) as writer:
+        with _writing(self) as writer:
             if writer.merge(progress):
                 writer.commit(writer.manifest.complete)
-            self._snapshot = open_snapshot(self.path, writer.base)
 
     def verify(self) -> list[str]:
         """Every damage found by reading all files of the newest commit, as 'file: what'; empty if
@@ -282,6 +273,20 @@ class Index:
         if isinstance(conditions, str):
             conditions = Filter.parse(conditions)
         return None if conditions is None else self._snapshot.select(conditions)
+
+
+@contextmanager
+def _writing(index: Index) -> Iterator[IndexWriter]:
+    """The writer of a change. Afterwards the index is at what it committed, whatever failed."""
+    writer = IndexWriter(index.path, index._snapshot)
+    try:
+        with writer:
+            yield writer
+            index._snapshot = open_snapshot(index.path, writer.base)
+    except BaseException:
+        with suppress(M3Error):  # what went wrong first is the error to tell
+            index._snapshot = open_snapshot(index.path, index._snapshot)
+        raise
 
 
 def _no_encoder(name: str) -> ConfigError:

@@ -139,6 +139,29 @@ def test_what_a_manifest_names_is_synced_before_it_is_in_force(tmp_path, trace, 
         assert_synced(trace, index)
 
 
+def test_what_a_killed_writer_renamed_is_synced_before_anything_is_removed(
+    tmp_path, trace, monkeypatch
+):
+    """Else a power cut brings back a manifest whose files are gone."""
+    index = build(tmp_path / "index", corpus(9))
+    trace.renamed.append(tmp_path / "index" / MANIFEST)  # as by one that was killed before its sync
+    met = []
+
+    def collect(path, manifest):
+        met.append(list(trace.renamed))
+
+    monkeypatch.setattr("m3search.stores.writer.collect", collect)
+    index.delete(["nobody"])
+    assert met[0] == []
+
+
+def test_a_folder_that_is_there_already_is_synced(tmp_path, trace):
+    """It may have been made by a build that was killed before its first commit."""
+    (tmp_path / "a").mkdir()
+    Index.build(tmp_path / "a", [], FakeEncoder())
+    assert "a" in trace.names[tmp_path.stat().st_ino]
+
+
 def test_the_folders_of_a_new_index_are_synced(tmp_path, trace):
     Index.build(tmp_path / "a" / "b", [], FakeEncoder())
     for folder in (tmp_path / "a", tmp_path / "a" / "b"):

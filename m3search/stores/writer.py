@@ -26,7 +26,7 @@ from m3search.stores.commit import (
     write_manifest,
 )
 from m3search.stores.documents import Record
-from m3search.stores.files import NO_ROOM, make_folder
+from m3search.stores.files import NO_ROOM, make_folder, sync
 from m3search.stores.floats import find_floats
 from m3search.stores.impacts import find_impacts
 from m3search.stores.manifest import MANIFEST, SEGMENTS, Layout, Manifest, SegmentEntry
@@ -41,7 +41,8 @@ from m3search.timings import stage
 def create(path: Path, model: ModelIdentity, layout: Layout, source: str) -> None:
     """Makes an empty index at the path, commit 0, unless one is there.
 
-    What an earlier build has left without a single commit is nothing to go on with.
+    What an earlier build has left without a document is nothing to go on with; but numbers of
+    commits and segments go on.
     """
     find_codec(layout.multi_codec)
     find_impacts(layout.sparse_codec)
@@ -54,8 +55,14 @@ def create(path: Path, model: ModelIdentity, layout: Layout, source: str) -> Non
         make_folder(path)
         lock = WriteLock(path)
         try:
-            if not (path / MANIFEST).exists() or read_manifest(path).is_blank:
+            if not (path / MANIFEST).exists():
+                with suppress(PermissionError):  # where the folder above may not be read
+                    sync(path.absolute().parent)
                 write_manifest(path, first)
+            elif (old := read_manifest(path)).is_blank:
+                write_manifest(
+                    path, replace(first, commit=old.commit + 1, next_segment=old.next_segment)
+                )
         finally:
             lock.release()
 
@@ -90,6 +97,8 @@ class IndexWriter:
         try:
             self._path = path
             self.manifest = read_manifest(path)
+            with reporting(path, self.manifest.documents):
+                sync(path)  # its writer may have been killed before: what it replaced goes now
             collect(path, self.manifest)
             self.base: Snapshot = open_snapshot(path, known)
         except BaseException:
@@ -115,6 +124,12 @@ class IndexWriter:
         try:
             if kind is not None and self._whole:  # what was encoded so far is not lost
                 self._commit(self.manifest.complete)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        """Removes what is not committed, and lets the next writer in."""
+        try:
             if self._segment is not None:
                 self._segment.close()
                 shutil.rmtree(self._segment.folder, ignore_errors=True)
