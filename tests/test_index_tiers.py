@@ -8,6 +8,7 @@ import textwrap
 import pytest
 from index_fakes import FakeEncoder
 
+from m3search.cli.changing import compact_index
 from m3search.index import Index
 from m3search.records import MODES, Document
 from m3search.stores import tiers
@@ -116,7 +117,7 @@ def test_a_delete_writes_anew_what_is_mostly_deleted(tmp_path, monkeypatch):
     assert_same(index, build(tmp_path / "one", corpus(14, first=6), segment_documents=14))
 
 
-def test_compacting_makes_segments_of_the_most_rows(tmp_path, monkeypatch):
+def test_compacting_makes_segments_of_the_most_rows(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tiers, "MOST_ROWS", 8)
     index = build(tmp_path / "many", corpus(20), segment_documents=3)
     index.delete(["d1", "d19"])
@@ -126,6 +127,8 @@ def test_compacting_makes_segments_of_the_most_rows(tmp_path, monkeypatch):
     held = index.manifest
     index.compact()
     assert index.manifest == held  # there was nothing to gain
+    compact_index(tmp_path / "many")
+    assert capsys.readouterr().out.startswith("18 documents in 3 segments, ")
     wanted = [each for each in corpus(20) if each.id not in ("d1", "d19")]
     assert_same(index, build(tmp_path / "one", wanted, segment_documents=18))
 
@@ -169,6 +172,7 @@ def test_adds_and_deletes_keep_few_segments(tmp_path, monkeypatch):
 
 
 def test_a_build_that_goes_on_over_merged_segments(tmp_path, monkeypatch):
+    """Documents and rankings are those of one that was never stopped."""
     monkeypatch.setattr(tiers, "MOST_SEGMENTS", 6)
     monkeypatch.setattr(tiers, "MOST_WHILE_BUILDING", 6)
 
@@ -185,6 +189,7 @@ def test_a_build_that_goes_on_over_merged_segments(tmp_path, monkeypatch):
     assert (index.report.unchanged, index.report.deleted) == (30, 10)
     assert len(index.manifest.segments) <= 6
     assert_same(index, build(tmp_path / "one", wanted, segment_documents=100))
+    assert_same(index, build(tmp_path / "at once", wanted))
 
 
 def test_no_room_to_merge_loses_nothing(tmp_path, monkeypatch):
@@ -234,7 +239,8 @@ def test_an_index_of_120_segments_opens_where_the_system_lets_it(tmp_path, monke
     monkeypatch.setattr(tiers, "MOST_WHILE_BUILDING", 1000)
     build(tmp_path, corpus(120))
     script = f"""
-        from m3search.index import Index
+        from m3search.cli.changing import compact_index
+from m3search.index import Index
         index = Index.open({str(tmp_path)!r})
         print(len(index.manifest.segments), len(index.verify()))
         index.compact()

@@ -66,7 +66,7 @@ def _read_ids(path: Path | None) -> Iterator[str]:
 
 
 def compact_index(index: IndexOption = DEFAULT_INDEX, json: JsonOption = False) -> None:
-    """Rewrite an index as one segment. Deleted documents go; scores stay."""
+    """Rewrite an index as one segment, a large one as a few. Deleted documents go; scores stay."""
     from m3search.index import Index
 
     started = time.perf_counter()
@@ -87,8 +87,8 @@ def compact_index(index: IndexOption = DEFAULT_INDEX, json: JsonOption = False) 
             }
         )
         return
-    after = sum(sizes.values())
+    after, segments = sum(sizes.values()), len(opened.manifest.segments)
     typer.echo(
-        f"{len(opened)} documents in {len(opened.manifest.segments)} segment, "
+        f"{len(opened)} documents in {segments} segment{'' if segments == 1 else 's'}, "
         f"{readable_bytes(before)} -> {readable_bytes(after)}"
     )
