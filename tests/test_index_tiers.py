@@ -239,8 +239,7 @@ def test_an_index_of_120_segments_opens_where_the_system_lets_it(tmp_path, monke
     monkeypatch.setattr(tiers, "MOST_WHILE_BUILDING", 1000)
     build(tmp_path, corpus(120))
     script = f"""
-        from m3search.cli.changing import compact_index
-from m3search.index import Index
+        from m3search.index import Index
         index = Index.open({str(tmp_path)!r})
         print(len(index.manifest.segments), len(index.verify()))
         index.compact()
