@@ -7,9 +7,10 @@ queries are theirs, encoded before the clock runs. To an index of so many docume
 added one by one, a commit each; to a copy of it, many in a commit. Then a tenth of the documents is
 deleted or updated. The tables on stderr and the JSON on stdout have, of the commits, the median and
 the 99th percentile in milliseconds without the making of vectors, the share of the time that merges
-took, and the kilobytes written for a document. Every query, all modes, ten hits with their texts,
-is put to these indexes and to the same ones compacted, in turn: `times` is to the compacted one,
-and `same` the share of queries with the same hits and scores as there.
+took, and the kilobytes written for a document. Every query, ten hits with their texts, is put to
+these indexes and to the same ones compacted, in turn, in all modes and by multi alone, which has
+shortcuts in large segments only: `times` is to the compacted one, and `same` the share of queries
+with the same hits and scores as there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,7 +33,7 @@ from timing import table, time_answers
 from m3search.cli.ending import run_script
 from m3search.encoder import Encoder
 from m3search.index import Index
-from m3search.records import Document, Encoded, Hit, Kind, Mode
+from m3search.records import MODES, Document, Encoded, Hit, Kind, Mode
 from m3search.search import Searcher
 from m3search.timings import Timings
 
@@ -43,6 +44,8 @@ COMPARED = {
     "deleted, compacted": ("deleted",),
 }
 """the indexes that answer in turn: a compacted one, and others with the same documents"""
+ASKED: dict[str, Sequence[Mode]] = {"": MODES, ", multi alone": ("multi",)}
+"""modes of a query, by what their rows are called"""
 
 
 class Asked:
@@ -155,9 +158,10 @@ def search(folder: Path, real: Real, chosen: Sequence[int], depth: int) -> dict[
     """The times of queries on the indexes, and of their stages."""
     rows: dict[str, Any] = {}
     stages = {}
-    for compacted, others in COMPARED.items():
-        indexes = {name: Index.open(folder / name) for name in (compacted, *others)}
-        answers = {name: answer_with(index, real, depth) for name, index in indexes.items()}
+    for (base, others), (added, modes) in product(COMPARED.items(), ASKED.items()):
+        indexes = {f"{name}{added}": Index.open(folder / name) for name in (base, *others)}
+        answers = {name: answer_with(each, real, depth, modes) for name, each in indexes.items()}
+        compacted = f"{base}{added}"
         found = time_answers(answers, chosen)
         for name, index in indexes.items():
             with Timings() as timings:
@@ -182,10 +186,10 @@ def kilobytes(index: Index) -> float:
     return round(sum(index.bytes_by_store().values()) / len(index) / 1000, 1)
 
 
-def answer_with(index: Index, real: Real, depth: int) -> Answer:
+def answer_with(index: Index, real: Real, depth: int, modes: Sequence[Mode]) -> Answer:
     """Ten hits of a query by its number."""
     searcher = Searcher(index, cast(Encoder, Asked(real)))
-    return lambda row: searcher.search(str(row), depth=depth)
+    return lambda row: searcher.search(str(row), depth=depth, modes=modes)
 
 
 if __name__ == "__main__":
