@@ -211,7 +211,7 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
     assert m3("index", "tiny/corpus.jsonl", "--index", "own").code == 0
     into = m3("tune", "tiny", "--from-scores", "report", "--folds", "2", "--into", "own")
     held = "before, searches of own used 1,0.3,1"
-    assert into.err.endswith(f"{held}\nsearches of own use them by default\n")
+    assert into.err.endswith(f"{held}\nsearches of own use these weights by default\n")
     (own,) = lines_of(m3("info", "own", "--json").out)
     assert own["weights"] == [float(weight) for weight in weights.group(1).split(",")]
     Path("fused.toml").write_text(
@@ -222,7 +222,12 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
     assert m3("eval", "fused.toml", "--from-scores", "report", "--out", "deeper").code == 0
     assert "Of tiny: all depth 20" in Path("deeper/report.md").read_text()
     deep = m3("tune", "tiny", "--from-scores", "report", "--depths", "1, 2", "--folds", "2")
-    assert deep.code == 0 and re.search(r"and this depth: --weights \S+ --depth [12]\n", deep.err)
+    told = re.search(r"--weights (\S+)\nand this depth: (--set \S+=[12]) of m3search", deep.err)
+    assert deep.code == 0 and told
+    same = ("--weights", told[1], *told[2].split(), "--rows", "all", "--json", "--out", "same")
+    (tried,) = lines_of(m3("eval", "tiny", "--from-scores", "report", *same).out)
+    value = f"{100 * tried['sets']['tiny']['rows']['all']['nDCG@10']:.1f}"
+    assert re.search(rf"tiny +[\d.]+ +{value} ", deep.out)
     deeper = m3("tune", "tiny", "--from-scores", "report", "--depths", "2,201")
     assert deeper.code == 1 and "expected for the row all: the 201 best of a stage" in deeper.err
     for given in ("0", "x", ","):
@@ -281,7 +286,7 @@ def test_weights_by_which_queries_without_a_say_lose_are_warned_of(
     for options in ((), ("--json",)):
         told = m3("tune", "tiny", "--from-scores", "report", "--into", "own", *options)
         lines = told.err.splitlines()
-        assert told.code == 0 and lines[-1] == "searches of own use them by default"
+        assert told.code == 0 and lines[-1] == "searches of own use these weights by default"
         warned = "warning: queries that had no say in their weights lose 25 points by tuning"
         assert any(line.startswith(warned) for line in lines) is (gain < -1e-9)
     (json_found,) = lines_of(told.out)

@@ -176,7 +176,7 @@ def test_the_report_says_where_bm25_knows_no_language(fake_lucene: None, tmp_pat
     lucene = [replace(each, bm25="lucene", name=f"l-{each.name}") for each in sets[:1]]
     found = evaluate_sets(lucene, Log().encoders)
     assert "Without stemmer" not in to_markdown(found)
-    found.sets[0].details["bm25"]["analyzer"] = WORDS
+    found.sets[0].details["bm25"] |= {"analyzer": WORDS, "stemmer": None, "stop_words": 0}
     assert "Without stemmer and stop words of the language: bm25 of l-en." in to_markdown(found)
 
 

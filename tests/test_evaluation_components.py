@@ -20,6 +20,7 @@ from m3search.errors import ArtifactError, ConfigError, DataError
 from m3search.evaluation import EvaluationSet, ReportFolder, evaluate_sets
 from m3search.evaluation.collection import load_collection
 from m3search.evaluation.components import Origin, collect, cut
+from m3search.evaluation.fused import Fused
 from m3search.evaluation.score_files import read_scores
 from m3search.index import Index
 from m3search.plan import Plan
@@ -106,12 +107,14 @@ def test_the_order_of_a_corpus_decides_no_measure(tmp_path: Path) -> None:
         folder = tmp_path / str(len(values))
         make_set(folder, {name: texts[name] for name in order}, {"q1": "red"}, judged)
         for measures in (("R@100",), ("R@100", "R@120")):
-            rows = ("dense", "sparse", "all")
+            rows = ("dense", "sparse", "all", "bm25")
             wanted = EvaluationSet(folder, rows=rows, measures=measures)
+            fused = replace(wanted, fused={"rrf": Fused(("sparse", "bm25"))})
             encoder: Any = lambda _: WordEncoder(WORDS)  # noqa: E731
-            [found] = evaluate_sets([wanted], encoder).sets
-            values.append({found.report.means[row]["R@100"] for row in rows})
-    assert values == [{2 / 3}] * 4
+            for each in (wanted, fused):
+                [found] = evaluate_sets([each], encoder).sets
+                values.append({found.report.means[row]["R@100"] for row in rows})
+    assert values == [{2 / 3}] * 8
 
 
 def test_a_run_is_cut_among_equal_scores_by_id() -> None:

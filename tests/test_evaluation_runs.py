@@ -74,6 +74,9 @@ def test_rows_that_are_not_run_decide_nothing(tmp_path: Path) -> None:
     both = replace(alone, rows=("sparse", "all"))
     lengths = {row: len(run["q1"]) for row, run in measured(both)[1].items()}
     assert lengths == {"sparse": 250, "all": 120}  # each as deep as it goes
+    deep = replace(both, row_settings={"sparse": RowSettings(depth=280)}, depth=120)
+    lengths = {row: len(run["q1"]) for row, run in measured(deep)[1].items()}
+    assert lengths == {"sparse": 280, "all": 120}  # no deeper for it
     hundred = replace(both, measures=("R@100",), row_settings={"all": RowSettings(depth=20)})
     assert len(measured(hundred)[1]["all"]["q1"]) == 20
 
@@ -102,6 +105,12 @@ def test_a_report_has_the_depth_of_the_rows_without_one(tmp_path: Path) -> None:
     wanted = replace(wanted, row_settings={"all": RowSettings(depth=250)}, depth=120)
     settings = measured(wanted)[0]["settings"]
     assert (settings["depth"], settings["row_settings"]) == (120, {"all": {"depth": 250}})
+    other = replace(wanted, rows=("sparse+dense", "dense+sparse+multi"), row_settings={
+        "dense+sparse": RowSettings(depth=130), "all": RowSettings(depth=250),
+        "multi": RowSettings(depth=9),
+    })  # fmt: skip
+    found = measured(other)[0]["settings"]["row_settings"]
+    assert found == {"sparse+dense": {"depth": 130}, "dense+sparse+multi": {"depth": 250}}
 
 
 def test_rows_are_fused_as_deep_as_they_were_searched(tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ def blas_threads() -> set[int]:
     return {found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"}
 
 
-def own_threads() -> list[int]:
+def own_threads() -> set[int]:
     """Of each BLAS that does not take those of OpenMP."""
     found = [each for each in threadpool_info() if each["user_api"] == "blas"]
-    return [each["num_threads"] for each in found if each["threading_layer"] == "pthreads"]
+    return {each["num_threads"] for each in found if each["threading_layer"] == "pthreads"}
 
 
 @pytest.mark.usefixtures("three_threads")
@@ -56,10 +56,10 @@ def test_results_come_in_order_and_each_had_one_thread(monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("three_threads")
 def test_blas_has_its_threads_again_where_two_overlap(order: tuple[int, int]) -> None:
     both = [side_by_side(abs, [-1, -2]), side_by_side(abs, [-3, -4])]
-    assert ([next(each) for each in both], own_threads()) == ([1, 3], [1])
+    assert ([next(each) for each in both], own_threads()) == ([1, 3], {1})
     for place in order:
         assert list(both[place]) == [[2], [4]][place]
-    assert own_threads() == [2]
+    assert own_threads() == {2}
 
 
 @pytest.mark.usefixtures("three_threads")
@@ -67,12 +67,12 @@ def test_loops_in_threads_leave_blas_alone(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     together = threading.Barrier(3, timeout=30)
 
-    def square(number: int) -> tuple[int, list[int]]:
+    def square(number: int) -> tuple[int, set[int]]:
         together.wait()
         return number * number, own_threads()
 
     found = list(in_threads(square, iter(range(6))))
-    assert found == [(number * number, [2]) for number in range(6)]
+    assert found == [(number * number, {2}) for number in range(6)]
     workers.cache_clear()
 
 

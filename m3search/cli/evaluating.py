@@ -62,7 +62,9 @@ def evaluate_runs(
     ] = None,
     rows: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="As dense,sparse,multi,dense+sparse,all,bm25."),
+        typer.Option(
+            metavar="NAMES", help="As dense,sparse,multi,dense+sparse,all,bm25,bm25-lucene."
+        ),
     ] = None,
     weights: WeightsOption = None,
     depth: Annotated[

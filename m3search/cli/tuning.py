@@ -98,11 +98,11 @@ def tune_weights(
     else:
         _print_values(tuned, measure)
         shown = ",".join(f"{weight:g}" for weight in weights.values())
-        if tuned.depth is None:
-            print_note(f"with these weights: --weights {shown}")
-        else:
+        print_note(f"with these weights: --weights {shown}")
+        if tuned.depth is not None:
             print_note(
-                f"with these weights and this depth: --weights {shown} --depth {tuned.depth}"
+                f"and this depth: --set row_settings.{row}.depth={tuned.depth} of m3search eval, "
+                f"--depth {tuned.depth} of m3search query"
             )
     if tuned.gain < -ROUNDING:
         print_note(
@@ -112,7 +112,7 @@ def tune_weights(
     if index is not None:
         was = ",".join(f"{weight:g}" for weight in replaced)
         print_note(f"before, searches of {into} used {was}")
-        print_note(f"searches of {into} use them by default")
+        print_note(f"searches of {into} use these weights by default")
 
 
 def _parse_depths(given: str | None) -> list[int]:

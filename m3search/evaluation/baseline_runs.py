@@ -20,15 +20,18 @@ from m3search.evaluation.bm25 import Language
 from m3search.evaluation.cache import Cache
 from m3search.evaluation.checked import Tell, read_checked, write_checked
 from m3search.evaluation.collection import Collection
+from m3search.evaluation.components import cut
 from m3search.evaluation.keys import bm25_key, queries_key
 from m3search.evaluation.latency import BM25, summary
 from m3search.evaluation.suite import EvaluationSet
 from m3search.model.machine import machine
-from m3search.records import Run
+from m3search.records import Query, Run
 from m3search.timings import Timings, stage
 
 FOLDER = "runs"
 KEY_DIGITS = 16
+FURTHER = 4
+"""times as many documents are looked at where equal scores do not end"""
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,21 @@ class BaselineSearch:
         with Timings() as timings:
             for query in self.collection.queries:
                 with stage(BM25):
-                    run |= bm25.run([query], self.k)
+                    run[query.id] = _best(bm25, query, self.k)
         seconds = {" index": indexed - started} if is_new else {}
         seconds[""] = time.perf_counter() - indexed
         times = summary(timings).get(BM25, {})
         return BaselineRun(run, seconds, times, timed, machine(), bm25.settings())
+
+
+def _best(bm25: Baseline, query: Query, k: int) -> dict[str, float]:
+    """The k best documents; of equal scores at the end, for which it looks further, by id."""
+    most = k + 1
+    while True:
+        found = [*bm25.run([query], most)[query.id].items()]
+        if len(found) < most or found[-1][1] < found[k - 1][1]:
+            return cut(found, k)
+        most *= FURTHER
 
 
 def read_run(file: Path, tell: Tell) -> BaselineRun | None:

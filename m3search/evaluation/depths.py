@@ -6,7 +6,7 @@ from m3search.evaluation.measures import cutoffs
 from m3search.evaluation.suite import EvaluationSet
 
 RETRIEVED = 100
-"""documents a query that a run holds at least"""
+"""documents a query that a run holds at least, where its depth is no smaller"""
 
 
 def retrieved(wanted: EvaluationSet) -> int:
@@ -17,5 +17,7 @@ def retrieved(wanted: EvaluationSet) -> int:
 
 
 def asked_for(wanted: EvaluationSet) -> int:
-    """How many are asked for: one more where the query itself may be among them."""
-    return retrieved(wanted) + wanted.drop_same_id
+    """How many a row is searched for that has no depth of its own: 100, or as many as a measure
+    looks at, `depth` where it looks at whole runs; one more where the query may be among them."""
+    counts = (cutoff or wanted.depth for cutoff in cutoffs(wanted.measures))
+    return max(RETRIEVED, *counts) + wanted.drop_same_id

@@ -195,7 +195,9 @@ class _Bench:
             "weights": {row: dict(plan.weights) for row, plan in self._plans.items()},
             "missing": wanted.missing,
             "candidates": wanted.candidates,
-            "row_settings": {row: own.to_json() for row, own in wanted.row_settings.items()},
+            "row_settings": {
+                row: own.to_json() for row in self._plans if (own := wanted.settings_of(row))
+            },
             "lexical_weights": wanted.lexical_weights,
             "multi_codec": wanted.multi_codec,
             "exact": wanted.exact,
@@ -270,7 +272,9 @@ class _Bench:
     def _run_baseline(self, row: str, collection: Collection) -> None:
         wanted, name = self.wanted, self.wanted.implementation(row)
         language = Language.known_or_guessed(wanted.language, collection.guess)
-        k = max(asked_for(wanted), wanted.depth) if row in self._parts else asked_for(wanted)
+        k = retrieved(wanted) + wanted.drop_same_id
+        if row in self._parts:
+            k = max(k, wanted.depth)
         search = BaselineSearch(wanted, name, collection, language, k, self._common.baselines)
         found = search.run(self._common.cache, keep=self._common.keeps)
         self.runs[row] = without_same_ids(found.run) if wanted.drop_same_id else found.run

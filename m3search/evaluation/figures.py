@@ -22,7 +22,7 @@ from m3search.plan import Plan
 from m3search.records import MODES, Qrels, Run
 
 DEPTHS = (1, 2, 5, 10, 20, 50, 100)
-"""at which recall is measured; a run holds 100 documents at least"""
+"""at which recall is measured"""
 STEPS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """weights of sparse and of multi beside one of 1 for dense"""
 MOST_QUERIES = 200

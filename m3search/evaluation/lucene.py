@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -54,6 +54,8 @@ class _Analysis(NamedTuple):
     """Lucene's"""
     read: Callable[[str], str]
     """what it is given of a text"""
+    words: Mapping[str, Any]
+    """what a report says of the words of bm25s, where these are what it is given"""
 
 
 class LuceneBM25:
@@ -130,6 +132,7 @@ class LuceneBM25:
             "language": self.language.code,
             "language_origin": self.language.origin,
             "analyzer": self._analysis.name,
+            **self._analysis.words,
         }
 
 
@@ -137,13 +140,14 @@ def _make_analysis(java: Classes, language: str | None) -> _Analysis:
     """Lucene's analyser of the language, or where it has none the words that bm25s counts."""
     if language == "en":
         english = java("io.anserini.analysis.DefaultEnglishAnalyzer")
-        return _Analysis("DefaultEnglishAnalyzer", english.newStemmingInstance("porter"), str)
+        return _Analysis("DefaultEnglishAnalyzer", english.newStemmingInstance("porter"), str, {})
     if language in ANALYZERS and (language != "th" or _splits_thai(java)):
         name = ANALYZERS[language]
-        return _Analysis(name.split(".")[-1], java(f"{LUCENE}.analysis.{name}")(), str)
+        return _Analysis(name.split(".")[-1], java(f"{LUCENE}.analysis.{name}")(), str, {})
     words = Tokenizer(language)
     spaces = java(f"{LUCENE}.analysis.core.WhitespaceAnalyzer")()
-    return _Analysis(WORDS, spaces, lambda text: " ".join(words(text)))
+    known = {"stemmer": words.stemmer, "stop_words": len(words.stop_words)}
+    return _Analysis(WORDS, spaces, lambda text: " ".join(words(text)), known)
 
 
 def _splits_thai(java: Classes) -> bool:

@@ -139,10 +139,8 @@ def _unstemmed(experiment: Experiment) -> str:
 
 
 def _is_plain(bm25: Mapping[str, Any] | None) -> bool:
-    if bm25 is None:
+    if bm25 is None or bm25.get("analyzer", WORDS) != WORDS:
         return False
-    if "analyzer" in bm25:
-        return bool(bm25["analyzer"] == WORDS)
     return not bm25.get("stemmer") and not bm25.get("stop_words")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from m3search.evaluation.measures import in_percent
 from m3search.evaluation.presets import PublishedTable, find_preset, read_published
+from m3search.evaluation.suite import LUCENE_ROW
 
 if TYPE_CHECKING:
     from m3search.evaluation.results import SetResult
@@ -93,8 +94,8 @@ def comparisons_to_json(found: Iterable[Comparison]) -> dict[str, Any]:
 
 
 def _bm25(sets: Iterable[SetResult]) -> tuple[str, ...]:
-    """Implementation and numbers of the row bm25, each once."""
-    used = [each.details["bm25"] for each in sets if "bm25" in each.details]
+    """Implementation and numbers of the BM25 that stands beside the published one, each once."""
+    used = [each.details[row] for each in sets if (row := _ours("bm25", each)) in each.details]
     shown = (f"{bm25['implementation']} with k1 {bm25['k1']:g}, b {bm25['b']:g}" for bm25 in used)
     return tuple(dict.fromkeys(shown))
 
@@ -110,9 +111,9 @@ def _row(
     preset: str, table: PublishedTable, row: str, of_language: Mapping[str, SetResult]
 ) -> RowBeside:
     ours = {
-        language: each.report.means[row][table.measure]
+        language: means[table.measure]
         for language, each in of_language.items()
-        if table.measure in each.report.means.get(row, {})
+        if table.measure in (means := each.report.means.get(_ours(row, each), {}))
     }
     theirs = table.languages.get(row, {})
     known = {
@@ -129,6 +130,11 @@ def _row(
     cells = known.values()
     average = Beside(_mean(cell.ours for cell in cells), _mean(cell.published for cell in cells))
     return RowBeside(sets, average, len(known))
+
+
+def _ours(row: str, result: SetResult) -> str:
+    """Our row that stands beside a published one: the published BM25 is Lucene's."""
+    return LUCENE_ROW if row == "bm25" and LUCENE_ROW in result.report.means else row
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -45,7 +45,7 @@ class SetResult:
         return compare_rows({row: by[first] for row, by in report.per_query.items()})
 
     def plan(self, row: str) -> Plan | None:
-        """How a row of modes was searched; None for bm25 and the run of another system."""
+        """How a row of modes was searched; None for a BM25 and the run of another system."""
         settings = self.details["settings"]
         weights = settings["weights"].get(row)
         if weights is None:

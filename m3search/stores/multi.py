@@ -158,7 +158,7 @@ class VectorStore:
         """
         count = self._rows if allowed is None else int(np.count_nonzero(allowed))
         wanted = max(SCORED, SCORED_OF_EACH * k)
-        few = wanted if allowed is None else SCANNED * wanted
+        few = wanted if 2 * count > self._rows else SCANNED * wanted
         if self._lists is not None and not exact and count > few:
             lines = []
             for query in queries:

@@ -45,7 +45,8 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """The function of each item, in their order, of several at a time; each in one thread.
 
     For products and searches so small that the threads of BLAS or OpenMP would wait for each other
-    longer than they work, above all on a machine that has other work.
+    longer than they work, above all on a machine that has other work. Where two overlap, BLAS has
+    its threads again as soon as the first ends.
     """
     threads = thread_count()
 
@@ -61,7 +62,10 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         yield from in_threads(alone, items, threads)
 
 
-_limiting = threading.Lock()
+@cache
+def _limiting() -> threading.Lock:
+    """Held while BLAS is limited."""
+    return threading.Lock()
 
 
 @contextmanager
@@ -70,15 +74,17 @@ def _one_blas_thread() -> Iterator[None]:
 
     Who comes while another has set it sets nothing: to restore it at the end would keep that one.
     """
-    if not _limiting.acquire(blocking=False):
+    lock = _limiting()
+    if not lock.acquire(blocking=False):
         yield
         return
     try:
         with threadpool_limits(1):
             yield
     finally:
-        _limiting.release()
+        lock.release()
 
 
 if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
     os.register_at_fork(after_in_child=workers.cache_clear)
+    os.register_at_fork(after_in_child=_limiting.cache_clear)
