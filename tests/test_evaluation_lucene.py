@@ -199,7 +199,9 @@ def test_the_command_prints_nothing_of_java(tmp_path: Path) -> None:
 
 def test_ctrl_c_stays_pythons() -> None:
     code = (
-        "import time\nfrom m3search.evaluation.java import start_java\nstart_java()\n"
+        "import signal, time\nfrom m3search.evaluation.java import start_java\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have it ignored
+        "start_java()\n"
         "try:\n    print('started', flush=True)\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    print('caught')\n"
     )

@@ -62,7 +62,9 @@ def tune_weights(
     settings: SettingsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Choose the weights of the modes, and how deep to go, on judged sets. Nothing is searched.
+    """Choose the weights of the modes on judged sets. Nothing is searched again.
+
+    With --depths it chooses how deep first stages go, too.
 
     "unseen" is what queries get by weights that they had no say in. Where it is below "before", a
     note says to keep the weights of before.
