@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from evaluation_fakes import make_set
 
+import m3search
 from m3search.errors import ConfigError
 from m3search.evaluation import EvaluationSet, load_sets
+from m3search.evaluation.depths import retrieved
 from m3search.evaluation.suite import ROWS, MultiCodec, modes_of
 from m3search.stores.codecs import CODECS
 from m3search.stores.manifest import Layout
 
 SUITES = Path(__file__).parent.parent / "eval" / "suites"
+MODELS = Path(m3search.__file__).parent / "models"
 
 
 def test_a_folder_needs_no_other_file(tmp_path: Path) -> None:
@@ -152,3 +156,22 @@ def test_weights_of_rows(tmp_path: Path) -> None:
 def test_every_suite_of_the_repository_can_be_run(path: Path) -> None:
     sets = load_sets([path], data="/data")
     assert sets and all(each.plans(100) and each.path.parent == Path("/data") for each in sets)
+
+
+def test_the_report_on_m3_mini_is_of_its_suites(tmp_path: Path) -> None:
+    """What a suite says today is what the committed report was made with."""
+    place = SUITES.parent / "reports" / "m3-mini" / "report.json"
+    report = json.loads(place.read_text(encoding="utf-8"))["sets"]
+    sets = load_sets([SUITES / "mini.toml", SUITES / "mini-cut.toml"], data=tmp_path)
+    assert [each.name for each in sets] == [*report]
+    model = json.loads((MODELS / "m3-mini" / "m3.json").read_text(encoding="utf-8"))
+    names = ("split", "missing", "candidates", "lexical_weights", "multi_codec", "title_template")
+    for each in sets:
+        found = report[each.name]
+        settings, plans = found["settings"], each.plans(retrieved(each), model["fusion_weights"])
+        assert settings["weights"] == {row: dict(plan.weights) for row, plan in plans.items()}
+        assert {name: settings[name] for name in names} == {n: getattr(each, n) for n in names}
+        assert (settings["k"], settings["depth"]) == (retrieved(each), each.depth)
+        assert settings["max_length"] == (each.max_length or 8192)
+        assert {*each.rows, *each.fused} <= found["rows"].keys()
+        assert all([*values] == [*each.measures] for values in found["rows"].values())
