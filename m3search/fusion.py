@@ -54,12 +54,15 @@ def reciprocal_rank_fusion(
     found: Hits of the same queries; ranks start at 1; `constant` >= 0 -> Hits of width k.
     """
     factors = [1.0] * len(found) if weights is None else list(weights)
+    parts = [
+        factor / (constant + np.arange(1, hits.rows.shape[1] + 1))
+        for hits, factor in zip(found, factors, strict=True)
+    ]
+    given = np.concatenate(parts)
     lines = []
     for query in range(len(found[0])):
-        total: dict[int, float] = {}
-        for hits, factor in zip(found, factors, strict=True):
-            for rank, row in enumerate(hits.rows[query].tolist(), start=1):
-                if row >= 0:
-                    total[row] = total.get(row, 0.0) + factor / (constant + rank)
-        lines.append(top_k(list(total), list(total.values()), k))
+        listed = np.concatenate([hits.rows[query] for hits in found])
+        rows, places = np.unique(listed[listed >= 0], return_inverse=True)
+        total = np.bincount(places, weights=given[listed >= 0], minlength=len(rows))
+        lines.append(top_k(rows, total, k))
     return Hits.stack(lines, k)

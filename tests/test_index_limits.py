@@ -15,7 +15,7 @@ from small_indexes import build, contents, corpus
 from m3search.errors import ArtifactError
 from m3search.index import Index
 
-SYNCS = 30
+SYNCS = 33
 """of an add, a delete and a compaction"""
 
 
