@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from m3search.encoder import Encoder
@@ -26,6 +26,7 @@ def test_by_hand() -> None:
 
 
 @settings(max_examples=200, deadline=None)
+@example(lengths=[*[0] * 8, 1, 0, 0, 0], tokens=11, share=0.46875, blanks=True)
 @given(
     lengths=st.lists(st.integers(0, 3), max_size=120),
     tokens=st.integers(1, 30),

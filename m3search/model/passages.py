@@ -47,6 +47,7 @@ def _word_start(text: str, starts: IntArray, token: int, reach: int) -> int:
     """The token, or one before it that begins a word, where one does nearby."""
     for place in range(token, max(0, token - reach), -1):
         start = int(starts[place])
-        if start and text[start - 1].isspace() and not text[start].isspace():
+        inside = 0 < start < len(text)  # a token of no characters may stand at the end
+        if inside and text[start - 1].isspace() and not text[start].isspace():
             return place
     return token
