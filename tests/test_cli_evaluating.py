@@ -221,13 +221,17 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
     assert m3("tune", "fused.toml", "--from-scores", "report", "--folds", "2").code == 0
     assert m3("eval", "fused.toml", "--from-scores", "report", "--out", "deeper").code == 0
     assert "Of tiny: all depth 20" in Path("deeper/report.md").read_text()
-    deep = m3("tune", "tiny", "--from-scores", "report", "--depths", "1, 2", "--folds", "2")
-    told = re.search(r"--weights (\S+)\nand this depth: (--set \S+=[12]) of m3search", deep.err)
+    wide = ("--measure", "NumRet", "--folds", "2", "--depths", "2, 4")
+    deep = m3("tune", "fused.toml", "--from-scores", "report", *wide, "--set", "depth=1",
+              "--set", "row_settings.all.depth=1")  # fmt: skip
+    told = re.search(r"--weights (\S+)\nand this depth: (--set \S+=[24]) of m3search", deep.err)
     assert deep.code == 0 and told
     same = ("--weights", told[1], *told[2].split(), "--rows", "all", "--json", "--out", "same")
-    (tried,) = lines_of(m3("eval", "tiny", "--from-scores", "report", *same).out)
-    value = f"{100 * tried['sets']['tiny']['rows']['all']['nDCG@10']:.1f}"
-    assert re.search(rf"tiny +[\d.]+ +{value} ", deep.out)
+    measured = ("--measures", "NumRet", "--set", "depth=1")
+    (tried,) = lines_of(m3("eval", "fused.toml", "--from-scores", "report", *same, *measured).out)
+    value = tried["sets"]["tiny"]["rows"]["all"]["NumRet"]
+    queries = tried["sets"]["tiny"]["queries"]
+    assert re.search(rf"tiny +\S+ +{value / queries:g} ", deep.out)
     deeper = m3("tune", "tiny", "--from-scores", "report", "--depths", "2,201")
     assert deeper.code == 1 and "expected for the row all: the 201 best of a stage" in deeper.err
     for given in ("0", "x", ","):
@@ -266,7 +270,6 @@ def test_a_report_is_weighed_again_and_tuned(m3: Callable[..., Result], judged: 
     for given, said in (
         (("--out", "report"), "--out: expected a folder other than"),
         (("--out", "again", "--model", "other"), "--model: expected nothing"),
-        (("--out", "again", "--cache", "w"), "--cache: expected nothing"),
         (("--out", "again", "--max-length", "8"), "scores with max_length = 8"),
         (("--out", "again", "--set", "title_template={text}"), "scores with title_template"),
     ):

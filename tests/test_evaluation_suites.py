@@ -62,7 +62,10 @@ def test_a_suite_gives_its_settings_to_its_sets(tmp_path: Path) -> None:
     assert two.measures == ("RR@10",) and two.rows == ("dense", "bm25")
     one, two = load_sets([path], data="/data", settings=["depth=9", "sets.2.split=test"])
     assert one.path == Path("/data/../one") and two.path == Path("/far/two")
-    assert (one.depth, two.depth, two.split) == (9, 7, "test")
+    assert (one.depth, two.depth, two.split) == (9, 9, "test")  # before what a set says
+    one, two = load_sets([path], settings=["depth=9", "sets.2.depth=8", "row_settings.all.depth=5"])
+    assert (one.depth, two.depth) == (9, 8)
+    assert {each.row_settings["all"].depth for each in (one, two)} == {5}
 
 
 @pytest.mark.parametrize(

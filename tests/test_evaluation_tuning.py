@@ -122,9 +122,11 @@ def test_the_depth_is_chosen_with_the_weights() -> None:
         {"depth": depth, "value": value} for depth, value in tuned.by_depth.items()
     ]
     same = judged._replace(qrels={query: {"d9": 1} for query in judged.qrels})  # never found
-    for before, chosen in ((5, 5), (8, 8), (3, 2)):
+    for before in (2, 5, 8):  # nothing is better than it
         held = same._replace(before=replace(judged.before, depth=before))
-        assert tune([held], "RR@5", depths=[8, 5, 2]).depth == chosen
+        assert tune([held], "RR@5", depths=[8, 5, 2]).depth is None
+    deep = tune([judged], "RR@5", depths=[2, 5])
+    assert (deep.depth, deep.after) == (None, tuned.after)
 
 
 def test_a_fold_is_measured_by_what_the_others_choose() -> None:

@@ -121,7 +121,7 @@ def evaluate_runs(
     sets = [_changed(each, given) for each in found]
     place = out or REPORTS / _report_name(paths[0])
     asked = None if backend == "torch" else backend
-    given_too = {"--model": model, "--pooling": pooling, "--cache": cache, "--backend": asked}
+    given_too = {"--model": model, "--pooling": pooling, "--backend": asked}
     scores = None if from_scores is None else _find_scores(from_scores, place, given_too)
     kept = _cache(cache, no_cache)
     provenance = {"sets": ", ".join(map(str, paths))}

@@ -46,7 +46,8 @@ def tune_weights(
         str | None,
         typer.Option(
             metavar="NUMBERS",
-            help="Candidates of dense and sparse to choose from, too, as 50,100,200.",
+            help="Candidates of dense and sparse to choose from beside those of before, as "
+            "50,100,200.",
         ),
     ] = None,
     folds: Annotated[
@@ -109,7 +110,8 @@ def tune_weights(
     if tuned.gain < -ROUNDING:
         print_note(
             "warning: queries that had no say in their weights lose "
-            f"{-100 * tuned.gain:.2g} points by tuning: keep the weights of before"
+            f"{-100 * tuned.gain:.2g} points by tuning: keep the weights"
+            f"{' and the depth' if tuned.depth else ''} of before"
         )
     if index is not None:
         was = ",".join(f"{weight:g}" for weight in replaced)

@@ -164,8 +164,11 @@ def _sets_of(
     suite = parse(Suite, {name: table[name] for name in table.keys() & SUITE_KEYS}, where)
     shared = {name: table[name] for name in table.keys() & SHARED_KEYS}
     _parse_set({"path": ".", "name": "any", **shared}, where, "")  # a wrong one is told as shared
+    general = [setting for setting in settings if _key(setting) in SHARED_KEYS]
     found = []
     for number, entry in enumerate(suite.sets, start=1):
+        own = [each.partition(".")[2].partition(".")[2] for each in settings
+               if each.startswith(f"sets.{number}.")]  # fmt: skip
         merged = shared | entry
         if "weights" in entry and "row_weights" not in entry:
             merged.pop("row_weights", None)  # what a set says goes before what holds for all
@@ -174,10 +177,17 @@ def _sets_of(
                 row: {key: value for key, value in own.items() if key not in entry}
                 for row, own in shared["row_settings"].items()
             }
+        for setting in (*general, *own):  # what was given for this one last
+            merged = override(merged, setting)
         if isinstance(path := entry.get("path"), str):
             merged["path"] = str(start / path)
         found.append(_parse_set(merged, where, f"sets.{number}"))
     return found
+
+
+def _key(setting: str) -> str:
+    """The first name in `a.b=value`."""
+    return setting.partition("=")[0].partition(".")[0].strip()
 
 
 def _parse_set(table: dict[str, Any], where: str, prefix: str) -> EvaluationSet:

@@ -72,6 +72,7 @@ def _row_settings(experiment: Experiment) -> list[str]:
         parts = [
             f"{row} " + ", ".join(f"{key} {value}" for key, value in own.items())
             for row, own in settings.get("row_settings", {}).items()
+            if own
         ]
         if settings.get("lexical_weights", "float") != "float":
             parts.append(f"lexical weights {settings['lexical_weights']}")

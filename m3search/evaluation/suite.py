@@ -163,7 +163,8 @@ class EvaluationSet:
                     "rows",
                     expected="different rows",
                     found=f"{row!r} twice" if first == row else f"{first!r} and {row!r}",
-                    remedy="Name one of them.",
+                    remedy="Name one of them."
+                    + (" bm25 is Lucene's, too, as the suite says." if row in BASELINES else ""),
                 )
 
     def _check_fused(self) -> None:

@@ -134,12 +134,9 @@ class Point(NamedTuple):
 
 
 def points_of(before: Plan, depths: Sequence[int] = ()) -> list[Point]:
-    """The grid at each of the depths, that of before first, then the least."""
+    """The grid at the depth of before, and then at each of the depths, the least first."""
     weights = grid(before.modes, before.weights)
-    if not depths:
-        return [Point(each, None) for each in weights]
-    ordered = sorted({*depths}, key=lambda depth: (depth != before.depth, depth))
-    return [Point(each, depth) for depth in ordered for each in weights]
+    return [Point(each, depth) for depth in (None, *sorted({*depths})) for each in weights]
 
 
 def judged_scores(
@@ -185,10 +182,10 @@ def tune(
 ) -> Tuned:
     """The weights with the best mean of a measure over the sets, of which each counts as much.
 
-    depths: of first stages, to choose from, too; by default each set keeps its own. Of points that
-    are as good, those of the depth of before, then of the least, and there the weights nearest to
-    the ones of before, of the first set. All sets are searched in the same modes. `progress` is
-    called with the points done.
+    depths: of first stages, to choose from beside that of before, which each set has of its own. Of
+    points that are as good, those of the depth of before, then of the least, and there the weights
+    nearest to the ones of before, of the first set. All sets are searched in the same modes.
+    `progress` is called with the points done.
     """
     if folds < 2:
         raise ConfigError(
