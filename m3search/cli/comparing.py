@@ -56,9 +56,10 @@ def compare_reports(
     from m3search.evaluation.comparing import compare
 
     one, other = (_read_side(name, measure, folder, split) for name in (first, second))
-    found = compare(one, other, max(0, most))
+    found = compare(one, other, most)
+    compared = {each.name for each in found}
     for side in (one, other):
-        if lone := [name for name in side.values if name not in {each.name for each in found}]:
+        if lone := [name for name in side.values if name not in compared]:
             print_note(f"not compared, as {side.name} alone has them: {', '.join(lone)}")
     if json:
         sets = {each.name: each.to_json() for each in found}

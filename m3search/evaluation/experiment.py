@@ -252,7 +252,10 @@ class _Bench:
         wanted, k = self.wanted, retrieved(self.wanted)
         fused = {row: each.run(self.runs, k) for row, each in wanted.fused.items()}
         own = {
-            row: {query: cut([*found.items()], k) for query, found in self.runs[row].items()}
+            row: {
+                query: cut([*found.items()], k) if len(found) > k else found
+                for query, found in self.runs[row].items()
+            }
             for row in wanted.rows
         }
         self.runs = own | {row: self.runs[row] for row in wanted.run_files} | fused

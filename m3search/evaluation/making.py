@@ -11,6 +11,7 @@ from m3search.evaluation.markdown import Table
 from m3search.evaluation.results import Experiment
 from m3search.evaluation.suite import BASELINES
 from m3search.records import MODES
+from m3search.stores.manifest import DEFAULT_LAYOUT
 
 
 def sets_table(experiment: Experiment) -> Table:
@@ -76,7 +77,8 @@ def _row_settings(experiment: Experiment) -> list[str]:
         ]
         if settings.get("lexical_weights", "float") != "float":
             parts.append(f"lexical weights {settings['lexical_weights']}")
-        if (codec := settings.get("multi_codec", "int4")) != "int4":
+        usual = DEFAULT_LAYOUT.multi_codec
+        if (codec := settings.get("multi_codec", usual)) != usual:
             parts.append(f"token vectors in {codec}")
         if settings.get("exact"):
             parts.append("every document looked at")

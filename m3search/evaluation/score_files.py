@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +85,7 @@ def _assemble(lines: Iterator[Any]) -> ComponentScores:
     """Scores of a header and what follows it."""
     header = next(lines)
     found = {each.query: each for each in lines}
-    names = (
-        "corpus",
-        "title_template",
-        "model",
-        "precision",
-        "queries",
-        "index",
-        "exact",
-        "multi_codec",
-    )
-    origin = Origin(*(header[name] for name in names))
+    origin = Origin(**{each.name: header[each.name] for each in fields(Origin)})
     stages, modes, depth = (header[name] for name in ("stages", "modes", "depth"))
     return ComponentScores(found, stages, modes, depth, origin, header["reach"])
 

@@ -164,7 +164,7 @@ class EvaluationSet:
                     expected="different rows",
                     found=f"{row!r} twice" if first == row else f"{first!r} and {row!r}",
                     remedy="Name one of them."
-                    + (" bm25 is Lucene's, too, as the suite says." if row in BASELINES else ""),
+                    + (" bm25 is Lucene's, too." if row in BASELINES and first != row else ""),
                 )
 
     def _check_fused(self) -> None:
@@ -195,7 +195,7 @@ class EvaluationSet:
         return {row: Path(path.replace("{set}", self.name)) for row, path in self.run_files.items()}
 
     def implementation(self, row: str) -> Implementation:
-        """Which BM25 a row of that is."""
+        """Which BM25 a row of BASELINES is."""
         return "lucene" if row == LUCENE_ROW else self.bm25
 
     def settings_of(self, row: str) -> RowSettings | None:
